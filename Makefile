@@ -1,0 +1,32 @@
+# Two commands set everything up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS ?= runs
+
+.PHONY: demo test lint clean
+
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python train.py --config=configs/digits.py \
+	  --workdir=$(RUNS)/digits-standard
+	$(BIN)/python train.py --config=configs/digits.py \
+	  --workdir=$(RUNS)/digits-pgd --config.objective.name=pgd
+	$(BIN)/python evaluate.py --workdir=$(RUNS)/digits-standard \
+	  --workdir=$(RUNS)/digits-pgd --output=$(RUNS)/digits-report
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(RUNS) build *.egg-info
