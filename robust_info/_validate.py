@@ -125,6 +125,17 @@ def positive_int(name: str, value: Any) -> None:
     raise ValueError(f"Expected {name} >= 1, got {name}={value}.")
 
 
+def nonnegative_int(name: str, value: Any) -> None:
+  """Requires a static integer in [0, 2^64)."""
+  if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    raise TypeError(
+      f"Expected {name} to be an int, got {name}={value!r} of type "
+      f"{type(value).__name__}."
+    )
+  if not 0 <= value < 2**64:
+    raise ValueError(f"Expected {name} in [0, 2^64), got {name}={value}.")
+
+
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
   """Requires one of a few names."""
   if value not in choices:
@@ -150,3 +161,15 @@ def logits_shape(shape: tuple[int, ...], num_examples: int) -> None:
       f"Expected logits_fn to return logits of shape [N, C] = "
       f"[{num_examples}, C], got shape {tuple(shape)}."
     )
+
+
+def inputs(name: str, value: Any, shape: str) -> jax.Array:
+  """Network inputs: floating point, with at least one axis after the first."""
+  array = jnp.asarray(value)
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise TypeError(
+      f"Expected {name} to be floating point, got dtype={array.dtype}; "
+      f"convert images with {name} / 255."
+    )
+  min_rank(name, array, 2, shape)
+  return array

@@ -1,0 +1,77 @@
+"""How much of what makes a classifier perform is fragile, how much is robust?
+
+A tour, in nats throughout; `logits_fn` is any function [N, ...] -> [N, C]:
+
+* `kl_divergence`, `entropy`, `fisher_rao_distance`: predictions, from logits.
+* `mutual_information`, `lautum_information`, `label_information`, `cckl`: a
+  batch; `information_stats` and `summarize`: a data set, in one pass.
+* `fisher_trace`, `fisher_frobenius`, `fisher_spectral_norm`,
+  `fisher_eigenvectors`, ...: Fisher information in input space.
+* `disentangle_local`, `disentangle_path`: Fisher part and rest of a divergence,
+  on pairs drawn by `sample_cross_pairs`.
+* `attacks`, `epsilon_lens`: what an adversary can take away, and what is left.
+
+The metrics need jax and numpy only. Training and evaluation
+(`robust_info.training`, `robust_info.evaluation`, ...) are imported by name
+and need the extra `train`.
+"""
+
+from robust_info import attacks
+from robust_info._version import __version__
+from robust_info.disentangle import (
+  Components,
+  disentangle_local,
+  disentangle_path,
+)
+from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
+from robust_info.fisher import (
+  fisher_eigenvectors,
+  fisher_frobenius,
+  fisher_gram,
+  fisher_quadratic,
+  fisher_spectral_norm,
+  fisher_trace,
+  fisher_vector_product,
+)
+from robust_info.information import (
+  InformationStats,
+  InformationSummary,
+  cckl,
+  information_stats,
+  label_information,
+  lautum_information,
+  mutual_information,
+  summarize,
+)
+from robust_info.pairs import sample_cross_pairs
+from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
+
+__all__ = [
+  "Components",
+  "EpsilonComponents",
+  "EpsilonLens",
+  "InformationStats",
+  "InformationSummary",
+  "__version__",
+  "attacks",
+  "cckl",
+  "disentangle_local",
+  "disentangle_path",
+  "entropy",
+  "epsilon_lens",
+  "fisher_eigenvectors",
+  "fisher_frobenius",
+  "fisher_gram",
+  "fisher_quadratic",
+  "fisher_rao_distance",
+  "fisher_spectral_norm",
+  "fisher_trace",
+  "fisher_vector_product",
+  "information_stats",
+  "kl_divergence",
+  "label_information",
+  "lautum_information",
+  "mutual_information",
+  "sample_cross_pairs",
+  "summarize",
+]

@@ -1,0 +1,88 @@
+"""Random pairs of examples from different classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info import _validate
+
+
+def sample_cross_pairs(
+  key: jax.Array,
+  labels: jax.Array,
+  *,
+  num_pairs: int,
+  where: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Index pairs (i, j), uniform over the ordered pairs with `k_i != k_j`.
+
+  Independent draws with replacement, the population of which `cckl` is the
+  exact mean.
+
+  Args:
+    key: a `jax.random.key`; consumed.
+    labels: [N] integers, any values.
+    num_pairs: P, a Python int.
+    where: [N] booleans; `False` rows are never drawn.
+
+  Returns:
+    Two [P] int32 arrays of indices into `labels`. Exact up to the 2^-23
+    resolution of the uniform draw that chooses the class of i. Cost:
+    O(N log N + P log N); no array of size N^2 or N P.
+
+  Raises:
+    ValueError: fewer than two distinct labels (where labels are concrete;
+      under `jax.jit` both indices are then -1).
+  """
+  labels = jnp.asarray(labels)
+  _validate.rank("labels", labels, 1, "[N]")
+  labels = _validate.labels("labels", labels, labels.shape[0])
+  where = _validate.mask("where", where, labels.shape[0])
+  _validate.positive_int("num_pairs", num_pairs)
+  if _validate.is_concrete(labels) and _validate.is_concrete(where):
+    distinct = np.unique(np.asarray(labels)[np.asarray(where)])
+    if distinct.size < 2:
+      raise ValueError(
+        "Expected labels with at least two different values, got "
+        f"{distinct.size} distinct: there is no cross-category pair to draw."
+      )
+
+  # Sort by (masked last, label); equal labels become runs.
+  num_examples = labels.shape[0]
+  order = jnp.lexsort((labels, ~where))
+  sorted_labels = labels[order]
+  num_valid = jnp.sum(where)
+  position = jnp.arange(num_examples)
+  is_valid = position < num_valid
+  is_first = is_valid & jnp.concatenate(
+    [jnp.ones((1,), bool), sorted_labels[1:] != sorted_labels[:-1]]
+  )
+  run = jnp.cumsum(is_first) - 1  # which run a position belongs to
+  run = jnp.where(is_valid, run, num_examples)
+  run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
+  run_start = jax.ops.segment_min(position, run, num_examples + 1)
+
+  # Class of i with probability n_a (N - n_a), then i within the class, then j
+  # among all the others.
+  sizes = run_size[:-1].astype(jnp.float32)
+  weight = sizes * (num_valid - sizes)
+  cumulative = jnp.cumsum(weight)
+  key_class, key_i, key_j = jax.random.split(key, 3)
+  uniform = jax.random.uniform(key_class, (num_pairs,))
+  chosen = jnp.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+  # Rounding may point past the last run of positive weight.
+  last = jnp.max(jnp.where(weight > 0, position, 0))
+  chosen = jnp.minimum(chosen, last)
+  size, start = run_size[chosen], run_start[chosen]
+  first = start + jax.random.randint(
+    key_i, (num_pairs,), 0, jnp.maximum(size, 1)
+  )
+  rest = jax.random.randint(
+    key_j, (num_pairs,), 0, jnp.maximum(num_valid - size, 1)
+  )
+  second = jnp.where(rest < start, rest, rest + size)
+  exists = cumulative[-1] > 0
+  return (
+    jnp.where(exists, order[first], -1).astype(jnp.int32),
+    jnp.where(exists, order[second], -1).astype(jnp.int32),
+  )

@@ -1,0 +1,97 @@
+"""What survives an adversary: the epsilon-ball lens [ours].
+
+For a threat model (norm, epsilon) and an attack, the label information and the
+CCKL of the predictions at the attacked points are *robust*, what the attack
+took is *non-robust*. An attack gives an upper bound on what survives; a
+stronger attack can only lower it, so a number of this lens always names its
+attack.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import information
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpsilonComponents:
+  """A quantity, what is left of it under attack, and what was taken.
+
+  Attributes:
+    total: the value of the clean predictions, nats.
+    robust: the value of the attacked predictions, nats.
+    non_robust: `total - robust`, nats; negative if the attack raised it.
+  """
+
+  total: jax.Array
+  robust: jax.Array
+  non_robust: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpsilonLens:
+  """The epsilon-ball lens of a set of examples.
+
+  Attributes:
+    accuracy: shares of correct predictions, not in nats.
+    label_information: `I(K;Y^)` and robust information `I(K;Y^(x_adv))`.
+    cckl: CCKL, clean and under attack.
+    cckl_matrix: the same for every ordered pair of classes, [C, C].
+  """
+
+  accuracy: EpsilonComponents
+  label_information: EpsilonComponents
+  cckl: EpsilonComponents
+  cckl_matrix: EpsilonComponents
+
+
+def epsilon_lens(
+  clean: information.InformationStats,
+  attacked: information.InformationStats,
+) -> EpsilonLens:
+  """Splits information and CCKL into what an attack leaves and takes.
+
+  Args:
+    clean: `information_stats` of the predictions at the clean inputs.
+    attacked: the same of the predictions at the attacked inputs: the same
+      examples and labels, each attacked once.
+
+  Returns:
+    `EpsilonLens`. NaN where the summary of either side is NaN (no
+    cross-category pair, a class without examples). Cost: two `summarize`.
+
+  Raises:
+    ValueError: different numbers of classes, or (where concrete) different
+      numbers of examples in some class.
+  """
+  if clean.num_classes != attacked.num_classes:
+    raise ValueError(
+      "Expected attacked statistics of the classes of the clean ones, got "
+      f"num_classes={attacked.num_classes} and {clean.num_classes}."
+    )
+  before = information.summarize(clean)
+  after = information.summarize(attacked)
+  counts = (before.class_count, after.class_count)
+  if not any(isinstance(c, jax.core.Tracer) for c in counts) and bool(
+    jnp.any(counts[0] != counts[1])
+  ):
+    raise ValueError(
+      "Expected attacked statistics of the same examples as the clean ones, "
+      f"got {int(after.count)} and {int(before.count)} examples, or other "
+      "labels."
+    )
+
+  def split(name):
+    total, robust = getattr(before, name), getattr(after, name)
+    return EpsilonComponents(total, robust, total - robust)
+
+  return EpsilonLens(
+    accuracy=split("accuracy"),
+    label_information=split("label_information"),
+    cckl=split("cckl"),
+    cckl_matrix=split("cckl_matrix"),
+  )
