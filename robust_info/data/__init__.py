@@ -1,0 +1,36 @@
+"""Image classification data: TFDS on disk in, memory-mapped arrays out.
+
+Shape letters: N examples, B batch rows, H, W and channels of an image.
+
+    source = data.load("digits")
+    batch = data.train_batch(source.train, seed=0, step=0, batch_size=128)
+    images = data.to_float(batch.image)     # inside the jitted step
+
+`load` decodes a data set once and memory-maps it afterwards; the batches are
+pure functions of (seed, step), so that a resumed run replays exactly the data
+of one that was never stopped.
+"""
+
+from robust_info.data.batching import (
+  Batch,
+  epoch_permutation,
+  eval_batches,
+  steps_per_epoch,
+  to_float,
+  train_batch,
+)
+from robust_info.data.loading import load
+from robust_info.data.source import DataSource, Split, UnavailableError
+
+__all__ = [
+  "Batch",
+  "DataSource",
+  "Split",
+  "UnavailableError",
+  "epoch_permutation",
+  "eval_batches",
+  "load",
+  "steps_per_epoch",
+  "to_float",
+  "train_batch",
+]

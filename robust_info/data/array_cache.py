@@ -1,0 +1,186 @@
+"""Named arrays in a directory: written once and atomically, then mapped.
+
+A directory holds one .npy file an array and `index.json`, written last, with
+the CRC-32 of every file. What is in a directory is a function of its path, so
+two processes that build one at the same time write the same bytes, and
+`os.replace` of whole files is all the locking that is needed.
+"""
+
+import io
+import json
+import os
+import pathlib
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from robust_info.data import source
+
+_INDEX = "index.json"
+_READ_BYTES = 1 << 22
+_ABANDONED_SECONDS = 24 * 3600
+
+
+class ArrayWriter:
+  """Writes the arrays of one directory; see `load_or_build`."""
+
+  def __init__(self, directory: pathlib.Path):
+    self._directory = directory
+    self.checksums: dict[str, int] = {}
+
+  def write(
+    self,
+    name: str,
+    chunks: Iterable[np.ndarray],
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+  ) -> None:
+    """Writes an array from consecutive chunks of its rows.
+
+    Args:
+      name: of the array, and of its file.
+      chunks: arrays [n, *shape[1:]], with n adding up to shape[0].
+      shape: of the whole array.
+      dtype: of the whole array.
+
+    Raises:
+      ValueError: the chunks are not the rows of such an array.
+      OSError: the disk is full, or not ours to write on.
+    """
+    dtype = np.dtype(dtype)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+      header,
+      {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+      },
+    )
+    with _Replacing(self._directory / f"{name}.npy") as file:
+      file.write(header.getvalue())
+      checksum = zlib.crc32(header.getvalue())
+      rows = 0
+      for chunk in chunks:
+        if chunk.dtype != dtype or chunk.shape[1:] != shape[1:]:
+          raise ValueError(
+            f"Expected rows {dtype} {shape[1:]} of {name}, got {chunk.dtype} "
+            f"{chunk.shape[1:]}."
+          )
+        content = chunk.tobytes()
+        file.write(content)
+        checksum = zlib.crc32(content, checksum)
+        rows += len(chunk)
+      if rows != shape[0]:
+        raise ValueError(f"Expected {shape[0]} rows of {name}, got {rows}.")
+    self.checksums[name] = checksum
+
+
+def load_or_build(
+  directory: pathlib.Path,
+  names: Callable[[dict], Iterable[str]],
+  build: Callable[[ArrayWriter], dict],
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """Arrays of a directory, built if they are not there whole.
+
+  A file that is missing, truncated or altered is noticed by its checksum
+  (about 1 GB/s) and the whole directory is built again. Safe when several
+  processes do it at once. Reading needs no permission to write.
+
+  Args:
+    directory: must name its content uniquely.
+    names: of the arrays wanted, from the info that `build` returned.
+    build: writes every array and returns a JSON-able info.
+
+  Returns:
+    The info, and the wanted arrays as read-only memory maps.
+
+  Raises:
+    source.UnavailableError: the directory cannot be written, or not read back.
+  """
+  found = _read(directory, names)
+  if found is None:
+    try:
+      _build(directory, build)
+    except OSError as error:
+      raise source.UnavailableError(
+        f"Cannot write the array cache {directory}: "
+        f"{error.strerror or error}; pass cache_dir= or set "
+        "ROBUST_INFO_CACHE to a directory with space that can be written."
+      ) from error
+    found = _read(directory, names)
+  if found is None:
+    raise source.UnavailableError(
+      f"The array cache {directory} does not read back as it was written; "
+      "check that disk, or pass another cache_dir=."
+    )
+  return found
+
+
+def _build(
+  directory: pathlib.Path, build: Callable[[ArrayWriter], dict]
+) -> None:
+  directory.mkdir(parents=True, exist_ok=True)
+  for path in directory.glob("*.tmp"):  # Of processes that were killed.
+    if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+      path.unlink(missing_ok=True)
+  writer = ArrayWriter(directory)
+  content = {"info": build(writer), "arrays": writer.checksums}
+  with _Replacing(directory / _INDEX) as file:
+    file.write(json.dumps(content | {"crc32": _json_crc(content)}).encode())
+
+
+def _read(
+  directory: pathlib.Path, names: Callable[[dict], Iterable[str]]
+) -> tuple[dict, dict[str, np.ndarray]] | None:
+  """Info and checked arrays, or None if anything is not as it was written."""
+  try:
+    content = json.loads((directory / _INDEX).read_bytes())
+    if content.pop("crc32") != _json_crc(content):
+      return None
+    arrays = {}
+    for name in names(content["info"]):
+      path = directory / f"{name}.npy"
+      if _file_crc(path) != content["arrays"][name]:
+        return None
+      arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return None
+  return content["info"], arrays
+
+
+def _json_crc(content: dict) -> int:
+  return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _file_crc(path: pathlib.Path) -> int:
+  checksum = 0
+  with path.open("rb") as file:
+    while content := file.read(_READ_BYTES):
+      checksum = zlib.crc32(content, checksum)
+  return checksum
+
+
+class _Replacing:
+  """A binary file that takes its name only when it is complete."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    unique = f"{os.getpid()}-{uuid.uuid4().hex}"
+    self._temporary = path.with_name(f"{path.name}.{unique}.tmp")
+
+  def __enter__(self):
+    self._file = self._temporary.open("xb")
+    return self._file
+
+  def __exit__(self, error_type, error, traceback):
+    self._file.close()
+    if error_type is None:
+      os.replace(self._temporary, self._path)
+    else:
+      self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""Deterministic stratified hold-outs."""
+
+import numpy as np
+
+
+def holdout_size(num_examples: int, fraction: float) -> int:
+  """How many examples a hold-out has: `round(fraction * N)`, halves to even.
+
+  Raises:
+    ValueError: the hold-out, or what is left, would be empty.
+  """
+  size = round(fraction * num_examples)
+  if not 0 < size < num_examples:
+    raise ValueError(
+      f"Expected validation_fraction to leave examples on both sides, got "
+      f"validation_fraction={fraction}: {size} of {num_examples} examples."
+    )
+  return size
+
+
+def stratified(
+  labels: np.ndarray, size: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Splits rows into kept and held-out ones, class by class.
+
+  Each class gives its proportional share `size * n_c / N`, rounded by the
+  method of largest remainders (ties to the lower class), so that the total is
+  exact and every share is within one of proportional. Which rows of a class
+  go is decided by the counter-based generator Philox4x64 with key (seed, 1),
+  whose raw stream is stable over NumPy versions.
+
+  Args:
+    labels: integers [N].
+    size: how many rows are held out, in (0, N).
+    seed: in [0, 2^64).
+
+  Returns:
+    Row indices, kept [N - size] and held out [size], each ascending.
+
+  Raises:
+    ValueError: a class would lose all its rows.
+  """
+  classes, counts = np.unique(labels, return_counts=True)
+  shares, remainders = np.divmod(counts * size, len(labels))
+  missing = size - int(shares.sum())
+  shares[np.argsort(-remainders, kind="stable")[:missing]] += 1
+  if (shares >= counts).any():
+    label = int(classes[np.argmax(shares >= counts)])
+    raise ValueError(
+      f"Expected a smaller hold-out: {size} of {len(labels)} examples leave "
+      f"none of class {label} behind."
+    )
+  draws = np.random.Philox(key=np.array([seed, 1], np.uint64))
+  order = np.argsort(draws.random_raw(len(labels)), kind="stable")
+  held_out = np.zeros(len(labels), bool)
+  for label, share in zip(classes, shares, strict=True):
+    held_out[order[labels[order] == label][:share]] = True
+  return np.flatnonzero(~held_out), np.flatnonzero(held_out)

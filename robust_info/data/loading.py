@@ -1,0 +1,234 @@
+"""From a name to a `DataSource`."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from robust_info import _validate
+from robust_info.data import array_cache, decoding, holdout, prepared, source
+
+_EMBEDDED = "digits"
+_KINDS = ("images", "labels")
+_ROWS = 4096
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str | os.PathLike | None = None,
+  validation_fraction: float = 0.1,
+  validation_seed: int = 0,
+  cache_dir: str | os.PathLike | None = None,
+  progress: bool = True,
+) -> source.DataSource:
+  """Loads an image classification data set as memory-mapped arrays.
+
+  `digits` is embedded: the UCI handwritten digits that scikit-learn ships, 8 x
+  8, 1,297 training and 500 test images, prepared on first use without
+  TensorFlow and without a download. Any other name is a TFDS data set with
+  features `image` (uint8, all of one shape) and `label`, read from array_record
+  data in `data_dir`, whether TFDS has a builder of that name or not. Data that
+  are not prepared are downloaded and prepared if TensorFlow is installed.
+
+  Images are decoded once, into the cache (about 12,000 MNIST images a second),
+  and memory-mapped afterwards: a second start reads checksums, not pictures,
+  and imports no tensorflow_datasets. The cache notices sources that changed
+  and files of its own that are damaged, and may be shared by processes.
+
+  Splits: `test` is the data set's own (its `validation` split if it has no
+  `test`). `validation` is the data set's own where it has one beside a test
+  split; otherwise it is held out from `train`: exactly
+  `round(validation_fraction * N)` examples, stratified by class (each class
+  within one of its proportional share), a pure function of the labels, the
+  fraction and `validation_seed`. Examples keep their file order.
+
+  Args:
+    name: `digits`, or `name[/config][:version]` in TFDS; the highest version
+      found unless one is given.
+    data_dir: directory of prepared TFDS data, may be read-only; TFDS_DATA_DIR,
+      else ~/tensorflow_datasets. `digits` is prepared here if this is given
+      and can be written, in the cache otherwise.
+    validation_fraction: share of `train` that is held out, in (0, 1).
+    validation_seed: chooses which examples, in [0, 2^64).
+    cache_dir: where decoded arrays go; ROBUST_INFO_CACHE, else
+      ~/.cache/robust_info. Takes up to twice the size of the raw images.
+    progress: whether decoding reports to stderr.
+
+  Returns:
+    The data set.
+
+  Raises:
+    ValueError: a knob out of range, with its name.
+    source.UnavailableError: the data cannot be had; one line says why, and
+      what to do.
+  """
+  request = prepared.parse(name)
+  _check_fraction(validation_fraction)
+  _validate.nonnegative_int("validation_seed", validation_seed)
+  cache = _cache_root(cache_dir)
+  directory = _source_directory(request, data_dir, cache)
+  decoded = _Decoded(directory, cache / "arrays" / request.path, progress)
+  info, arrays = decoded.read()
+  if "validation" not in info["sizes"]:
+    size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
+    arrays |= _held_out(decoded, size, validation_seed)
+  splits = {
+    role: source.Split(arrays[f"{role}-images"], arrays[f"{role}-labels"])
+    for role in ("train", "validation", "test")
+  }
+  return source.DataSource(
+    name=request.path,
+    version=info["version"],
+    num_classes=info["num_classes"],
+    image_shape=tuple(info["image_shape"]),
+    label_names=tuple(info["label_names"]),
+    **splits,
+  )
+
+
+class _Decoded:
+  """The decoded arrays of a prepared data set."""
+
+  def __init__(
+    self, directory: pathlib.Path, home: pathlib.Path, show_progress: bool
+  ):
+    self._directory = directory
+    self._home = home / directory.name
+    self._show_progress = show_progress
+    self._mark = decoding.fingerprint(directory)
+    path = str(directory.resolve()).encode()
+    self._where = hashlib.sha256(path).hexdigest()[:12]
+    self.entry = self._home / f"{self._where}-{self._mark[:16]}"
+
+  def read(self) -> tuple[dict, dict[str, np.ndarray]]:
+    """The info and the splits that are used as they are."""
+
+    def names(info: dict) -> list[str]:
+      own = "validation" in info["sizes"]
+      return _array_names(info["sizes"] if own else ["test"])
+
+    return array_cache.load_or_build(self.entry, names, self._build)
+
+  def read_train(self) -> dict[str, np.ndarray]:
+    """The training split before anything is held out."""
+    names = _array_names(["train"])
+    return array_cache.load_or_build(
+      self.entry, lambda info: names, self._build
+    )[1]
+
+  def _build(self, writer: array_cache.ArrayWriter) -> dict:
+    for superseded in self._home.glob(f"{self._where}-*"):
+      if superseded != self.entry:
+        shutil.rmtree(superseded, ignore_errors=True)
+    info = decoding.decode(
+      self._directory, writer, show_progress=self._show_progress
+    )
+    if decoding.fingerprint(self._directory) != self._mark:
+      raise source.UnavailableError(
+        f"Data set {self._directory} changed while it was read; start again."
+      )
+    return info
+
+
+def _held_out(decoded: _Decoded, size: int, seed: int) -> dict[str, np.ndarray]:
+  """The arrays of `train` and `validation`, parts of the training split."""
+
+  def build(writer: array_cache.ArrayWriter) -> dict:
+    whole = decoded.read_train()
+    labels = whole["train-labels"]
+    kept, held_out = holdout.stratified(labels, size, seed=seed)
+    for role, rows in (("train", kept), ("validation", held_out)):
+      for kind in _KINDS:
+        array = whole[f"train-{kind}"]
+        writer.write(
+          f"{role}-{kind}",
+          _take(array, rows),
+          shape=(len(rows), *array.shape[1:]),
+          dtype=array.dtype,
+        )
+    return {}
+
+  names = _array_names(["train", "validation"])
+  directory = decoded.entry / f"holdout-{size}-{seed}"
+  return array_cache.load_or_build(directory, lambda info: names, build)[1]
+
+
+def _array_names(roles: Iterable[str]) -> list[str]:
+  return [f"{role}-{kind}" for role in roles for kind in _KINDS]
+
+
+def _take(array: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+  for start in range(0, len(rows), _ROWS):
+    yield array[rows[start : start + _ROWS]]
+
+
+def _source_directory(
+  request: prepared.Request,
+  data_dir: str | os.PathLike | None,
+  cache: pathlib.Path,
+) -> pathlib.Path:
+  """The prepared data set, prepared now if need be and possible."""
+  if data_dir is not None and "://" in os.fspath(data_dir):
+    raise ValueError(f"Expected data_dir to be local, got data_dir={data_dir}.")
+  given = None if data_dir is None else pathlib.Path(data_dir).expanduser()
+  if request.name == _EMBEDDED and request.config is None:
+    return _digits_directory(request, given, cache / "tfds")
+  data_dir = given or prepared.default_data_dir()
+  return prepared.find(request, data_dir) or prepared.prepare(request, data_dir)
+
+
+def _digits_directory(
+  request: prepared.Request, given: pathlib.Path | None, fallback: pathlib.Path
+) -> pathlib.Path:
+  current = prepared.DIGITS_VERSION
+  if request.version not in (None, current):
+    raise source.UnavailableError(
+      f"Data set digits has no version {request.version}, only {current}."
+    )
+  request = dataclasses.replace(request, version=current)
+  candidates = [path for path in (given, fallback) if path is not None]
+  for candidate in candidates:
+    if found := prepared.find(request, candidate):
+      return found
+  prepared.import_tfds()  # Says what to install where it is absent.
+  try:
+    from robust_info.data import digits
+  except ImportError as error:
+    raise source.UnavailableError(
+      f"Data set digits comes with scikit-learn, which does not import "
+      f'({prepared.one_line(error)}): pip install "robust_info[train]".'
+    ) from error
+  for candidate in candidates:
+    try:
+      return digits.prepare(candidate)
+    except OSError as error:
+      failure = error
+  raise source.UnavailableError(
+    f"Cannot prepare data set digits in {fallback}: "
+    f"{failure.strerror or failure}; pass cache_dir= or set ROBUST_INFO_CACHE "
+    "to a directory that can be written."
+  )
+
+
+def _cache_root(cache_dir: str | os.PathLike | None) -> pathlib.Path:
+  chosen = cache_dir or os.environ.get("ROBUST_INFO_CACHE")
+  return pathlib.Path(chosen or "~/.cache/robust_info").expanduser()
+
+
+def _check_fraction(value: float) -> None:
+  if value == 0:
+    raise ValueError(
+      "Expected validation_fraction in (0, 1), got validation_fraction=0: the "
+      "best checkpoint is chosen on validation data, never on test data."
+    )
+  if not (math.isfinite(value) and 0 < value < 1):
+    raise ValueError(
+      "Expected validation_fraction in (0, 1), got "
+      f"validation_fraction={value}."
+    )

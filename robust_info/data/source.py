@@ -1,0 +1,68 @@
+"""What a loaded data set is."""
+
+import dataclasses
+
+import numpy as np
+
+
+class UnavailableError(Exception):
+  """Data that cannot be had; the message is one line for users."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Images and labels of one split, in file order.
+
+  Attributes:
+    images: uint8 [N, H, W, channels]; from `load` a read-only memory map.
+    labels: int32 [N].
+
+  Raises:
+    TypeError: another dtype.
+    ValueError: another rank, no examples, or lengths that differ.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+
+  def __post_init__(self):
+    if self.images.dtype != np.uint8 or self.labels.dtype != np.int32:
+      raise TypeError(
+        "Expected uint8 images and int32 labels, got "
+        f"{self.images.dtype} and {self.labels.dtype}."
+      )
+    if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+      raise ValueError(
+        "Expected images of shape [N, H, W, channels] and labels of shape [N], "
+        f"got {self.images.shape} and {self.labels.shape}."
+      )
+    if not self.labels.size:
+      raise ValueError("Expected at least one example, got an empty split.")
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataSource:
+  """A data set with three disjoint splits.
+
+  Attributes:
+    name: as asked for, without a version ("mnist", "mnist_corrupted/spatter").
+    version: version of the prepared data, "3.0.1".
+    train: what training sees.
+    validation: what chooses checkpoints; never seen in training.
+    test: what is reported.
+    num_classes: C; labels lie in [0, C).
+    image_shape: (H, W, channels).
+    label_names: C names.
+  """
+
+  name: str
+  version: str
+  train: Split
+  validation: Split
+  test: Split
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  label_names: tuple[str, ...]

@@ -1,0 +1,18 @@
+"""Figures of a report, as PNG files.
+
+Each function takes plain dictionaries and arrays, writes one file and returns
+its path. Runs keep their colour in all figures of a report.
+"""
+
+from robust_info.figures.bars import components
+from robust_info.figures.curves import robust_accuracy, training_curves
+from robust_info.figures.examples import examples
+from robust_info.figures.matrices import cckl_matrices
+
+__all__ = [
+  "cckl_matrices",
+  "components",
+  "examples",
+  "robust_accuracy",
+  "training_curves",
+]
