@@ -25,14 +25,15 @@ from robust_info.disentangle import (
 )
 from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
 from robust_info.fisher import (
+  FisherNorms,
   fisher_eigenvectors,
   fisher_frobenius,
   fisher_gram,
-  fisher_quadratic,
+  fisher_norms,
   fisher_spectral_norm,
   fisher_trace,
-  fisher_vector_product,
 )
+from robust_info.fisher_products import fisher_quadratic, fisher_vector_product
 from robust_info.information import (
   InformationStats,
   InformationSummary,
@@ -50,6 +51,7 @@ __all__ = [
   "Components",
   "EpsilonComponents",
   "EpsilonLens",
+  "FisherNorms",
   "InformationStats",
   "InformationSummary",
   "__version__",
@@ -62,6 +64,7 @@ __all__ = [
   "fisher_eigenvectors",
   "fisher_frobenius",
   "fisher_gram",
+  "fisher_norms",
   "fisher_quadratic",
   "fisher_rao_distance",
   "fisher_spectral_norm",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # Beyond this many steps compile time outweighs the faster step.
 MAX_UNROLL_ON_CPU = 128
@@ -37,4 +38,35 @@ def scan(
   """`jax.lax.scan`, unrolled where rolled loops are slow."""
   return jax.lax.scan(
     step, init, xs, length=length, unroll=unroll_length(length)
+  )
+
+
+def in_batches(
+  fn: Callable[[jax.Array], Any], x: jax.Array, *, batch_size: int | None
+) -> Any:
+  """`fn` over the leading axis of x, at most `batch_size` rows at a time.
+
+  Args:
+    fn: treats the rows of its argument independently; every leaf it returns
+      has them on its leading axis.
+    x: [N, ...].
+    batch_size: rows a call; `None` for all of them together.
+
+  Returns:
+    What `fn(x)` returns. The last batch is filled up with copies of the last
+    row, which are dropped. Batches run one after another in a rolled loop: a
+    batch is an unrolled loop of its own already, and memory is the point.
+  """
+  num_rows = x.shape[0]
+  if batch_size is None or batch_size >= num_rows:
+    return fn(x)
+  num_batches = -(-num_rows // batch_size)
+  index = jnp.minimum(jnp.arange(num_batches * batch_size), num_rows - 1)
+
+  def step(rows):
+    return fn(x[rows])
+
+  stacked = jax.lax.map(step, index.reshape(num_batches, batch_size))
+  return jax.tree.map(
+    lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))[:num_rows], stacked
   )

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from robust_info import _loops, _validate, divergences, fisher
+from robust_info import _loops, _validate, divergences, fisher_products
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -68,7 +68,7 @@ def disentangle_local(
   logits, tangent = _jvp(logits_fn, x, x_other - x)
   logits_other = _logits(logits_fn, x_other)
   total = divergences.kl_divergence(logits, logits_other)
-  non_robust = 0.5 * fisher.prediction_variance(logits, tangent)
+  non_robust = 0.5 * fisher_products.prediction_variance(logits, tangent)
   return Components(total, non_robust, total - non_robust)
 
 
@@ -150,7 +150,7 @@ def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
 
   def node(_, t):
     logits, tangent = _jvp(logits_fn, _point(x, x_other, t), direction)
-    variance = fisher.prediction_variance(logits, tangent)
+    variance = fisher_products.prediction_variance(logits, tangent)
     return None, (logits, (1 - t) * variance)
 
   # The integrand vanishes at t = 1: that node needs no derivative.

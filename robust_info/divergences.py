@@ -169,6 +169,7 @@ def _phi_series(u):
 
 
 @jax.custom_jvp
+@jax.jit
 def _kl(logits_p, logits_q):
   p, u = _prediction_and_log_ratio(logits_p, logits_q)
   q = jnp.exp(log_softmax(logits_q))

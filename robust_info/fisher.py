@@ -2,8 +2,15 @@
 
 `F(x) = sum_k p_k g_k g_k^T`, `g_k = grad_x log p_k` ([paper]: the object), a
 D x D matrix for each of the N examples that is never formed. With `J = dz/dx`
-[C, D] it equals `J^T (diag p - p p^T) J`, of rank at most C - 1; everything
-here is read off C - 1 pullbacks and small Gram matrices [ours].
+[C, D] it equals `J^T (diag p - p p^T) J`, of rank at most C - 1. Two routes
+[ours], chosen by `method`:
+
+* `"gram"`: C - 1 pullbacks and (C-1) x (C-1) matrices; exact, and
+  differentiable in whatever `logits_fn` depends on. `4 N C D` bytes.
+* `"matrix_free"`: Lanczos and random probes, one JVP and one VJP each,
+  whatever C; a statistical error, which `fisher_norms` reports.
+  `4 N num_steps D` bytes. Not meant to be differentiated.
+* `"auto"`: the first up to `AUTO_CLASSES` classes, the second beyond.
 
 `logits_fn: [N, ...] -> [N, C]` treats rows independently and is deterministic
 (evaluation mode). To pass parameters without recompiling, make them arguments
@@ -13,31 +20,74 @@ of one compiled function:
     def trace(variables, x):
       return fisher_trace(lambda x: model.apply(variables, x), x)
 
-Factorisation: relative to the most probable class c, `J~_k = J_k - J_c` for
-the C - 1 others with probabilities `p~`, `s = sqrt(p~)`,
+Keyword arguments common to the norms:
 
-    F = J~^T (diag p~ - p~ p~^T) J~
-      = (M diag(s) J~)^T (M diag(s) J~),   M = I - s s^T / (1 + sqrt(p_c)),
-
-because `M^2 = I - s s^T`. For a confident prediction every number in it is
-small by itself, nothing cancels, and float32 keeps its relative accuracy
-however close `p_c` is to 1.
+* `batch_size`: at most so many examples at a time, which bounds memory;
+  `None` takes all N together.
+* `num_steps` (m), `num_probes`, `key`: of the matrix-free route. The key is
+  consumed; `None` means `jax.random.key(0)`, the same probes in every call.
 
 Shapes: `N` examples, `C` classes, `D` inputs (flattened). Fisher information
 is in nats per squared input unit.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from robust_info import _loops, _validate, divergences
+from robust_info import (
+  _fisher_gram,
+  _fisher_lanczos,
+  _loops,
+  _validate,
+  fisher_products,
+)
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
+# Beyond this many classes "auto" goes matrix-free: the default 16 steps and 16
+# probes cost about as much as this many pullbacks (docs/results/core_cpu.md).
+AUTO_CLASSES = 128
+METHODS = ("auto", "gram", "matrix_free")
 
-def fisher_gram(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FisherNorms:
+  """Norms of `F(x)` of N examples, and how far they may be off.
+
+  Attributes:
+    trace: [N], `tr F`.
+    frobenius: [N], `||F||_F`.
+    spectral_norm: [N], `lambda_max(F)`.
+    trace_error: [N], standard error of `trace` over the probes; 0 if exact.
+    frobenius_error: [N], the same of `frobenius`.
+    spectral_norm_error: [N], norm of the residual of the top Ritz pair: an
+      eigenvalue lies within it of `spectral_norm`, which is never above
+      lambda_max; 0 if exact.
+    values: [N, k], the leading eigenvalues; `None` unless asked for.
+    vectors: [N, k, ...], their unit eigenvectors in the shape of x; likewise.
+    residuals: [N, k], norms of `F v - value v`; likewise, 0 if exact.
+  """
+
+  trace: jax.Array
+  frobenius: jax.Array
+  spectral_norm: jax.Array
+  trace_error: jax.Array
+  frobenius_error: jax.Array
+  spectral_norm_error: jax.Array
+  values: jax.Array | None = None
+  vectors: jax.Array | None = None
+  residuals: jax.Array | None = None
+
+
+def fisher_gram(
+  logits_fn: LogitsFn, x: jax.Array, *, batch_size: int | None = None
+) -> jax.Array:
   """Gram matrices `G_kl = sqrt(p_k p_l) g_k . g_l`.
 
   `G = A A^T` with the rows `sqrt(p_k) g_k` of A, while `F = A^T A`: both have
@@ -46,6 +96,7 @@ def fisher_gram(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
   Args:
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
+    batch_size: see the module docstring.
 
   Returns:
     [N, C, C], symmetric and positive semi-definite to rounding, with
@@ -53,69 +104,203 @@ def fisher_gram(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
     logits. NaN in gives NaN out. Cost: one forward and C - 1 backward passes;
     `4 N C D` bytes in float32.
   """
-  products, reference, log_p = _difference_products(logits_fn, x)
-  num_classes = log_p.shape[-1]
-  # Back to all classes: row and column c of the differences are zero, and
-  # g_k = J~_k - sum_l p_l J~_l.
-  classes = jnp.arange(num_classes)
-  position = (classes[None, :] - reference[:, None] - 1) % num_classes
-  padded = jnp.pad(products, ((0, 0), (0, 1), (0, 1)))
-  padded = jnp.take_along_axis(padded, position[:, :, None], axis=1)
-  padded = jnp.take_along_axis(padded, position[:, None, :], axis=2)
-  p = jnp.exp(log_p)
-  row = jnp.einsum("nl,nlk->nk", p, padded, precision="highest")
-  square = jnp.einsum("nk,nk->n", row, p, precision="highest")
-  gram = padded - row[:, :, None] - row[:, None, :] + square[:, None, None]
-  root = jnp.exp(0.5 * log_p)
-  return root[:, :, None] * gram * root[:, None, :]
+  logits_fn, x = fisher_products.check_inputs(logits_fn, x)
+  return _in_batches(
+    lambda x: _fisher_gram.full_gram(logits_fn, x), x, batch_size
+  )
 
 
-def fisher_trace(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+def fisher_norms(
+  logits_fn: LogitsFn,
+  x: jax.Array,
+  *,
+  num_eigenvectors: int = 0,
+  method: str = "auto",
+  batch_size: int | None = None,
+  num_steps: int = 16,
+  num_probes: int = 16,
+  key: jax.Array | None = None,
+) -> FisherNorms:
+  """Trace, Frobenius and spectral norm of `F(x)` for the price of one.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C].
+    x: [N, ...], floating point.
+    num_eigenvectors: how many leading eigenvectors to return as well (from the
+      same Gram or Lanczos matrices); at most D.
+    method: "auto", "gram" or "matrix_free"; see the module docstring.
+    batch_size: see the module docstring.
+    num_steps: of Lanczos.
+    num_probes: for what Lanczos did not see; 1 leaves the errors NaN.
+    key: see the module docstring.
+
+  Returns:
+    `FisherNorms`. By "gram" it agrees with the single functions exactly. By
+    "matrix_free" the trace and the squared Frobenius norm are unbiased, and
+    exact once `num_steps` reaches the rank of F (if its eigenvalues are
+    simple). Cost: that of `fisher_gram`, or `num_steps + 1 + num_probes`
+    products with F.
+
+  Raises:
+    ValueError: an unknown method, or counts out of range.
+  """
+  _validate.nonnegative_int("num_eigenvectors", num_eigenvectors)
+  logits_fn, x, is_exact = _check(
+    logits_fn, x, method, num_steps, num_probes, num_eigenvectors
+  )
+  k = num_eigenvectors
+
+  def exact(x):
+    reduced = _fisher_gram.reduced_gram(logits_fn, x)
+    trace = _fisher_gram.trace(reduced)
+    zero = jnp.zeros_like(trace)
+    norms = FisherNorms(
+      trace,
+      _fisher_gram.frobenius(reduced),
+      _fisher_gram.spectral_norm(reduced),
+      trace_error=zero,
+      frobenius_error=zero,
+      spectral_norm_error=zero,
+    )
+    if not k:
+      return norms
+    values, vectors = _fisher_gram.eigenvectors(reduced, k)
+    return _with_vectors(norms, values, vectors, jnp.zeros_like(values), x)
+
+  def matrix_free(x, key):
+    key_start, key_probe = jax.random.split(key)
+    fisher = fisher_products.operator(logits_fn, x)
+    found = _fisher_lanczos.lanczos(
+      fisher, x.shape[0], key_start, num_steps=_steps(num_steps, x)
+    )
+    values, vectors, residuals = _fisher_lanczos.ritz_vectors(found, max(k, 1))
+    trace, frobenius, trace_error, frobenius_error = (
+      _fisher_lanczos.trace_and_frobenius(
+        fisher, found, key_probe, num_probes=num_probes
+      )
+    )
+    norms = FisherNorms(
+      trace,
+      frobenius,
+      values[:, 0],
+      trace_error=trace_error,
+      frobenius_error=frobenius_error,
+      spectral_norm_error=residuals[:, 0],
+    )
+    return _with_vectors(norms, values, vectors, residuals, x) if k else norms
+
+  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
+
+
+def fisher_trace(
+  logits_fn: LogitsFn,
+  x: jax.Array,
+  *,
+  method: str = "auto",
+  batch_size: int | None = None,
+  num_steps: int = 16,
+  num_probes: int = 16,
+  key: jax.Array | None = None,
+) -> jax.Array:
   """`tr F(x)`: [N], nats per squared input unit, at least 0.
 
-  Arguments, cost and edge cases are those of `fisher_gram`. Differentiable in
-  whatever `logits_fn` depends on, without NaN at vanishing probabilities.
+  By "gram": cost and edge cases are those of `fisher_gram`; differentiable,
+  without NaN at vanishing probabilities. By "matrix_free": unbiased
+  (Hutchinson with the Lanczos subspace taken out); a probe costs one JVP; the
+  standard error is in `fisher_norms`. Arguments as there.
   """
-  gram, _, _ = _reduced_gram(logits_fn, x)
-  return jnp.trace(gram, axis1=-2, axis2=-1)
+  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
+
+  def exact(x):
+    return _fisher_gram.trace(_fisher_gram.reduced_gram(logits_fn, x))
+
+  def matrix_free(x, key):
+    key_start, key_probe = jax.random.split(key)
+    fisher = fisher_products.operator(logits_fn, x)
+    found = _fisher_lanczos.lanczos(
+      fisher, x.shape[0], key_start, num_steps=_steps(num_steps, x)
+    )
+    return _fisher_lanczos.trace(
+      fisher, found, key_probe, num_probes=num_probes
+    )[0]
+
+  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
-def fisher_frobenius(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+def fisher_frobenius(
+  logits_fn: LogitsFn,
+  x: jax.Array,
+  *,
+  method: str = "auto",
+  batch_size: int | None = None,
+  num_steps: int = 16,
+  num_probes: int = 16,
+  key: jax.Array | None = None,
+) -> jax.Array:
   """Frobenius norm `||F(x)||_F`: [N], nats per squared input unit.
 
-  Between `fisher_spectral_norm` and `fisher_trace`. Arguments, cost and edge
-  cases are those of `fisher_gram`. Where F is exactly 0 the derivative is
-  taken as 0.
+  Between `fisher_spectral_norm` and `fisher_trace`. By "gram": cost and edge
+  cases are those of `fisher_gram`; where F is exactly 0 the derivative is
+  taken as 0. By "matrix_free": the square is unbiased; the standard error is in
+  `fisher_norms`. Arguments as there.
   """
-  gram, _, _ = _reduced_gram(logits_fn, x)
-  # Scaled, so that squares of small entries do not underflow.
-  scale = jax.lax.stop_gradient(
-    jnp.max(jnp.abs(gram), axis=(-2, -1), initial=0.0)
-  )
-  safe = jnp.where(scale == 0, 1.0, scale)
-  squared = jnp.sum((gram / safe[:, None, None]) ** 2, axis=(-2, -1))
-  is_zero = squared == 0
-  norm = jnp.sqrt(jnp.where(is_zero, 1.0, squared))
-  return jnp.where(is_zero, 0.0, safe * norm)
+  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
+  if not is_exact:
+    return fisher_norms(
+      logits_fn,
+      x,
+      method=method,
+      batch_size=batch_size,
+      num_steps=num_steps,
+      num_probes=num_probes,
+      key=key,
+    ).frobenius
+
+  def exact(x):
+    return _fisher_gram.frobenius(_fisher_gram.reduced_gram(logits_fn, x))
+
+  return _in_batches(exact, x, batch_size)
 
 
-def fisher_spectral_norm(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+def fisher_spectral_norm(
+  logits_fn: LogitsFn,
+  x: jax.Array,
+  *,
+  method: str = "auto",
+  batch_size: int | None = None,
+  num_steps: int = 16,
+  key: jax.Array | None = None,
+) -> jax.Array:
   """Largest eigenvalue `lambda_max(F(x))`: [N], nats per squared input unit.
 
   The worst divergence in an L2 ball of small radius r is about
-  `r^2 lambda_max / 2`. Arguments, cost and edge cases are those of
-  `fisher_gram`, and one (C-1) x (C-1) eigendecomposition an example. The
+  `r^2 lambda_max / 2`. By "gram": cost and edge cases are those of
+  `fisher_gram`, and one (C-1) x (C-1) eigendecomposition an example; the
   derivative is that of `u^T G u` at the top eigenvector u, the derivative of
-  lambda_max wherever it is simple.
+  lambda_max wherever it is simple. By "matrix_free": the top Ritz value of
+  `num_steps` Lanczos steps, never above lambda_max but for rounding; its
+  residual is in `fisher_norms`. Arguments as there.
   """
-  gram, _, _ = _reduced_gram(logits_fn, x)
-  _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(gram))
-  top = vectors[:, :, -1:]  # [N, C-1, 1], or [N, 0, 0] for a single class
-  return jnp.einsum("njm,njk,nkm->n", top, gram, top, precision="highest")
+  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps)
+
+  def exact(x):
+    return _fisher_gram.spectral_norm(_fisher_gram.reduced_gram(logits_fn, x))
+
+  def matrix_free(x, key):
+    return _ritz(logits_fn, x, key, num_steps, 1)[0][:, 0]
+
+  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
 def fisher_eigenvectors(
-  logits_fn: LogitsFn, x: jax.Array, *, k: int
+  logits_fn: LogitsFn,
+  x: jax.Array,
+  *,
+  k: int,
+  method: str = "auto",
+  batch_size: int | None = None,
+  num_steps: int = 16,
+  key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """The k leading eigenvalues and unit eigenvectors of F(x).
 
@@ -123,174 +308,105 @@ def fisher_eigenvectors(
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
     k: how many, at most D.
+    method: "auto", "gram" or "matrix_free"; see the module docstring.
+    batch_size: see the module docstring.
+    num_steps: of Lanczos; at least k, better 2 k or more.
+    key: see the module docstring.
 
   Returns:
     `values` [N, k], descending, at least 0, and `vectors` [N, k, ...] of unit
     L2 norm in the shape of x, orthogonal within an example; signs are
     arbitrary. F has rank at most C - 1: beyond the rank, or where an eigenvalue
     is below `10 C eps` times the largest (not resolved in this dtype), value
-    and vector are 0. Not meant to be differentiated. Cost: that of
-    `fisher_gram` and an eigendecomposition of size C - 1; no further pass.
+    and vector are 0. Not meant to be differentiated. "matrix_free" gives Ritz
+    pairs (`fisher_norms(..., num_eigenvectors=k)` has their residuals) and
+    finds one vector of a multiple eigenvalue. Cost: that of `fisher_gram` and
+    an eigendecomposition of size C - 1, or `num_steps + 1` products with F.
 
   Raises:
-    ValueError: k < 1 or k > D.
+    ValueError: k < 1, k > D, or fewer steps than k.
   """
   _validate.positive_int("k", k)
-  gram, weights, rows = _reduced_gram(logits_fn, x)
-  num_examples, rank = gram.shape[:2]
-  size = x[0].size if num_examples else 0
-  if num_examples and k > size:
+  logits_fn, x, is_exact = _check(
+    logits_fn, x, method, num_steps, num_eigenvectors=k
+  )
+
+  def exact(x):
+    reduced = _fisher_gram.reduced_gram(logits_fn, x)
+    values, vectors = _fisher_gram.eigenvectors(reduced, k)
+    return values, vectors.reshape((x.shape[0], k, *x.shape[1:]))
+
+  def matrix_free(x, key):
+    values, vectors, _ = _ritz(logits_fn, x, key, num_steps, k)
+    return values, vectors.reshape((x.shape[0], k, *x.shape[1:]))
+
+  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
+
+
+def _check(
+  logits_fn, x, method, num_steps, num_probes=1, num_eigenvectors=0
+) -> tuple[LogitsFn, jax.Array, bool]:
+  """Checks the common arguments and chooses the route: exact or not."""
+  logits_fn, x = fisher_products.check_inputs(logits_fn, x)
+  _validate.one_of("method", method, METHODS)
+  _validate.positive_int("num_steps", num_steps)
+  _validate.positive_int("num_probes", num_probes)
+  size = math.prod(x.shape[1:])
+  if num_eigenvectors > size:
     raise ValueError(
-      f"Expected k <= {size}, the number of input dimensions, got k={k}."
+      f"Expected k <= {size}, the number of input dimensions, got "
+      f"k={num_eigenvectors}."
     )
-  values, vectors = jnp.linalg.eigh(gram)
-  values, vectors = values[:, ::-1][:, :k], vectors[:, :, ::-1][:, :, :k]
-  # F = (W J~)^T (W J~): an eigenvector u of the Gram matrix maps to
-  # J~^T W^T u.
-  mixed = jnp.einsum("nij,nik->nkj", weights, vectors, precision="highest")
-  largest = jnp.max(jnp.abs(mixed), axis=-1, keepdims=True, initial=0.0)
-  mixed = mixed / jnp.where(largest == 0, 1.0, largest)
-  flat = jnp.einsum("nkj,jnd->nkd", mixed, rows, precision="highest")
-  norm = jnp.linalg.norm(flat, axis=-1, keepdims=True)
-  threshold = 10 * (rank + 1) * jnp.finfo(values.dtype).eps
-  resolved = (values > threshold * values[:, :1]) & (norm[..., 0] > 0)
-  values = jnp.where(resolved, values, 0.0)
-  flat = jnp.where(
-    resolved[:, :, None], flat / jnp.where(norm == 0, 1.0, norm), 0.0
+  is_exact = method == "gram"
+  if method == "auto":
+    shape = jax.eval_shape(logits_fn, x).shape
+    _validate.logits_shape(shape, x.shape[0])
+    is_exact = shape[-1] <= AUTO_CLASSES
+  if not is_exact and num_eigenvectors > num_steps:
+    raise ValueError(
+      f"Expected num_steps >= k={num_eigenvectors} to find as many "
+      f"eigenvectors, got num_steps={num_steps}."
+    )
+  return logits_fn, x, is_exact
+
+
+def _steps(num_steps: int, x: jax.Array) -> int:
+  """No more Lanczos steps than dimensions."""
+  return max(1, min(num_steps, math.prod(x.shape[1:])))
+
+
+def _ritz(logits_fn, x, key, num_steps, k):
+  found = _fisher_lanczos.lanczos(
+    fisher_products.operator(logits_fn, x),
+    x.shape[0],
+    jax.random.split(key)[0],
+    num_steps=_steps(num_steps, x),
   )
-  missing = k - values.shape[1]
-  values = jnp.pad(values, ((0, 0), (0, missing)))
-  flat = jnp.pad(flat, ((0, 0), (0, missing), (0, 0)))
-  return values, flat.reshape((num_examples, k, *x.shape[1:]))
+  return _fisher_lanczos.ritz_vectors(found, k)
 
 
-def fisher_vector_product(
-  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
-) -> jax.Array:
-  """`F(x) v`, without forming F.
-
-  Args:
-    logits_fn: [N, ...] -> [N, C].
-    x: [N, ...], floating point.
-    v: one direction an example, the shape of x.
-
-  Returns:
-    The shape of x. Linear in v, and `u . F v = v . F u`. Cost: one
-    forward-mode and one backward pass, whatever C; memory of one backward.
-  """
-  logits_fn, x, v = _check_direction(logits_fn, x, v)
-  logits, pushforward = jax.linearize(logits_fn, x)
-  _validate.logits_shape(logits.shape, x.shape[0])
-  pullback = jax.linear_transpose(pushforward, x)
-  change, p = _centred_change(logits, pushforward(v))
-  (product,) = pullback((p * change).astype(logits.dtype))
-  return product
-
-
-def fisher_quadratic(
-  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
-) -> jax.Array:
-  """`v^T F(x) v = Var_{k~p}((J v)_k)`.
-
-  Args:
-    logits_fn: [N, ...] -> [N, C].
-    x: [N, ...], floating point.
-    v: one direction an example, the shape of x.
-
-  Returns:
-    [N], at least 0. `KL(p(x) || p(x + h v)) = h^2/2 v^T F v + O(h^3)`. Cost:
-    one JVP (about two forward passes), no backward pass.
-  """
-  logits_fn, x, v = _check_direction(logits_fn, x, v)
-  logits, tangent = jax.jvp(logits_fn, (x,), (v,))
-  _validate.logits_shape(logits.shape, x.shape[0])
-  return prediction_variance(logits, tangent)
-
-
-def prediction_variance(logits: jax.Array, values: jax.Array) -> jax.Array:
-  """`Var_{k ~ softmax(logits)}(values_k)`: [..., C], [..., C] -> [...].
-
-  Accurate for confident predictions: deviations are taken from the most
-  probable class, never as a difference of large moments.
-  """
-  change, p = _centred_change(logits, values)
-  return jnp.sum(p * change**2, axis=-1)
-
-
-def _centred_change(logits, values):
-  """`values - E_p[values]` and p, exact where p is nearly one-hot."""
-  logits = _validate.float_array("logits", logits)
-  values = _validate.float_array("values", values)
-  p = jnp.exp(divergences.log_softmax(logits))
-  top = jnp.argmax(logits, axis=-1, keepdims=True)
-  values = values - jnp.take_along_axis(values, top, axis=-1)
-  return values - jnp.sum(p * values, axis=-1, keepdims=True), p
-
-
-def _check_inputs(logits_fn, x):
-  _validate.logits_fn("logits_fn", logits_fn)
-  return logits_fn, _validate.inputs("x", x, "[N, ...]")
-
-
-def _check_direction(logits_fn, x, v):
-  logits_fn, x = _check_inputs(logits_fn, x)
-  v = jnp.asarray(v, x.dtype)
-  _validate.same_shape("v", v, "x", x)
-  return logits_fn, x, v
-
-
-def _pullbacks_of_differences(logits_fn, x):
-  """`grad_x (z_k - z_c)` for the classes k after the winner c, cyclically.
-
-  Returns rows [C-1, N, D], the winner c [N] and log p [N, C].
-  """
-  logits_fn, x = _check_inputs(logits_fn, x)
-  logits, pullback = jax.vjp(logits_fn, x)
-  _validate.logits_shape(logits.shape, x.shape[0])
-  num_examples, num_classes = logits.shape
-  reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))
-
-  def pull(_, offset):
-    other = (reference + offset) % num_classes
-    cotangent = jax.nn.one_hot(
-      other, num_classes, dtype=logits.dtype
-    ) - jax.nn.one_hot(reference, num_classes, dtype=logits.dtype)
-    (row,) = pullback(cotangent)
-    return None, _validate.float_array("x", row).reshape(num_examples, -1)
-
-  offsets = jnp.arange(1, num_classes)
-  _, rows = _loops.scan(pull, None, offsets, length=num_classes - 1)
-  log_p = divergences.log_softmax(logits).astype(rows.dtype)
-  return rows, reference, log_p
-
-
-def _products(rows):
-  return jnp.einsum("jnd,knd->njk", rows, rows, precision="highest")
-
-
-def _difference_products(logits_fn, x):
-  rows, reference, log_p = _pullbacks_of_differences(logits_fn, x)
-  return _products(rows), reference, log_p
-
-
-def _reduced_gram(logits_fn, x):
-  """Gram matrix [N, C-1, C-1] with the non-zero spectrum of F.
-
-  Also the mixing matrices W [N, C-1, C-1] and rows J~ [C-1, N, D] with
-  `F = (W J~)^T (W J~)`.
-  """
-  rows, reference, log_p = _pullbacks_of_differences(logits_fn, x)
-  num_classes = log_p.shape[-1]
-  others = reference[:, None] + jnp.arange(1, num_classes)[None, :]
-  log_others = jnp.take_along_axis(log_p, others % num_classes, axis=-1)
-  log_top = jnp.take_along_axis(log_p, reference[:, None], axis=-1)
-  root = jnp.exp(0.5 * log_others)
-  share = root / (1.0 + jnp.exp(0.5 * log_top))
-  mixing = jnp.eye(num_classes - 1, dtype=root.dtype)[None] - (
-    share[:, :, None] * root[:, None, :]
+def _with_vectors(norms, values, vectors, residuals, x):
+  shape = (*values.shape, *x.shape[1:])
+  return dataclasses.replace(
+    norms, values=values, vectors=vectors.reshape(shape), residuals=residuals
   )
-  weights = mixing * root[:, None, :]
-  gram = jnp.einsum(
-    "nij,njk,nlk->nil", weights, _products(rows), weights, precision="highest"
-  )
-  return gram, weights, rows
+
+
+def _by_route(
+  is_exact: bool,
+  exact: Callable[[jax.Array], Any],
+  matrix_free: Callable[[jax.Array, jax.Array], Any],
+  x: jax.Array,
+  batch_size: int | None,
+  key: jax.Array | None,
+) -> Any:
+  if is_exact:
+    return _in_batches(exact, x, batch_size)
+  key = jax.random.key(0) if key is None else key
+  return _in_batches(lambda x: matrix_free(x, key), x, batch_size)
+
+
+def _in_batches(fn, x, batch_size):
+  if batch_size is not None:
+    _validate.positive_int("batch_size", batch_size)
+  return _loops.in_batches(fn, x, batch_size=batch_size)

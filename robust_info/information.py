@@ -20,6 +20,7 @@ at the price of O(N C) for the data and O(C^3) once for the summary.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +130,10 @@ class InformationSummary:
     label_information: [], `I(K;Y^)` of the joint of label and prediction.
     conditional_information: [], `I(X;Y^|K)`; the chain rule
       `I(X;Y^) = I(K;Y^) + I(X;Y^|K)` holds by construction.
-    variational_bound: [], `H(K) - cross_entropy <= I(K;Y^)` (Barber and
-      Agakov 2003); may be negative.
+    variational_bound: [], `H(K) - cross_entropy`, at most `I(K;X)`, what the
+      *input* tells of the label (Barber and Agakov 2003). It is no bound on
+      `I(K;Y^)`: drawing Y^ from p adds noise, and confident, calibrated
+      predictions have `I(K;Y^)` below it. May be negative.
     cckl: [], mean of `KL(p_i || p_j)` over all ordered pairs with different
       labels (arXiv:1906.02494). NaN if there is no such pair.
     cckl_matrix: [C, C], mean of `KL(p_i || p_j)` over all i of class a (row)
@@ -182,6 +185,7 @@ def information_stats(
   return _grouped_stats(logits, labels, where, logits.shape[-1])
 
 
+@jax.jit
 def summarize(stats: InformationStats) -> InformationSummary:
   """The information quantities of the examples behind `stats`.
 
@@ -372,6 +376,7 @@ def _zero_stats(num_groups, num_classes, dtype):
   )
 
 
+@functools.partial(jax.jit, static_argnames="num_groups")
 def _grouped_stats(logits, labels, where, num_groups) -> InformationStats:
   num_examples, num_classes = logits.shape
   bad = where & ((labels < 0) | (labels >= num_groups))

@@ -1,5 +1,7 @@
 """Random pairs of examples from different classes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,11 @@ def sample_cross_pairs(
         f"{distinct.size} distinct: there is no cross-category pair to draw."
       )
 
+  return _sample(key, labels, where, num_pairs)
+
+
+@functools.partial(jax.jit, static_argnames="num_pairs")
+def _sample(key, labels, where, num_pairs):
   # Sort by (masked last, label); equal labels become runs.
   num_examples = labels.shape[0]
   order = jnp.lexsort((labels, ~where))

@@ -1,0 +1,108 @@
+r"""Reports on one or several runs, side by side, on the whole test split.
+
+  python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
+    --output=runs/digits-report
+
+Prints a table, writes report.json and figures to --output. A report that was
+stopped goes on where it was when it is started again.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+
+from robust_info import (
+  checkpoints,
+  command_line,
+  data,
+  report,
+  tables,
+  training,
+  workdir,
+)
+
+_WORKDIR = flags.DEFINE_multi_string(
+  "workdir", None, "Directory of a run; repeat it to compare several."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report.")
+_CHECKPOINT = flags.DEFINE_enum(
+  "checkpoint",
+  "last",
+  ["last", "best", "both"],
+  "Which checkpoint: the last, or the best by robust validation accuracy.",
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "Where the data lies, if elsewhere than in training."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of attacks and pairs.", 0)
+_NUM_EXAMPLES = flags.DEFINE_integer(
+  "num_examples", None, "Only the first examples of the test split.", 1
+)
+# Settings of the first run's configuration that can be given anew.
+_OVERRIDES = (
+  flags.DEFINE_enum("norm", None, ["linf", "l2"], "Norm of the ball."),
+  flags.DEFINE_float("epsilon", None, "Radius of the ball.", 0.0),
+  flags.DEFINE_integer("num_steps", None, "Steps of the PGD attack.", 1),
+  flags.DEFINE_integer("restarts", None, "Restarts of the PGD attack.", 1),
+  flags.DEFINE_integer("num_pairs", None, "Pairs of both lenses.", 1),
+  flags.DEFINE_integer("num_nodes", None, "Nodes of the path lens.", 1),
+  flags.DEFINE_integer("batch_size", None, "Examples a batch.", 1),
+)
+_GRID = flags.DEFINE_list(
+  "epsilon_grid", None, "Radii of the accuracy curve, as 0.1,0.2."
+)
+flags.mark_flags_as_required(["workdir", "output"])
+
+
+def main() -> None:
+  """Flags to runs to one call."""
+  which = _CHECKPOINT.value
+  checkpoints_wanted = ("last", "best") if which == "both" else (which,)
+  runs = [
+    training.restore_run(path, checkpoint=checkpoint)
+    for path in _WORKDIR.value
+    for checkpoint in checkpoints_wanted
+  ]
+  config = runs[0].config
+  for run in runs[1:]:
+    if run.config.data.name != config.data.name:
+      raise ValueError(
+        f"Expected runs on the same data, got {config.data.name} in "
+        f"{runs[0].workdir} and {run.config.data.name} in {run.workdir}."
+      )
+  overrides = {
+    flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
+  }
+  if _GRID.value is not None:
+    overrides["epsilon_grid"] = tuple(map(float, _GRID.value))
+  source = data.load(
+    config.data.name,
+    data_dir=_DATA_DIR.value or config.data.data_dir,
+    validation_fraction=config.data.validation_fraction,
+    validation_seed=config.data.validation_seed,
+    cache_dir=config.data.cache_dir,
+  )
+  found = report.build(
+    runs,
+    source,
+    dataclasses.replace(config.evaluation, **overrides),
+    output=_OUTPUT.value,
+    seed=_SEED.value,
+    num_examples=_NUM_EXAMPLES.value,
+  )
+  print(tables.render(found))
+  output = pathlib.Path(_OUTPUT.value)
+  print(f"\nReport and figures in {output}: report.json", end="")
+  print("".join(f", {path.name}" for path in sorted(output.glob("*.png"))))
+
+
+if __name__ == "__main__":
+  command_line.run(
+    main,
+    errors=(
+      checkpoints.CheckpointError,
+      data.UnavailableError,
+      workdir.WorkdirError,
+    ),
+  )

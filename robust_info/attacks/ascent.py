@@ -1,0 +1,196 @@
+"""Projected gradient ascent: the composition behind PGD and its relatives.
+
+An attack is a step rule, a projection, a start and an objective; this module
+holds the loop they share. Shape letters: N examples, C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info import _loops, _validate
+from robust_info.attacks import inputs, projections, results, steps
+
+
+class Evaluation(NamedTuple):
+  """What an objective knows about a batch of points.
+
+  Attributes:
+    loss: [N], ascended.
+    success: [N] bool.
+    logits: [N, C].
+  """
+
+  loss: jax.Array
+  success: jax.Array
+  logits: jax.Array
+
+
+# (x_adv [N, ...], key or None) -> Evaluation.
+Objective = Callable[[jax.Array, Any], Evaluation]
+
+
+def evaluator(
+  logits_fn: inputs.LogitsFn, eot_samples: int | None
+) -> Callable[[jax.Array, Any], jax.Array]:
+  """`(x, key) -> logits [S, N, C]`, S draws of a randomised network or one.
+
+  With `eot_samples=None` the network is deterministic, `logits_fn(x)`, and S is
+  1; otherwise it is called as `logits_fn(x, key)` with S different keys.
+  """
+  if eot_samples is None:
+    # Half-precision networks: losses and comparisons are in float32.
+    return lambda x, key: _validate.float_array("logits", logits_fn(x))[None]
+
+  def draws(x, key):
+    keys = jax.random.split(key, eot_samples)
+    logits = jax.vmap(lambda k: logits_fn(x, k))(keys)
+    return _validate.float_array("logits", logits)
+
+  return draws
+
+
+def label_objective(
+  evaluate: Callable[[jax.Array, Any], jax.Array],
+  y: jax.Array,
+  loss: Callable[[jax.Array, jax.Array], jax.Array],
+  *,
+  targeted: bool,
+) -> Objective:
+  """Away from the label, or towards it for a targeted attack.
+
+  Over several draws the losses are averaged (so that the gradient is that of
+  the expectation), and the class is the one of the average logits.
+  """
+
+  def objective(x_adv, key):
+    draws = evaluate(x_adv, key)
+    values = jnp.mean(jax.vmap(lambda z: loss(z, y))(draws), axis=0)
+    logits = jnp.mean(draws, axis=0)
+    hit = jnp.argmax(logits, axis=-1) == y
+    return Evaluation(
+      -values if targeted else values, hit if targeted else ~hit, logits
+    )
+
+  return objective
+
+
+def value_and_gradient(
+  objective: Objective, x_adv: jax.Array, key: Any
+) -> tuple[Evaluation, jax.Array]:
+  """One forward and one backward pass: the evaluation and input gradients.
+
+  Losses are summed over examples, so a row's gradient does not depend on the
+  batch around it.
+  """
+
+  def total(points):
+    evaluation = objective(points, key)
+    return jnp.sum(evaluation.loss), evaluation
+
+  (_, evaluation), gradient = jax.value_and_grad(total, has_aux=True)(x_adv)
+  return evaluation, gradient
+
+
+def no_gradient(gradient: jax.Array) -> jax.Array:
+  """[N] bool: zero in every coordinate."""
+  return jnp.all(gradient == 0, axis=tuple(range(1, gradient.ndim)))
+
+
+def ascend(
+  objective: Objective,
+  x: jax.Array,
+  start: jax.Array,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  step_size: ArrayLike,
+  num_steps: int,
+  step_rule: steps.StepRule,
+  projection: projections.Projection,
+  momentum: float,
+  keep: str,
+  low: float,
+  high: float,
+) -> results.AttackResult:
+  """Takes `num_steps` projected steps from `start`, around `x`.
+
+  Args:
+    objective: what is ascended.
+    x: [N, ...] centres of the balls.
+    start: [N, ...] inside the balls and the box.
+    key: consumed by randomised objectives, else `None`.
+    epsilon: radius of the ball.
+    step_size: length of a step in the norm of `step_rule`.
+    num_steps: static.
+    step_rule: gradient to unit direction.
+    projection: back into ball and box.
+    momentum: static; 0 is plain ascent.
+    keep: "last" returns the last iterate, "worst" the worst one, the start
+      included.
+    low: the box.
+    high: the box.
+
+  Returns:
+    The result; `num_steps` gradients and one forward pass.
+  """
+  keys = None if key is None else jax.random.split(key, num_steps + 1)
+
+  def step(carry, step_key):
+    x_adv, velocity, worst = carry
+    evaluation, gradient = value_and_gradient(objective, x_adv, step_key)
+    if momentum:
+      # Dong et al. (2018): gradients of any scale add up as l1-unit vectors.
+      size = results.rows(projections.norm(gradient, "l1"), gradient)
+      velocity = momentum * velocity + gradient / jnp.where(size > 0, size, 1)
+    else:
+      velocity = gradient
+    if keep == "worst":
+      worst = _worse(worst, (x_adv, evaluation))
+    direction = step_rule(velocity, x_adv, low=low, high=high)
+    moved = projection(
+      x_adv + step_size * direction, x, epsilon, low=low, high=high
+    )
+    return (moved, velocity if momentum else None, worst), no_gradient(gradient)
+
+  shapes = jax.eval_shape(objective, start, None if keys is None else keys[0])
+  worst = None
+  if keep == "worst":
+    # Anything evaluated beats this placeholder.
+    nothing = Evaluation(
+      jnp.full(shapes.loss.shape, -jnp.inf, shapes.loss.dtype),
+      jnp.zeros(shapes.success.shape, bool),
+      jnp.zeros(shapes.logits.shape, shapes.logits.dtype),
+    )
+    worst = (start, nothing)
+  velocity = jnp.zeros_like(start) if momentum else None
+  (x_adv, _, worst), zero = _loops.scan(
+    step,
+    (start, velocity, worst),
+    None if keys is None else keys[:-1],
+    length=num_steps,
+  )
+  last = objective(x_adv, None if keys is None else keys[-1])
+  if keep == "worst":
+    x_adv, last = _worse(worst, (x_adv, last))
+  return results.AttackResult(
+    x_adv=x_adv,
+    success=last.success,
+    loss=last.loss,
+    logits=last.logits,
+    zero_gradients=zero[0],
+  )
+
+
+def _worse(
+  a: tuple[jax.Array, Evaluation], b: tuple[jax.Array, Evaluation]
+) -> tuple[jax.Array, Evaluation]:
+  """Row by row the worse of two points with their evaluations."""
+  second = results.worst_try(
+    jnp.stack([a[1].success, b[1].success]),
+    jnp.stack([a[1].loss, b[1].loss]),
+  )
+  return results.select(second == 1, b, a)

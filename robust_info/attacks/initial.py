@@ -1,0 +1,64 @@
+"""Random starts: a perturbation inside the ball for each example.
+
+Each takes one key an example, so that a start belongs to the example and not
+to its place in the batch. The box is the projection's business. Shape letters:
+N examples, D inputs flattened.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+# keys [N], x [N, ...], epsilon -> perturbations like x.
+Initial = Callable[[jax.Array, jax.Array, ArrayLike], jax.Array]
+
+
+def uniform_linf(
+  keys: jax.Array, x: jax.Array, epsilon: ArrayLike
+) -> jax.Array:
+  """Uniform in the cube of half-width `epsilon`."""
+
+  def sample(key):
+    return jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
+
+  return epsilon * jax.vmap(sample)(keys)
+
+
+def uniform_l2(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
+  """Uniform in the l2 ball of radius `epsilon`.
+
+  D normal coordinates over the norm of themselves and two more.
+  """
+
+  def sample(key):
+    inside, outside = jax.random.split(key)
+    normal = jax.random.normal(inside, x.shape[1:], x.dtype)
+    rest = 2 * jax.random.exponential(outside, (), x.dtype)
+    return normal / jnp.sqrt(jnp.sum(normal**2) + rest)
+
+  return epsilon * jax.vmap(sample)(keys)
+
+
+def uniform_l1(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
+  """Uniform in the l1 ball of radius `epsilon`.
+
+  D signed exponential coordinates over the sum of themselves and one more.
+  """
+
+  def sample(key):
+    inside, signs, outside = jax.random.split(key, 3)
+    sizes = jax.random.exponential(inside, x.shape[1:], x.dtype)
+    rest = jax.random.exponential(outside, (), x.dtype)
+    sign = jax.random.rademacher(signs, x.shape[1:], x.dtype)
+    return sign * sizes / (jnp.sum(sizes) + rest)
+
+  return epsilon * jax.vmap(sample)(keys)
+
+
+BY_NORM: dict[str, Initial] = {
+  "linf": uniform_linf,
+  "l2": uniform_l2,
+  "l1": uniform_l1,
+}

@@ -1,0 +1,160 @@
+"""Iterative attacks as pure machines: a start, a step, and a number of steps.
+
+A method carries everything about a row in the row's own state, its iteration
+number included, so rows of one batch may be at different iterations. Two
+drivers share the methods: `iterate` below runs all rows from start to end
+inside one traced program; `pool.py` runs a fixed-size batch from the host and
+refills rows that are finished. Shape letters: N examples, C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info import _loops, _validate
+from robust_info.attacks import ascent, inputs, losses, results
+
+
+class Try(NamedTuple):
+  """One try at each row.
+
+  Attributes:
+    x: [N, ...] clean inputs.
+    y: [N] labels.
+    target: [N] class to reach; ignored by untargeted methods.
+    number: [N] how many tries this row had before.
+    key: [N] keys, consumed.
+  """
+
+  x: jax.Array
+  y: jax.Array
+  target: jax.Array
+  number: jax.Array
+  key: jax.Array
+
+
+class State(Protocol):
+  """What every method's state (a pytree of [N, ...] leaves) has.
+
+  Attributes:
+    iteration: [N] int, steps taken; a row ends at the method's `num_steps`.
+    found: [N] bool, a misclassified point of the ball and the box was seen.
+    x_found: [N, ...] that point where `found`, otherwise the strongest one.
+    zero_gradient: [N] bool, no gradient at the start.
+  """
+
+  iteration: jax.Array
+  found: jax.Array
+  x_found: jax.Array
+  zero_gradient: jax.Array
+
+
+# (x [N, ...], key or None) -> logits [S, N, C]: see `ascent.evaluator`.
+Evaluate = Callable[[jax.Array, Any], jax.Array]
+
+
+class Method(NamedTuple):
+  """An iterative attack.
+
+  Attributes:
+    start: `(try, epsilon) -> state`; evaluates no network.
+    step: `(evaluate, state, epsilon, key or None) -> state`; one iteration.
+    num_steps: how many steps a row takes. The evaluation of the start is one.
+    targeted: whether each try aims at its own class.
+  """
+
+  start: Callable[[Try, ArrayLike], Any]
+  step: Callable[[Evaluate, Any, ArrayLike, Any], Any]
+  num_steps: int
+  targeted: bool
+
+
+def iterate(
+  method: Method,
+  logits_fn: inputs.LogitsFn,
+  checked: inputs.Inputs,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  loss: losses.Loss,
+  tries: int,
+  example_ids: ArrayLike | None,
+  eot_samples: int | None = None,
+) -> results.AttackResult:
+  """Runs every try of every row to its end; the worst try of a row counts.
+
+  Tries run as one batch of `tries * N` rows. A targeted method aims its tries
+  at the most likely wrong classes of the clean prediction in turn.
+
+  Args:
+    method: the attack.
+    logits_fn: [N, ...] -> [N, C].
+    checked: inputs, checked.
+    key: consumed.
+    epsilon: radius of the ball.
+    loss: reported at `x_adv`, and by which tries without success compare.
+    tries: restarts or targets, static.
+    example_ids: see `pgd`.
+    eot_samples: see `pgd`.
+
+  Returns:
+    The result.
+  """
+  _validate.at_least("epsilon", epsilon, 0)
+  inputs.require_key(key)
+  if eot_samples is not None:
+    _validate.positive_int("eot_samples", eot_samples)
+  x, y = checked.x, checked.y
+  num_examples = x.shape[0]
+  epsilon = jnp.asarray(epsilon, x.dtype)
+  evaluate = ascent.evaluator(logits_fn, eot_samples)
+  try_key, draw_key = jax.random.split(key)
+  draw_keys = jax.random.split(draw_key, method.num_steps + 2)
+  num_classes = inputs.num_classes(lambda v: evaluate(v, draw_key)[0], x)
+  _validate.labels_in_range("y", y, num_classes, checked.where)
+  targets = jnp.zeros((num_examples, tries), jnp.int32)
+  if method.targeted:
+    tries = min(tries, num_classes - 1)
+    clean = jnp.mean(evaluate(x, draw_keys[0]), axis=0)
+    targets = losses.ranked_classes(clean, y)[:, :tries]
+
+  def rows(number):
+    keys = inputs.example_keys(
+      jax.random.fold_in(try_key, number), example_ids, num_examples
+    )
+    return Try(
+      x, y, targets[:, number], jnp.full((num_examples,), number), keys
+    )
+
+  everything = jax.vmap(rows)(jnp.arange(tries))
+  flat = jax.tree.map(
+    lambda leaf: leaf.reshape(tries * num_examples, *leaf.shape[2:]), everything
+  )
+
+  def step(state, step_key):
+    return method.step(evaluate, state, epsilon, step_key), None
+
+  state, _ = _loops.scan(
+    step,
+    method.start(flat, epsilon),
+    draw_keys[1:-1],
+    length=method.num_steps,
+  )
+  objective = ascent.label_objective(evaluate, flat.y, loss, targeted=False)
+  last = objective(state.x_found, draw_keys[-1])
+  outcome = results.AttackResult(
+    x_adv=state.x_found,
+    success=last.success,
+    loss=last.loss,
+    logits=last.logits,
+    zero_gradients=state.zero_gradient,
+  )
+  outcome = results.keep_worst(
+    jax.tree.map(
+      lambda leaf: leaf.reshape(tries, num_examples, *leaf.shape[1:]), outcome
+    )
+  )
+  return results.mask(outcome, x, checked.where)

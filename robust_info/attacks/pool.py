@@ -1,0 +1,196 @@
+"""Runs an iterative attack over any number of examples in one fixed batch.
+
+The batch is a pool of slots. A row whose example is broken or out of steps
+leaves at the next look, and the next job takes its slot: every device step is
+full, shapes never change, and one program is compiled for the start and one for
+the step. An example's tries run one after another, and randomness follows the
+example and the try, so neither batch size nor order changes any outcome. Shape
+letters: N examples, B slots, T tries of an example.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info import _loops
+from robust_info.attacks import ascent, methods, results
+
+# Steps in one dispatch. A rolled loop would slow convolutions on CPU, and a
+# dispatch costs far less than a step there.
+_STEPS_PER_CALL = {"cpu": 1}
+_STEPS_PER_CALL_ELSEWHERE = 10
+
+
+class Finished(NamedTuple):
+  """Examples that left the pool, for good.
+
+  Attributes:
+    index: [M] their numbers.
+    found: [M] bool.
+    x_found: [M, ...]; meaningful where `found`.
+    no_gradient: [M] bool, some try started without a gradient.
+  """
+
+  index: np.ndarray
+  found: np.ndarray
+  x_found: np.ndarray
+  no_gradient: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+  """The two compiled functions of a method; `logits_fn` is an argument."""
+
+  refill: Callable[..., Any]
+  step: Callable[..., Any]
+  steps_per_call: int
+  method: methods.Method
+
+
+def compile_programs(
+  method: methods.Method, eot_samples: int | None
+) -> Programs:
+  """Builds the jitted start and step of a method (nothing compiles yet)."""
+  steps_per_call = _STEPS_PER_CALL.get(
+    jax.default_backend(), _STEPS_PER_CALL_ELSEWHERE
+  )
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def refill(state, replaced, x, y, target, number, example, key, epsilon):
+    keys = jax.vmap(
+      lambda e, n: jax.random.fold_in(jax.random.fold_in(key, e), n)
+    )(example, number)
+    fresh = method.start(methods.Try(x, y, target, number, keys), epsilon)
+    if state is None:
+      return fresh
+    return results.select(replaced, fresh, state)
+
+  @functools.partial(jax.jit, donate_argnums=1)
+  def step(logits_fn, state, epsilon, key, call):
+    evaluate = ascent.evaluator(logits_fn, eot_samples)
+
+    def one(state, number):
+      step_key = None
+      if eot_samples is not None:
+        step_key = jax.random.fold_in(key, number)
+      return method.step(evaluate, state, epsilon, step_key), None
+
+    numbers = call * steps_per_call + jnp.arange(steps_per_call)
+    state, _ = _loops.scan(one, state, numbers, length=steps_per_call)
+    return state
+
+  return Programs(refill, step, steps_per_call, method)
+
+
+def run(
+  programs: Programs,
+  logits_fn: jax.tree_util.Partial,
+  x: np.ndarray,
+  y: np.ndarray,
+  ids: np.ndarray,
+  todo: np.ndarray,
+  targets: np.ndarray | None,
+  key: jax.Array,
+  *,
+  epsilon: float,
+  tries: int,
+  batch_size: int,
+  look_every: int,
+) -> Iterator[Finished]:
+  """Attacks the examples `todo`, up to `tries` times each.
+
+  Args:
+    programs: of the method.
+    logits_fn: a Partial: its leaves are arguments of the compiled step.
+    x: [N, ...] inputs.
+    y: [N] labels.
+    ids: [N] what randomness follows.
+    todo: indices of the examples to attack.
+    targets: [N, T] classes of the tries, or `None` for an untargeted method.
+    key: consumed.
+    epsilon: radius.
+    tries: T, at most.
+    batch_size: B.
+    look_every: steps between two looks at the pool; a waiting row costs at
+      most this many wasted steps.
+
+  Yields:
+    `Finished` examples after every look, possibly none; in no particular
+    order, each exactly once.
+  """
+  method = programs.method
+  start_key, draw_key = jax.random.split(key)
+  epsilon = np.asarray(epsilon, x.dtype)
+  queue = iter(todo)
+  slot_example = np.full(batch_size, -1)
+  slot_try = np.zeros(batch_size, np.int32)
+  slot_steps = np.zeros(batch_size, np.int64)
+  slot_dry = np.zeros(batch_size, bool)
+  # Idle slots hold some example: garbage in, garbage ignored.
+  slot_x = np.broadcast_to(x[:1], (batch_size, *x.shape[1:])).copy()
+  slot_y = np.broadcast_to(y[:1], (batch_size,)).copy()
+  slot_id = np.zeros(batch_size, np.int32)
+  slot_target = np.zeros(batch_size, np.int32)
+  state = None
+  calls = 0
+
+  def load(slots):
+    """Puts a job into each slot: the example's next try or a new example."""
+    changed = np.zeros(batch_size, bool)
+    for slot in slots:
+      example = slot_example[slot]
+      if example >= 0:
+        slot_try[slot] += 1
+      else:
+        example = next(queue, -1)
+        if example < 0:
+          continue
+        slot_example[slot], slot_try[slot] = example, 0
+        slot_dry[slot] = False
+        slot_x[slot], slot_y[slot] = x[example], y[example]
+        slot_id[slot] = ids[example]
+      if targets is not None:
+        slot_target[slot] = targets[example, slot_try[slot]]
+      slot_steps[slot] = 0
+      changed[slot] = True
+    return changed
+
+  changed = load(range(batch_size))
+  while (slot_example >= 0).any():
+    if changed.any():
+      state = programs.refill(
+        state,
+        changed,
+        slot_x,
+        slot_y,
+        slot_target,
+        slot_try,
+        slot_id,
+        start_key,
+        epsilon,
+      )
+    busy = slot_example >= 0
+    left = int(np.min(method.num_steps - slot_steps[busy]))
+    count = -(-min(left, look_every) // programs.steps_per_call)
+    for _ in range(count):
+      state = programs.step(logits_fn, state, epsilon, draw_key, calls)
+      calls += 1
+    slot_steps += count * programs.steps_per_call
+    found, dry = jax.device_get((state.found, state.zero_gradient))
+    slot_dry |= dry & busy
+    found = found & busy
+    ended = busy & (found | (slot_steps >= method.num_steps))
+    done = ended & (found | (slot_try + 1 >= tries))
+    slots = np.flatnonzero(done)
+    example = slot_example[slots]
+    points = x[example]
+    if found.any():
+      points = np.asarray(state.x_found)[slots]
+    yield Finished(example, found[slots], points, slot_dry[slots])
+    slot_example[slots] = -1
+    changed = load(np.flatnonzero(ended | ~busy))

@@ -1,0 +1,370 @@
+"""Checkpoints of training: saved in the background, found again whole.
+
+The one file that knows Orbax. A checkpoint is a directory named by its step,
+written under another name and renamed when complete, so that a process killed
+in the middle of a save leaves the checkpoints before it as they were. It
+holds
+
+- `state`: the arrays of a pytree (PRNG keys as their data);
+- `manifest`: JSON, with the caller's `progress` and validation metrics, and
+  with shape, dtype and CRC-32 of every array, so that a checkpoint of another
+  model, or one damaged on the disk, is told from a good one.
+
+Kept are the newest few and the best by `score`.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import math
+import os
+import pathlib
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+LAST, BEST = "last", "best"
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint cannot be saved or restored; one line."""
+
+
+class MismatchError(CheckpointError):
+  """A sound checkpoint of something else; one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """What came out of a checkpoint.
+
+  Attributes:
+    step: the step it was saved at.
+    state: a pytree like the one asked for, on the default device.
+    progress: the JSON value saved beside it.
+  """
+
+  step: int
+  state: Any
+  progress: Any
+
+
+def score(metrics: Mapping[str, float]) -> tuple[float, float]:
+  """What makes a checkpoint the best: robust, then clean accuracy.
+
+  Args:
+    metrics: holds `robust_accuracy` and `accuracy`, of the validation split.
+      NaN counts as minus infinity. Among equals the newest is the best.
+  """
+  values = (metrics["robust_accuracy"], metrics["accuracy"])
+  robust, clean = (-math.inf if math.isnan(v) else v for v in values)
+  return robust, clean
+
+
+class Store:
+  """The checkpoints of one run.
+
+  Use as a context manager; leaving it waits for the save under way. Not
+  thread-safe.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    *,
+    keep_last: int = 2,
+    read_only: bool = False,
+  ):
+    """Opens a directory of checkpoints.
+
+    Args:
+      directory: made when missing, unless `read_only`.
+      keep_last: how many of the newest are kept beside the best.
+      read_only: nothing is written, moved or removed; a missing directory has
+        no checkpoints. What another process saves later is not seen.
+    """
+    # Orbax wants an absolute path.
+    self._directory = pathlib.Path(directory).absolute()
+    self._read_only = read_only
+    self._scores: dict[int, tuple[float, float]] = {}
+    if read_only and not self._directory.is_dir():
+      self._manager = None
+      return
+    with _one_line("open", self._directory):
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=policies.AnyPreservationPolicy(
+            [
+              policies.LatestN(keep_last),
+              _Best(self._scores),
+            ]
+          ),
+          create=not read_only,
+          cleanup_tmp_directories=not read_only,
+        ),
+        item_handlers={
+          "state": ocp.StandardCheckpointHandler(),
+          "manifest": ocp.JsonCheckpointHandler(),
+        },
+      )
+    for step in self.steps():
+      # A damaged manifest is reported when its checkpoint is restored.
+      with contextlib.suppress(Exception):
+        self._note_score(step, self._manifest(step)["metrics"])
+
+  def steps(self) -> list[int]:
+    """The steps of all complete checkpoints, ascending."""
+    if self._manager is None:
+      return []
+    return sorted(self._manager.all_steps())
+
+  def best_steps(self) -> list[int]:
+    """The steps of checkpoints with metrics, the best first."""
+    return _ranked(self._scores, self.steps())
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    *,
+    progress: Any = None,
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Saves in the background; returns when `state` may be donated.
+
+    Waits first for the save before this one. Checkpoints no longer to be kept
+    are removed once this one is complete.
+
+    Args:
+      step: larger than every step saved.
+      state: a pytree of arrays; PRNG keys are welcome.
+      progress: any JSON value.
+      metrics: validation metrics with the keys `score` reads, if this
+        checkpoint may become the best.
+
+    Raises:
+      CheckpointError: this or the previous save failed, for example on a full
+        disk; what was saved before is untouched.
+    """
+    # Copies: the caller goes on with both while they are being written.
+    host = jax.tree.map(lambda leaf: np.array(_data(leaf)), state)
+    manifest = {
+      "progress": copy.deepcopy(progress),
+      "metrics": None if metrics is None else dict(metrics),
+      "leaves": _describe(host),
+    }
+    self._note_score(step, metrics)
+    with _one_line("save", self._directory / str(step)):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(host),
+          manifest=ocp.args.JsonSave(manifest),
+        ),
+      )
+
+  def wait(self) -> None:
+    """Returns when the last save is complete.
+
+    Raises:
+      CheckpointError: it failed.
+    """
+    if self._manager is not None:
+      with _one_line("save", self._directory):
+        self._manager.wait_until_finished()
+
+  def restore(self, like: Any, *, which: str = LAST) -> Restored | None:
+    """Restores the newest or the best checkpoint that is whole.
+
+    A truncated or otherwise damaged checkpoint costs one line on stderr, and
+    the next one is tried: the one before it, or the next best. Unless
+    `read_only`, the damaged one is moved to `damaged/` beside the directory,
+    so that its step can be saved again.
+
+    Args:
+      like: a pytree of arrays or `jax.ShapeDtypeStruct`, the structure to
+        give back.
+      which: `last` or `best`.
+
+    Returns:
+      The checkpoint, or None when there is none at all.
+
+    Raises:
+      MismatchError: the checkpoint is of another model or optimiser.
+      CheckpointError: there are checkpoints, but all are damaged.
+    """
+    steps = self.best_steps() if which == BEST else self.steps()[::-1]
+    for step in steps:
+      try:
+        host, progress = self._read(step, like)
+      except MismatchError:
+        raise
+      # Anything can come out of a damaged file.
+      except Exception as error:
+        print(
+          f"Warning: checkpoint {self._directory / str(step)} is damaged "
+          f"({_short(error)}); trying the one before it.",
+          file=sys.stderr,
+        )
+        self._set_aside(step)
+      else:
+        return Restored(step, jax.tree.map(_on_device, host, like), progress)
+    if steps:
+      raise CheckpointError(
+        f"Every checkpoint in {self._directory} is damaged (steps "
+        f"{', '.join(map(str, steps))}); start again in another workdir."
+      )
+    return None
+
+  def close(self) -> None:
+    """Waits for the save under way and closes."""
+    if self._manager is not None:
+      self.wait()
+      self._manager.close()
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()
+
+  def _manifest(self, step: int) -> dict[str, Any]:
+    return self._manager.restore(
+      step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
+    ).manifest
+
+  def _note_score(self, step: int, metrics: Mapping[str, float] | None) -> None:
+    if metrics is not None:
+      self._scores[step] = score(metrics)
+
+  def _read(self, step: int, like: Any) -> tuple[Any, Any]:
+    manifest = self._manifest(step)
+    abstract = jax.tree.map(_abstract, like)
+    _require_same(self._directory / str(step), manifest["leaves"], abstract)
+    host = self._manager.restore(
+      step,
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+    ).state
+    found = _describe(host)
+    for name, leaf in manifest["leaves"].items():
+      if found[name] != leaf:
+        raise CheckpointError(f"the checksum of {name} is wrong")
+    return host, manifest["progress"]
+
+  def _set_aside(self, step: int) -> None:
+    if self._read_only:
+      return
+    shelf = self._directory.parent / "damaged"
+    shelf.mkdir(exist_ok=True)
+    number = sum(1 for _ in shelf.glob(f"{step}-*"))
+    (self._directory / str(step)).rename(shelf / f"{step}-{number}")
+    self._manager.reload()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+  """Orbax preservation policy: the checkpoint with the best score so far."""
+
+  scores: Mapping[int, tuple[float, float]]
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    best = _ranked(self.scores, steps)[:1]
+    return [step in best for step in steps]
+
+
+def _ranked(
+  scores: Mapping[int, tuple[float, float]], steps: Sequence[int]
+) -> list[int]:
+  known = [step for step in steps if step in scores]
+  return sorted(known, key=lambda step: (scores[step], step), reverse=True)
+
+
+def _data(leaf: Any) -> Any:
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.random.key_data(leaf)
+  return leaf
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+  data = jax.eval_shape(_data, leaf)
+  return jax.ShapeDtypeStruct(data.shape, data.dtype)
+
+
+def _on_device(host: np.ndarray, like: Any) -> jax.Array:
+  # A copy: device memory that is donated must not be Orbax's.
+  array = jnp.array(host, copy=True)
+  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+    impl = jax.random.key_impl(jnp.empty((), like.dtype))
+    return jax.random.wrap_key_data(array, impl=impl)
+  return array
+
+
+def _describe(host: Any) -> dict[str, Any]:
+  """Shape, dtype and checksum of every leaf, by its path."""
+  described = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(host):
+    array = np.ascontiguousarray(leaf)
+    described[jax.tree_util.keystr(path)] = {
+      "shape": list(leaf.shape),
+      "dtype": str(array.dtype),
+      "crc32": zlib.crc32(array.reshape(-1).view(np.uint8)),
+    }
+  return described
+
+
+def _require_same(
+  path: pathlib.Path, saved: Mapping[str, Any], abstract: Any
+) -> None:
+  """Raises MismatchError naming the first leaf that differs."""
+  wanted = {
+    jax.tree_util.keystr(name): leaf
+    for name, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+  }
+  for name in [*wanted, *saved]:
+    if name not in saved:
+      problem = f"it has no {name}"
+    elif name not in wanted:
+      problem = f"it holds {name}, which this model has not"
+    else:
+      leaf = saved[name]
+      here = f"{wanted[name].dtype}{list(wanted[name].shape)}"
+      there = f"{leaf['dtype']}{leaf['shape']}"
+      if here == there:
+        continue
+      problem = f"its {name} is {there}, this model's is {here}"
+    raise MismatchError(
+      f"Checkpoint {path} is of another model or optimiser: {problem}; "
+      "restore it with the configuration it was trained with."
+    )
+
+
+def _short(error: BaseException) -> str:
+  """One line; of a long one the end too, where the system's reason stands."""
+  text = " ".join(f"{type(error).__name__}: {error}".split())
+  return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
+
+
+@contextlib.contextmanager
+def _one_line(verb: str, path: pathlib.Path) -> Iterator[None]:
+  """Turns what Orbax raises into one line."""
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except Exception as error:
+    raise CheckpointError(
+      f"Could not {verb} checkpoint {path}: {_short(error)}; what was "
+      "saved before is untouched."
+    ) from error

@@ -1,0 +1,91 @@
+"""What the entry points share: flags in, one line out.
+
+An error that a user can act on is one line on stderr, without a traceback:
+exit code 2 for a command line or configuration that is wrong, 1 for anything
+later. Set ROBUST_INFO_TRACEBACK=1 to see where it came from.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from robust_info import config as config_lib
+
+USAGE_ERROR, RUN_ERROR = 2, 1
+
+
+def run(
+  main: Callable[[], None], *, errors: tuple[type[Exception], ...] = ()
+) -> NoReturn:
+  """Parses the flags, calls `main()` and exits.
+
+  Args:
+    main: takes no arguments; reads its flags.
+    errors: beside ValueError, TypeError and OSError, the exceptions of `main`
+      whose message is for users.
+  """
+  expected = (ValueError, TypeError, OSError, *errors)
+
+  def guarded(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1:
+      _fail(
+        ValueError(
+          f"Unexpected argument {arguments[1]!r}; flags start with --"
+        ),
+        USAGE_ERROR,
+      )
+    try:
+      main()
+    except expected as error:
+      _fail(error, RUN_ERROR)
+    except KeyboardInterrupt as error:
+      _fail(error, RUN_ERROR)
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def checked_config(holder: flags.FlagHolder[Any]) -> config_lib.Config:
+  """The configuration of a `DEFINE_config_file` flag.
+
+  A wrong one ends the process with one line and exit code 2.
+
+  Args:
+    holder: what `DEFINE_config_file` returned.
+  """
+  name = config_flags.get_config_filename(flags.FLAGS[holder.name])
+  if not pathlib.Path(name.split(":")[0]).is_file():
+    _fail(
+      ValueError(f"No configuration file {name}; try configs/digits.py."),
+      USAGE_ERROR,
+    )
+  try:
+    return config_lib.from_config_dict(holder.value)
+  except (ValueError, TypeError) as error:
+    _fail(error, USAGE_ERROR)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+  try:
+    config_lib.check_overrides(arguments)
+    rest = flags.FLAGS(arguments)
+  # A configuration file is a program; it may raise anything.
+  except Exception as error:
+    _fail(error, USAGE_ERROR)
+  # Libraries log every file they touch, and the traceback of every error that
+  # they raise as well; --verbosity=0 shows it all.
+  if flags.FLAGS["verbosity"].using_default_value:
+    logging.set_verbosity(logging.FATAL)
+  return rest
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+  if os.environ.get("ROBUST_INFO_TRACEBACK"):
+    raise error
+  text = " ".join(str(error).split()) or type(error).__name__
+  print(f"Error: {text}", file=sys.stderr)
+  sys.exit(code)

@@ -1,0 +1,395 @@
+"""Measures one network on one split: everything a report is made of.
+
+`Evaluator` compiles each measurement once; variables, data and epsilon are
+arguments, so that checkpoints of one architecture share the programs. All
+examples count: the ragged last batch is padded and masked.
+
+Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info import (
+  attacks,
+  data,
+  disentangle,
+  divergences,
+  fisher,
+  information,
+  pairs,
+)
+from robust_info import config as config_lib
+
+ApplyFn = Callable[[Any, jax.Array], jax.Array]
+# (done, total): called after each batch of a long measurement.
+Tick = Callable[[int, int], None]
+ATTACKS = ("pgd", "kl_pgd")
+_CALIBRATION_BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """The predictions of a network on a split, clean or attacked.
+
+  Attributes:
+    stats: `InformationStats` of all examples.
+    correct: bool [N], whether the most probable class is the label.
+    confidence: float [N], the probability of the most probable class.
+  """
+
+  stats: information.InformationStats
+  correct: np.ndarray
+  confidence: np.ndarray
+
+  @property
+  def calibration_error(self) -> float:
+    """Expected calibration error, 15 equal-width bins of confidence.
+
+    The mean over examples of |accuracy - confidence| of their bin (Guo et al.
+    2017).
+    """
+    bins = np.minimum(
+      (self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1
+    )
+    gap = np.bincount(
+      bins,
+      weights=self.correct - self.confidence.astype(np.float64),
+      minlength=_CALIBRATION_BINS,
+    )
+    return float(np.abs(gap).sum() / len(self.correct))
+
+
+class Evaluator:
+  """Compiled measurements of the networks of one architecture on one split.
+
+  Two evaluators with the same arguments give the same numbers; attacked
+  examples have randomness of their own, whatever the batch size.
+  """
+
+  def __init__(
+    self,
+    apply_fn: ApplyFn,
+    split: data.Split,
+    *,
+    num_classes: int,
+    settings: config_lib.EvaluationConfig,
+    seed: int,
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      apply_fn: (variables, x [N, ...] in [0, 1]) -> logits [N, C], in
+        evaluation mode.
+      split: the examples.
+      num_classes: C.
+      settings: threat model, and sizes of batches and samples.
+      seed: of attacks and pairs.
+    """
+    self._apply = apply_fn
+    self._split = split
+    self._num_classes = num_classes
+    self._settings = settings
+    self._pair_key, self._attack_key = jax.random.split(jax.random.key(seed))
+    self._batch_size = min(settings.batch_size, len(split))
+    self._predict = jax.jit(self._predict_batch)
+    self._attack = jax.jit(self._attack_batch, static_argnames="attack")
+    self._fisher = jax.jit(self._fisher_batch)
+    self._local = jax.jit(self._local_batch)
+    self._path = jax.jit(self._path_batch)
+    self._merge = jax.jit(operator.add)
+
+  def predict(self, variables: Any) -> Predictions:
+    """Clean predictions: one forward pass an example."""
+    return self._collect(
+      self._predict(variables, batch) for _, batch in self._batches(None)
+    )
+
+  def attack(
+    self,
+    variables: Any,
+    *,
+    epsilon: float,
+    attack: str = "pgd",
+    tick: Tick | None = None,
+  ) -> Predictions:
+    """Predictions at attacked inputs, in the ball that `settings` names.
+
+    Args:
+      variables: of the network.
+      epsilon: radius of the ball; not compiled in.
+      attack: "pgd" ascends the cross-entropy of the label, "kl_pgd" the
+        divergence from the clean prediction; each example keeps the worst
+        point on the way.
+      tick: called with (done, total) examples.
+
+    Returns:
+      `Predictions` at the attacked inputs. Cost per example:
+      `restarts * num_steps` gradients.
+    """
+    return self._collect(
+      self._attack(
+        variables, batch, ids, self._attack_key, epsilon, attack=attack
+      )
+      for ids, batch in self._batches(tick)
+    )
+
+  def fisher_norms(
+    self, variables: Any, *, tick: Tick | None = None
+  ) -> dict[str, np.ndarray]:
+    """`trace`, `frobenius` and `spectral` norm of F(x), each [N].
+
+    Cost per example: one forward and C - 1 backward passes.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for _, batch in self._batches(tick):
+      for name, values in self._fisher(variables, batch).items():
+        kept = np.asarray(values)[np.asarray(batch.mask)]
+        found.setdefault(name, []).append(kept)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+  def local_lens(self, variables: Any) -> disentangle.Components:
+    """`disentangle_local` on the fixed cross-category pairs, NumPy [P]."""
+    return self._on_pairs(self._local, variables)
+
+  def path_lens(
+    self, variables: Any, *, tick: Tick | None = None
+  ) -> disentangle.Components:
+    """`disentangle_path` on the same pairs, NumPy [P]."""
+    return self._on_pairs(self._path, variables, tick)
+
+  def pair_indices(self) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of both lenses: a function of seed and labels only.
+
+    Raises:
+      ValueError: all examples have one label.
+    """
+    first, second = pairs.sample_cross_pairs(
+      self._pair_key,
+      self._split.labels,
+      num_pairs=self._settings.num_pairs,
+    )
+    return np.asarray(first), np.asarray(second)
+
+  def portraits(
+    self, variables: Any, indices: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """What a figure of single examples shows.
+
+    Args:
+      variables: of the network.
+      indices: int [M], examples of the split.
+
+    Returns:
+      `eigenvectors` (the top one of F) and `adversarial` (PGD at
+      `settings.epsilon`), both [M, H, W, channels], and `probabilities` and
+      `adversarial_probabilities`, both [M, C].
+    """
+    images = data.to_float(self._split.images[indices])
+    labels = jnp.asarray(self._split.labels[indices])
+
+    @jax.jit
+    def portray(variables, images, labels, ids):
+      logits_fn = self._logits_fn(variables)
+      _, vectors = fisher.fisher_eigenvectors(logits_fn, images, k=1)
+      result = self._run_attack(
+        logits_fn,
+        images,
+        labels,
+        self._attack_key,
+        jnp.ones(labels.shape, bool),
+        ids,
+        self._settings.epsilon,
+        "pgd",
+      )
+      return {
+        "eigenvectors": vectors[:, 0],
+        "adversarial": result.x_adv,
+        "probabilities": jax.nn.softmax(logits_fn(images)),
+        "adversarial_probabilities": jax.nn.softmax(result.logits),
+      }
+
+    found = portray(variables, images, labels, jnp.asarray(indices))
+    return {name: np.asarray(value) for name, value in found.items()}
+
+  def _batches(
+    self, tick: Tick | None
+  ) -> Iterator[tuple[np.ndarray, data.Batch]]:
+    """Row numbers and batches, in file order."""
+    total, size = len(self._split), self._batch_size
+    for number, batch in enumerate(
+      data.eval_batches(self._split, batch_size=size)
+    ):
+      yield number * size + np.arange(size), batch
+      if tick is not None:
+        tick(min((number + 1) * size, total), total)
+
+  def _collect(self, parts: Iterator[tuple]) -> Predictions:
+    stats = information.InformationStats.identity(self._num_classes)
+    rows = []
+    for part, correct, confidence, mask in parts:
+      stats = self._merge(stats, part)
+      mask = np.asarray(mask)
+      rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
+    correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
+    return Predictions(stats, correct, confidence)
+
+  def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
+    """A lens over all pairs, in padded batches of one shape."""
+    indices = self.pair_indices()
+    num_pairs = self._settings.num_pairs
+    size = min(self._settings.batch_size, num_pairs)
+    found = []
+    for start in range(0, num_pairs, size):
+      rows = np.arange(start, start + size)
+      # Padding repeats the last pair; it is cut off below.
+      rows = np.minimum(rows, num_pairs - 1)
+      x, x_other = (self._split.images[side[rows]] for side in indices)
+      found.append(jax.device_get(measure(variables, x, x_other)))
+      if tick is not None:
+        tick(min(start + size, num_pairs), num_pairs)
+    return jax.tree.map(
+      lambda *blocks: np.concatenate(blocks)[:num_pairs], *found
+    )
+
+  def _logits_fn(self, variables):
+    return lambda x: self._apply(variables, x)
+
+  def _predict_batch(self, variables, batch):
+    logits = self._apply(variables, data.to_float(batch.image))
+    return self._rows(logits, batch)
+
+  def _rows(self, logits, batch):
+    correct = jnp.argmax(logits, axis=-1) == batch.label
+    confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
+    stats = information.information_stats(logits, batch.label, where=batch.mask)
+    return stats, correct, confidence, batch.mask
+
+  def _attack_batch(self, variables, batch, ids, key, epsilon, *, attack):
+    result = self._run_attack(
+      self._logits_fn(variables),
+      data.to_float(batch.image),
+      jnp.asarray(batch.label),
+      key,
+      batch.mask,
+      ids,
+      epsilon,
+      attack,
+    )
+    return self._rows(result.logits, batch)
+
+  def _run_attack(self, logits_fn, x, y, key, where, ids, epsilon, attack):
+    options = {
+      "epsilon": epsilon,
+      "num_steps": self._settings.num_steps,
+      "norm": self._settings.norm,
+      "restarts": self._settings.restarts,
+      "keep": "worst",
+      "where": where,
+      "example_ids": ids,
+    }
+    if attack == "pgd":
+      return attacks.pgd(logits_fn, x, y, key, **options)
+    return attacks.kl_pgd(logits_fn, x, key, **options)
+
+  def _fisher_batch(self, variables, batch):
+    logits_fn = self._logits_fn(variables)
+    x = data.to_float(batch.image)
+    return {
+      "trace": fisher.fisher_trace(logits_fn, x),
+      "frobenius": fisher.fisher_frobenius(logits_fn, x),
+      "spectral": fisher.fisher_spectral_norm(logits_fn, x),
+    }
+
+  def _local_batch(self, variables, x, x_other):
+    return disentangle.disentangle_local(
+      self._logits_fn(variables), data.to_float(x), data.to_float(x_other)
+    )
+
+  def _path_batch(self, variables, x, x_other):
+    return disentangle.disentangle_path(
+      self._logits_fn(variables),
+      data.to_float(x),
+      data.to_float(x_other),
+      num_nodes=self._settings.num_nodes,
+    )
+
+
+class Validator:
+  """The metrics that training follows, on the validation split.
+
+  Called as `validator(variables)`; a pure function. Accuracy, cross-entropy
+  and information are exact over the split; attack and Fisher metrics use a
+  fixed random subset of `settings.validation_examples`, both lenses a fixed
+  set of pairs.
+  """
+
+  def __init__(
+    self,
+    apply_fn: ApplyFn,
+    split: data.Split,
+    *,
+    num_classes: int,
+    settings: config_lib.EvaluationConfig,
+    seed: int,
+  ):
+    """See `Evaluator`."""
+    self._settings = settings
+    self._whole = Evaluator(
+      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
+    )
+    limit = settings.validation_examples
+    if limit and limit < len(split):
+      order = data.epoch_permutation(seed, 0, len(split))
+      rows = np.sort(order[:limit])
+      split = data.Split(split.images[rows], split.labels[rows])
+    self._subset = Evaluator(
+      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
+    )
+
+  def __call__(self, variables: Any) -> Mapping[str, float]:
+    """The metrics of a network.
+
+    Args:
+      variables: what `apply_fn` takes.
+
+    Returns:
+      `accuracy`, `cross_entropy`, `cckl`, `mutual_information`,
+      `lautum_information` and `label_information` over the whole split;
+      `robust_accuracy` (PGD at `settings.epsilon`) and the mean
+      `fisher_frobenius` over the subset; and the means of `local_total`,
+      `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
+      `path_robust` over the pairs.
+    """
+    summary = information.summarize(self._whole.predict(variables).stats)
+    attacked = self._subset.attack(variables, epsilon=self._settings.epsilon)
+    norms = self._subset.fisher_norms(variables)
+    metrics = {
+      name: float(getattr(summary, name))
+      for name in (
+        "accuracy",
+        "cross_entropy",
+        "cckl",
+        "mutual_information",
+        "lautum_information",
+        "label_information",
+      )
+    }
+    metrics["robust_accuracy"] = float(attacked.correct.mean())
+    metrics["fisher_frobenius"] = float(
+      norms["frobenius"].mean(dtype=np.float64)
+    )
+    for name, lens in (
+      ("local", self._whole.local_lens(variables)),
+      ("path", self._whole.path_lens(variables)),
+    ):
+      for part in ("total", "non_robust", "robust"):
+        values = getattr(lens, part)
+        metrics[f"{name}_{part}"] = float(values.mean(dtype=np.float64))
+    return metrics

@@ -1,0 +1,88 @@
+"""Multinomial logistic regression, an MLP and a small CNN.
+
+Every module maps images [N, H, W, channels] in [0, 1] to logits [N, C]. The
+arguments `train` and `where` (a mask [N] of the rows that count) are those of
+all models of the package; these three have no layer that depends on them, so
+both modes are the same function.
+"""
+
+import jax
+from flax import linen as nn
+
+from robust_info.models import layers
+
+
+class Logistic(nn.Module):
+  """Multinomial logistic regression: C*(D+1) parameters."""
+
+  num_classes: int
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool = False,
+    where: jax.Array | None = None,
+  ) -> jax.Array:
+    """Images [N, H, W, channels] to logits [N, C]."""
+    del train, where
+    x = layers.Normalize(self.mean, self.std)(x)
+    return layers.Head(self.num_classes, (), "identity")(x)
+
+
+class MLP(nn.Module):
+  """Dense hidden layers."""
+
+  num_classes: int
+  hidden_sizes: tuple[int, ...]
+  activation: str
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool = False,
+    where: jax.Array | None = None,
+  ) -> jax.Array:
+    """Images [N, H, W, channels] to logits [N, C]."""
+    del train, where
+    x = layers.Normalize(self.mean, self.std)(x)
+    return layers.Head(self.num_classes, self.hidden_sizes, self.activation)(x)
+
+
+class CNN(nn.Module):
+  """5x5 convolutions of stride 2 with zero padding, then dense layers.
+
+  Each convolution halves height and width, rounded up, so that images of any
+  size from 1x1 on are accepted. With features (16, 32) and one hidden layer
+  of 100: 171,158 parameters on 28x28x1 and 10 classes, 27,158 on 8x8x1.
+  """
+
+  num_classes: int
+  features: tuple[int, ...]
+  hidden_sizes: tuple[int, ...]
+  activation: str
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool = False,
+    where: jax.Array | None = None,
+  ) -> jax.Array:
+    """Images [N, H, W, channels] to logits [N, C]."""
+    del train, where
+    x = layers.Normalize(self.mean, self.std)(x)
+    for features in self.features:
+      x = nn.Conv(features, (5, 5), strides=(2, 2))(x)
+      x = layers.ACTIVATIONS[self.activation](x)
+    return layers.Head(self.num_classes, self.hidden_sizes, self.activation)(x)

@@ -1,0 +1,272 @@
+"""Reports: several runs side by side, measured, stored, and drawn.
+
+A report is plain JSON: `schema`, `data`, `threat`, `settings`, `software`, and
+one entry of `runs` for each run, in the order given. Information is in nats;
+a *share* is a part over the total. Numbers that are not finite are NaN in
+memory and null on disk.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_info import config as config_lib
+from robust_info import (
+  data,
+  evaluation,
+  figures,
+  measurement_cache,
+  measurements,
+  models,
+  training,
+)
+from robust_info._version import __version__
+from robust_info.data import progress
+
+SCHEMA = 1
+_CURVES = "validation"
+_NUM_PORTRAITS = 6
+
+
+def build(
+  runs: Sequence[training.Run],
+  source: data.DataSource,
+  settings: config_lib.EvaluationConfig,
+  *,
+  output: str | os.PathLike[str],
+  seed: int = 0,
+  num_examples: int | None = None,
+) -> dict[str, Any]:
+  """Measures runs on the test split, writes `report.json` and figures.
+
+  Args:
+    runs: from `training.restore_run`, all trained on this data.
+    source: the data.
+    settings: threat model and sizes, the same for all runs.
+    output: directory for the report; a stopped report started again with the
+      same arguments goes on where it was.
+    seed: of attacks and pairs.
+    num_examples: only the first examples of the test split; `None` for all.
+
+  Returns:
+    The report.
+
+  Raises:
+    ValueError: a run of other data than the rest.
+    OSError: the directory cannot be written.
+  """
+  output = pathlib.Path(output)
+  output.mkdir(parents=True, exist_ok=True)
+  split = source.test
+  if num_examples is not None:
+    split = data.Split(split.images[:num_examples], split.labels[:num_examples])
+  report = {
+    "schema": SCHEMA,
+    "data": {
+      "name": source.name,
+      "version": source.version,
+      "split": "test",
+      "num_examples": len(split),
+      "num_classes": source.num_classes,
+      "label_names": list(source.label_names),
+    },
+    "threat": {"norm": settings.norm, "epsilon": settings.epsilon},
+    "settings": {**dataclasses.asdict(settings), "seed": seed},
+    "software": _software(),
+    "runs": [],
+  }
+  evaluators: dict[config_lib.ModelConfig, evaluation.Evaluator] = {}
+  used = []
+  for run, name in zip(runs, _names(runs), strict=True):
+    model = run.config.model
+    # Runs of one architecture share the compiled measurements.
+    if model not in evaluators:
+      evaluators[model] = evaluation.Evaluator(
+        models.apply_fn(run.model),
+        split,
+        num_classes=source.num_classes,
+        settings=settings,
+        seed=seed,
+      )
+    evaluator = evaluators[model]
+    used.append((name, run, evaluator))
+    cache = measurement_cache.MeasurementCache(
+      output / "measurements",
+      measurement_cache.fingerprint(
+        SCHEMA,
+        __version__,
+        jax.__version__,
+        repr(model),
+        run.variables,
+        repr(settings),
+        seed,
+        np.asarray(split.images),
+        split.labels,
+      ),
+    )
+    entry = measurements.measure(
+      evaluator, run.variables, settings, cache, ticks=_ticks(name)
+    )
+    report["runs"].append({**_identity(run, name), **entry})
+  save(report, output / "report.json")
+  draw(report, output)
+  _draw_examples(used, split, source, settings, output)
+  return report
+
+
+def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
+  """Draws every figure that the report alone determines."""
+  figures.training_curves(report, output / "training_curves.png")
+  figures.robust_accuracy(report, output / "robust_accuracy.png")
+  figures.components(report, output / "components.png")
+  figures.cckl_matrices(report, output / "cckl_matrices.png")
+
+
+def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+  """Writes a report as strict JSON, whole or not at all."""
+  path = pathlib.Path(path)
+  scratch = path.with_suffix(".tmp")
+  text = json.dumps(_nullified(report), indent=1, allow_nan=False)
+  scratch.write_text(text + "\n", encoding="utf-8")
+  os.replace(scratch, path)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads what `save` wrote; null numbers come back as NaN.
+
+  Raises:
+    ValueError: the file is no report of this schema.
+  """
+  found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    raise ValueError(f"Expected {path} to be a report of schema {SCHEMA}.")
+  return _with_nan(found)
+
+
+def _names(runs: Sequence[training.Run]) -> list[str]:
+  """Distinct short names: the end of each workdir, as long as it takes."""
+  paths = [run.workdir.absolute().parts for run in runs]
+  suffixes = [""] * len(runs)
+  if len({run.checkpoint for run in runs}) > 1:
+    suffixes = [f" ({run.checkpoint})" for run in runs]
+  names = []
+  for depth in range(1, max(map(len, paths)) + 1):
+    names = [
+      "/".join(path[-depth:]) + suffix
+      for path, suffix in zip(paths, suffixes, strict=True)
+    ]
+    if len(set(names)) == len(names):
+      return names
+  raise ValueError(
+    f"Expected every workdir once, got {', '.join(map(repr, names))}."
+  )
+
+
+def _identity(run: training.Run, name: str) -> dict[str, Any]:
+  return {
+    "name": name,
+    "objective": run.config.objective.name,
+    "model": f"{run.config.model.name} ({run.config.model.activation})",
+    "checkpoint": run.checkpoint,
+    "step": run.step,
+    "config": dataclasses.asdict(run.config),
+    "curves": [row for row in run.history if row["kind"] == _CURVES],
+    "starts": [
+      {key: start.get(key) for key in ("time", "git", "device", "backend")}
+      for start in run.environment
+    ],
+  }
+
+
+def _draw_examples(used, split, source, settings, output) -> None:
+  """One figure of single examples, the first of different classes."""
+  _, first = np.unique(split.labels, return_index=True)
+  indices = np.sort(first)[:_NUM_PORTRAITS]
+  found = [
+    evaluator.portraits(run.variables, indices) for _, run, evaluator in used
+  ]
+  if source.image_shape[2] not in (1, 3):
+    return
+  figures.examples(
+    split.images[indices] / 255.0,
+    *(
+      np.stack([portrait[key] for portrait in found])
+      for key in (
+        "eigenvectors",
+        "adversarial",
+        "probabilities",
+        "adversarial_probabilities",
+      )
+    ),
+    output / "examples.png",
+    labels=split.labels[indices].tolist(),
+    label_names=source.label_names,
+    run_names=[name for name, _, _ in used],
+    threat=(
+      f"{measurements.attack_name('pgd', settings)}, {settings.norm} "
+      f"{settings.epsilon:g}"
+    ),
+  )
+
+
+def _ticks(name: str) -> measurements.Ticks:
+  """Progress on stderr for each measurement of a run."""
+
+  def start(label: str) -> evaluation.Tick:
+    state = {"done": 0, "progress": None}
+
+    def tick(done: int, total: int) -> None:
+      if state["progress"] is None:
+        state["progress"] = progress.Progress(
+          f"{name}: {label}", total, unit="examples"
+        )
+      state["progress"].advance(done - state["done"])
+      state["done"] = done
+      if done == total:
+        state["progress"].close()
+
+    return tick
+
+  return start
+
+
+def _software() -> dict[str, Any]:
+  device = jax.devices()[0]
+  return {
+    "robust_info": __version__,
+    "jax": jax.__version__,
+    "flax": importlib.metadata.version("flax"),
+    "python": platform.python_version(),
+    "device": device.device_kind,
+    "backend": device.platform,
+    "cpu_count": os.cpu_count(),
+    "command": sys.argv,
+  }
+
+
+def _nullified(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _nullified(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_nullified(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _with_nan(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _with_nan(item) for name, item in value.items()}
+  if isinstance(value, list):
+    return [_with_nan(item) for item in value]
+  return math.nan if value is None else value

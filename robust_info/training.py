@@ -1,0 +1,398 @@
+"""Training: one loop, and the way back into a run.
+
+Randomness and data order are functions of (seed, step), checkpoints hold the
+whole state, and the log is cut back to the checkpoint a run resumes from: a
+run killed at any moment and started again ends with the bits, and the log, of
+one that was not. This holds on one machine with one set of package versions.
+
+Shape letters: N examples, C classes.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from robust_info import (
+  checkpoints,
+  data,
+  models,
+  objectives,
+  optimizers,
+  train_step,
+  writers,
+)
+from robust_info import config as config_lib
+from robust_info import progress as progress_lib
+from robust_info import train_state as train_state_lib
+from robust_info import workdir as workdir_lib
+
+TrainState = train_state_lib.TrainState
+Validate = Callable[[Mapping[str, Any]], Mapping[str, float]]
+
+
+class NonFiniteError(RuntimeError):
+  """The loss or the parameters stopped being numbers; one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A finished or interrupted run, brought back from its workdir.
+
+  Attributes:
+    workdir: where it came from.
+    config: its resolved configuration.
+    model: the Flax module; `models.apply_fn(model)(variables, x)`.
+    variables: of the restored checkpoint.
+    step: step of that checkpoint.
+    checkpoint: `best` or `last`, as asked for.
+    history: rows of the log, oldest first; see `writers`.
+    environment: one entry a start; see `workdir`.
+  """
+
+  workdir: pathlib.Path
+  config: config_lib.Config
+  model: nn.Module
+  variables: dict[str, Any]
+  step: int
+  checkpoint: str
+  history: list[writers.Row]
+  environment: list[dict[str, Any]]
+
+
+def resolve(
+  config: config_lib.Config, source: data.DataSource
+) -> config_lib.Config:
+  """Fills in what the model takes from the data.
+
+  Args:
+    config: fields of `config.model` that are empty are filled in: number of
+      classes, shape of the images, and their mean and standard deviation per
+      channel over the training split (in [0, 1], rounded to six digits; a
+      channel without variation gets 1).
+    source: the data.
+
+  Returns:
+    A configuration from which the model can be built without data.
+
+  Raises:
+    ValueError: a field that is given does not fit the data.
+  """
+  model = config.model
+  found = {
+    "num_classes": source.num_classes,
+    "image_shape": tuple(source.image_shape),
+  }
+  for name, value in found.items():
+    given = getattr(model, name)
+    if given and given != value:
+      raise ValueError(
+        f"Expected config.model.{name} = {value}, that of {source.name}, got "
+        f"{given}; leave it empty to take it from the data."
+      )
+  if not model.mean:
+    found["mean"], found["std"] = _moments(source.train.images)
+  elif len(model.mean) != source.image_shape[2]:
+    raise ValueError(
+      f"Expected config.model.mean with {source.image_shape[2]} entries, the "
+      f"channels of {source.name}, got {model.mean}."
+    )
+  return dataclasses.replace(config, model=dataclasses.replace(model, **found))
+
+
+def create_model(config: config_lib.ModelConfig) -> nn.Module:
+  """The model of a resolved configuration."""
+  return models.create(
+    config.name,
+    num_classes=config.num_classes,
+    activation=config.activation,
+    features=config.features,
+    hidden_sizes=config.hidden_sizes,
+    mean=config.mean,
+    std=config.std,
+  )
+
+
+def train(
+  config: config_lib.Config,
+  split: data.Split,
+  validate: Validate,
+  *,
+  workdir: str | os.PathLike[str],
+  stream: TextIO | None = None,
+) -> TrainState:
+  """Trains a run to its end, from wherever it stands.
+
+  Args:
+    config: resolved, see `resolve`.
+    split: the training split.
+    validate: variables -> metrics on the validation split, among them
+      `accuracy` and `robust_accuracy`, which choose the best checkpoint. A
+      pure function, called before the first step and after every
+      `config.train.validate_every` epochs.
+    workdir: directory of the run; an interrupted run found there resumes.
+    stream: where progress is reported; stderr unless given.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    NonFiniteError: loss or parameters are not finite after some step; the
+      last good checkpoint stays.
+    workdir.WorkdirError: the directory cannot hold this run.
+    checkpoints.CheckpointError: no checkpoint could be saved or restored.
+  """
+  with workdir_lib.Workdir(workdir, config) as directory:
+    return _Loop(config, split, validate, directory.path, stream).run()
+
+
+def restore_run(
+  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.BEST
+) -> Run:
+  """Brings a run back for evaluation; nothing in its workdir is touched.
+
+  Args:
+    workdir: directory of the run, which may still be training.
+    checkpoint: `best` (by robust validation accuracy) or `last`.
+
+  Raises:
+    ValueError: another value of `checkpoint`.
+    workdir.WorkdirError: there is no run.
+    checkpoints.CheckpointError: it has no checkpoint that can be used.
+  """
+  if checkpoint not in (checkpoints.BEST, checkpoints.LAST):
+    raise ValueError(
+      f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
+    )
+  path = pathlib.Path(workdir)
+  config = workdir_lib.read_config(path)
+  model = create_model(config.model)
+  like = _abstract_state(config, model)
+  with checkpoints.Store(path / "checkpoints", read_only=True) as store:
+    restored = store.restore(like, which=checkpoint)
+  if restored is None:
+    raise checkpoints.CheckpointError(
+      f"No checkpoint in workdir {path}; train there first."
+    )
+  return Run(
+    workdir=path,
+    config=config,
+    model=model,
+    variables=restored.state.variables,
+    step=restored.step,
+    checkpoint=checkpoint,
+    history=writers.read_rows(path / "metrics.jsonl"),
+    environment=workdir_lib.read_environment(path),
+  )
+
+
+class _Loop:
+  """The state of `train` between steps."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    split: data.Split,
+    validate: Validate,
+    path: pathlib.Path,
+    stream: TextIO | None,
+  ):
+    self._config, self._split, self._path = config, split, path
+    self._validate, self._stream = validate, stream
+    self._steps_per_epoch = data.steps_per_epoch(
+      len(split), config.train.batch_size
+    )
+    self._num_steps = config.train.num_epochs * self._steps_per_epoch
+    self._schedule = optimizers.learning_rate(config.train, self._num_steps)
+    self._sums: dict[str, float] = {}
+    self._seconds = 0.0
+
+  def run(self) -> TrainState:
+    config = self._config
+    model = create_model(config.model)
+    optimizer = optimizers.create(config.train, self._num_steps)
+    step_fn = train_step.make_train_step(
+      model,
+      optimizer,
+      objectives.create(config.objective),
+      num_steps=self._num_steps,
+    )
+    with checkpoints.Store(
+      self._path / "checkpoints", keep_last=config.train.keep_last
+    ) as self._store:
+      restored = self._store.restore(_abstract_state(config, model))
+      if restored is None:
+        start, state = (
+          0,
+          train_step.create_state(
+            model,
+            optimizer,
+            seed=config.seed,
+            image_shape=config.model.image_shape,
+          ),
+        )
+      else:
+        start, state = restored.step, restored.state
+        self._sums = restored.progress["sums"]
+        self._seconds = restored.progress["seconds"]
+      self._began = time.monotonic() - self._seconds
+      self._report = progress_lib.Progress(
+        start=start,
+        num_steps=self._num_steps,
+        steps_per_epoch=self._steps_per_epoch,
+        stream=self._stream,
+      )
+      with writers.MetricsWriter(
+        self._path, after_step=None if restored is None else start
+      ) as self._log:
+        if restored is None:
+          self._validate_and_save(0, state)
+        else:
+          self._report.message(f"Resumed at step {start:,}.")
+        return self._steps(step_fn, state, start)
+
+  def _steps(
+    self, step_fn: train_step.TrainStep, state: TrainState, start: int
+  ) -> TrainState:
+    """Dispatches each step before it reads the metrics of the one before."""
+    config = self._config.train
+    pending = None
+    for step in range(start + 1, self._num_steps + 1):
+      batch = data.train_batch(
+        self._split,
+        seed=self._config.seed,
+        step=step - 1,
+        batch_size=config.batch_size,
+      )
+      state, metrics = step_fn(state, batch)
+      if pending is not None:
+        self._read(*pending)
+      pending = (step, metrics)
+      validates = step == self._num_steps or (
+        step % (config.validate_every * self._steps_per_epoch) == 0
+      )
+      saves = config.checkpoint_every and step % config.checkpoint_every == 0
+      if validates or saves:
+        self._read(*pending)
+        pending = None
+        if validates:
+          self._validate_and_save(step, state)
+        else:
+          self._save(step, state, None)
+    self._store.wait()
+    best = self._store.best_steps()[0]
+    self._report.message(
+      f"Finished at step {self._num_steps:,}; the best checkpoint is of step "
+      f"{best:,}, in {self._path}."
+    )
+    return state
+
+  def _read(self, step: int, metrics: train_step.StepMetrics) -> None:
+    """Adds the metrics of a step to the window, and logs a full window."""
+    metrics = jax.device_get(metrics)
+    if not metrics["finite"]:
+      raise NonFiniteError(self._nonfinite(step))
+    values = {"count": metrics["count"], **metrics["sums"]}
+    for name, value in values.items():
+      self._sums[name] = self._sums.get(name, 0.0) + float(value)
+    loss = float(metrics["sums"]["loss"]) / max(float(metrics["count"]), 1.0)
+    self._report.step(step, loss)
+    if step % self._config.train.log_every == 0:
+      self._log_window(step)
+
+  def _log_window(self, step: int) -> None:
+    if not self._sums:
+      return
+    count = self._sums.pop("count")
+    means = {name: total / count for name, total in self._sums.items()}
+    self._sums = {}
+    self._write(
+      "train",
+      step,
+      {
+        **means,
+        "learning_rate": float(self._schedule(step - 1)),
+      },
+    )
+
+  def _validate_and_save(self, step: int, state: TrainState) -> None:
+    self._log_window(step)
+    metrics = {k: float(v) for k, v in self._validate(state.variables).items()}
+    row = self._write("validation", step, metrics)
+    self._report.validation(step, row)
+    self._save(step, state, metrics)
+
+  def _save(
+    self,
+    step: int,
+    state: TrainState,
+    metrics: Mapping[str, float] | None,
+  ) -> None:
+    self._log.flush()
+    progress = {"sums": self._sums, "seconds": self._elapsed()}
+    self._store.save(step, state, progress=progress, metrics=metrics)
+
+  def _write(
+    self, kind: str, step: int, values: Mapping[str, float]
+  ) -> writers.Row:
+    row = {
+      "kind": kind,
+      "step": step,
+      "epoch": step / self._steps_per_epoch,
+      **values,
+      "seconds": self._elapsed(),
+    }
+    self._log.write(row)
+    return row
+
+  def _elapsed(self) -> float:
+    """Wall-clock seconds of all starts together."""
+    return round(time.monotonic() - self._began, 3)
+
+  def _nonfinite(self, step: int) -> str:
+    self._store.wait()
+    return (
+      f"Loss or parameters are not finite after step {step}; checkpoint "
+      f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
+      f"config.train.learning_rate={self._config.train.learning_rate:g}."
+    )
+
+
+def _abstract_state(config: config_lib.Config, model: nn.Module) -> TrainState:
+  """Shapes and dtypes of the state of a run."""
+  # The structure of the optimiser's state does not depend on the steps.
+  optimizer = optimizers.create(config.train, 1)
+  return jax.eval_shape(
+    lambda: train_step.create_state(
+      model,
+      optimizer,
+      seed=config.seed,
+      image_shape=config.model.image_shape,
+    )
+  )
+
+
+def _moments(
+  images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Mean and standard deviation per channel of uint8 images, in [0, 1]."""
+  levels = np.arange(256) / 255.0
+  means, stds = [], []
+  for channel in range(images.shape[-1]):
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(images), 4096):
+      block = images[start : start + 4096, ..., channel]
+      counts += np.bincount(block.reshape(-1), minlength=256)
+    weights = counts / counts.sum()
+    mean = weights @ levels
+    std = math.sqrt(weights @ (levels - mean) ** 2)
+    means.append(round(float(mean), 6))
+    stds.append(round(std, 6) or 1.0)
+  return tuple(means), tuple(stds)

@@ -1,0 +1,125 @@
+"""Where metrics go: JSON lines that survive kills, and TensorBoard events.
+
+A *row* is a flat dict with a `kind` (`train` or `validation`), a `step`, and
+numbers. Rows are appended in order of steps. When a run resumes from step s,
+rows past s are dropped first, and training writes them again: the file of a
+run that was killed is the file of one that was not, wall-clock fields
+excepted.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorboardX
+
+Row = dict[str, Any]
+# Fields that say when a row was made, not what was computed.
+WALL_CLOCK_FIELDS = ("seconds", "steps_per_second")
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+  """The rows of a JSON-lines file, oldest first.
+
+  A last line cut short by a kill is left out. Numbers that were not finite
+  come back as NaN.
+
+  Args:
+    path: a file that `MetricsWriter` wrote; a missing one has no rows.
+
+  Raises:
+    ValueError: a line other than the last is not a row.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding="utf-8").splitlines()
+  rows = []
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError as error:
+      if number == len(lines):
+        break
+      raise ValueError(
+        f"Expected line {number} of {path} to be a JSON object, got "
+        f"{line[:40]!r}; move the file away to start a new log."
+      ) from error
+    rows.append({k: math.nan if v is None else v for k, v in row.items()})
+  return rows
+
+
+class MetricsWriter:
+  """Appends rows to `metrics.jsonl` and scalars to TensorBoard.
+
+  Use as a context manager. `flush` returns once every row is on the disk, so
+  that a checkpoint saved after it never knows of a row that is lost.
+  """
+
+  def __init__(
+    self, directory: str | os.PathLike[str], *, after_step: int | None
+  ):
+    """Opens the log for appending.
+
+    Args:
+      directory: holds `metrics.jsonl` and `tensorboard/`.
+      after_step: rows past this step are dropped, and hidden in TensorBoard;
+        None drops all rows, for a run that starts from nothing.
+    """
+    directory = pathlib.Path(directory)
+    path = directory / "metrics.jsonl"
+    rows = read_rows(path)
+    kept = [
+      r for r in rows if after_step is not None and r["step"] <= after_step
+    ]
+    scratch = path.with_suffix(".jsonl.tmp")
+    with open(scratch, "w", encoding="utf-8") as file:
+      file.writelines(_line(row) for row in kept)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(scratch, path)
+    self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+    events = directory / "tensorboard"
+    # Names have the resolution of a second; a quick restart would overwrite.
+    starts = sum(1 for _ in events.glob("events.out.tfevents.*"))
+    self._events = tensorboardX.SummaryWriter(
+      str(events),
+      filename_suffix=f".{starts:05d}",
+      purge_step=0 if after_step is None else after_step + 1,
+    )
+
+  def write(self, row: Mapping[str, Any]) -> None:
+    """Appends one row; `kind` and `step` are required."""
+    self._file.write(_line(row))
+    for name, value in row.items():
+      if name not in ("kind", "step"):
+        self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+  def flush(self) -> None:
+    """Returns once everything written so far is on the disk."""
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._events.flush()
+
+  def close(self) -> None:
+    """Flushes and closes."""
+    self.flush()
+    self._file.close()
+    self._events.close()
+
+  def __enter__(self) -> "MetricsWriter":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  finite = {
+    k: None if isinstance(v, float) and not math.isfinite(v) else v
+    for k, v in row.items()
+  }
+  return json.dumps(finite, allow_nan=False) + "\n"

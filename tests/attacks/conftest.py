@@ -1,0 +1,47 @@
+"""Small networks and data for the attack tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+NUM_CLASSES = 5
+SHAPE = (4, 4, 1)
+SIZE = 16
+
+
+def _mlp(params, x):
+  hidden = jnp.tanh(x.reshape(x.shape[0], -1) @ params[0] + params[1][None])
+  return hidden @ params[2]
+
+
+@pytest.fixture(scope="session")
+def mlp():
+  """A fixed random two-layer network as a Partial: parameters are leaves."""
+  rng = np.random.default_rng(0)
+  params = (
+    jnp.asarray(rng.normal(size=(SIZE, 32)), jnp.float32),
+    jnp.asarray(rng.normal(size=(32,)), jnp.float32),
+    jnp.asarray(rng.normal(size=(32, NUM_CLASSES)), jnp.float32),
+  )
+  return jax.tree_util.Partial(_mlp, params)
+
+
+@pytest.fixture(scope="session")
+def linear():
+  """Linear logits, where every attack has a closed form."""
+  weights = np.random.default_rng(1).normal(size=(SIZE, NUM_CLASSES))
+  weights = jnp.asarray(weights, jnp.float32)
+  return jax.tree_util.Partial(
+    lambda w, x: x.reshape(x.shape[0], -1) @ w, weights
+  )
+
+
+@pytest.fixture(scope="session")
+def batch(mlp):
+  """64 inputs in [0, 1]; labels are the network's, one in eight shifted."""
+  x = np.random.default_rng(2).uniform(size=(64, *SHAPE))
+  x = jnp.asarray(x, jnp.float32)
+  y = jnp.argmax(mlp(x), axis=-1)
+  wrong = jnp.arange(64) % 8 == 7
+  return x, jnp.where(wrong, (y + 1) % NUM_CLASSES, y)

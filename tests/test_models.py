@@ -1,0 +1,172 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_info import models
+
+SHAPE = (8, 8, 1)
+
+
+def num_parameters(variables):
+  return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@functools.cache
+def variables_of(name, shape, hidden_sizes=(100,)):
+  model = models.create(name, num_classes=10, hidden_sizes=hidden_sizes)
+  return models.init(model, jax.random.key(0), shape)
+
+
+def build(name, shape=SHAPE, **kwargs):
+  model = models.create(name, num_classes=10, **kwargs)
+  # Neither activation nor normalisation has parameters.
+  hidden_sizes = kwargs.get("hidden_sizes", (100,))
+  return model, variables_of(name, shape, hidden_sizes)
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "count"),
+  [
+    ("logistic", (28, 28, 1), 784 * 10 + 10),
+    ("mlp", (8, 8, 1), 64 * 100 + 100 + 100 * 10 + 10),
+    # 25*1*16+16, 25*16*32+32, 7*7*32*100+100, 100*10+10 by hand.
+    ("cnn", (28, 28, 1), 416 + 12832 + 156900 + 1010),
+    ("cnn", (8, 8, 1), 416 + 12832 + 12900 + 1010),
+    ("cnn", (32, 32, 3), 1216 + 12832 + 204900 + 1010),
+  ],
+)
+def test_parameter_count_by_hand(name, shape, count):
+  model = models.create(name, num_classes=10)
+  variables = jax.eval_shape(
+    lambda key: models.init(model, key, shape), jax.random.key(0)
+  )
+  assert num_parameters(variables) == count
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (8, 8, 1)])
+@pytest.mark.parametrize("name", models.NAMES)
+def test_any_image_size_gives_float32_logits(name, shape):
+  model = models.create(name, num_classes=10)
+
+  def logits_at(key):
+    x = jax.random.uniform(key, (4, *shape))
+    return models.apply_fn(model)(models.init(model, key, shape), x)
+
+  logits = jax.eval_shape(logits_at, jax.random.key(0))
+  assert logits.shape == (4, 10)
+  assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_rows_are_independent_in_evaluation_mode(name, activation):
+  model, variables = build(name, activation=activation)
+  x = jax.random.uniform(jax.random.key(1), (5, *SHAPE))
+  apply = models.apply_fn(model)
+  np.testing.assert_allclose(
+    apply(variables, x)[2:3], apply(variables, x[2:3]), atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_identity_activation_makes_logits_affine_in_the_input(name):
+  model, variables = build(name, activation="identity", mean=(0.3,), std=(0.2,))
+  a, b = jax.random.uniform(jax.random.key(1), (2, 1, *SHAPE))
+
+  def f(x):
+    return models.apply_fn(model)(variables, x)
+
+  np.testing.assert_allclose(
+    f(0.3 * a + 0.7 * b), 0.3 * f(a) + 0.7 * f(b), atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ("activation", "numpy_fn"),
+  [
+    ("relu", lambda z: np.maximum(z, 0)),
+    ("softplus", lambda z: np.log1p(np.exp(z))),
+    ("tanh", np.tanh),
+    ("identity", lambda z: z),
+  ],
+)
+def test_mlp_equals_the_formula(activation, numpy_fn):
+  model, variables = build(
+    "mlp", activation=activation, hidden_sizes=(7,), mean=(0.4,), std=(0.5,)
+  )
+  x = np.asarray(jax.random.uniform(jax.random.key(1), (3, *SHAPE)))
+  head = jax.tree.map(np.asarray, variables["params"]["Head_0"])
+  z = (x.reshape(3, -1).astype(np.float64) - 0.4) / 0.5
+  z = numpy_fn(z @ head["Dense_0"]["kernel"] + head["Dense_0"]["bias"])
+  z = z @ head["Dense_1"]["kernel"] + head["Dense_1"]["bias"]
+  np.testing.assert_allclose(models.apply_fn(model)(variables, x), z, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_normalisation_inside_equals_normalised_input_outside(name):
+  mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
+  inside, variables = build(name, (8, 8, 3), mean=mean, std=std)
+  outside, _ = build(name, (8, 8, 3))
+  x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
+  normalised = (x - jnp.asarray(mean)[None, None, None]) / (
+    jnp.asarray(std)[None, None, None]
+  )
+  np.testing.assert_allclose(
+    models.apply_fn(inside)(variables, x),
+    models.apply_fn(outside)(variables, normalised),
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_models_without_batch_norm_are_the_same_in_both_modes(name):
+  model, variables = build(name)
+  x = jax.random.uniform(jax.random.key(1), (4, *SHAPE))
+  logits, stats = models.train_fn(model)(variables, x, jnp.ones(4, bool))
+  np.testing.assert_array_equal(logits, models.apply_fn(model)(variables, x))
+  assert stats == {}
+
+
+def test_equal_models_share_one_function():
+  def make():
+    return models.create("cnn", num_classes=3, mean=(0.1,), std=(1.0,))
+
+  assert models.apply_fn(make()) is models.apply_fn(make())
+  assert models.train_fn(make()) is models.train_fn(make())
+
+
+def test_initialisation_is_a_function_of_the_key():
+  model = models.create("mlp", num_classes=10)
+  init = functools.partial(models.init, model, image_shape=SHAPE)
+  first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  assert not np.array_equal(
+    first["params"]["Head_0"]["Dense_0"]["kernel"],
+    other["params"]["Head_0"]["Dense_0"]["kernel"],
+  )
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"name": "vit"}, "Expected name to be one of 'logistic'"),
+    ({"activation": "gelu"}, "Expected activation to be one of 'relu'"),
+    ({"num_classes": 0}, "Expected num_classes >= 1"),
+    ({"hidden_sizes": (3, 0)}, "hidden_sizes >= 1"),
+    ({"mean": (0.1,)}, "mean and std of one length"),
+  ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    models.create(**{"name": "cnn", "num_classes": 10, **kwargs})
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_bad_image_shape_is_named(shape):
+  model = models.create("cnn", num_classes=10, mean=(0.1,), std=(1.0,))
+  with pytest.raises(ValueError, match="image_shape"):
+    models.init(model, jax.random.key(0), shape)

@@ -1,0 +1,92 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import training_process
+
+from robust_info import training, writers
+
+PROGRAM = pathlib.Path(training_process.__file__)
+
+
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory):
+  """Trains to the end in a new workdir, killed at every event on the way."""
+  # The first run compiles, the others read: compiled programs are the same
+  # bits, and the test takes a third of the time.
+  cache = {
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  }
+
+  def run(*events):
+    path = tmp_path_factory.mktemp("run")
+    subprocess.run(
+      [sys.executable, str(PROGRAM), str(path), *events],
+      check=True,
+      timeout=300,
+      env={**os.environ, **cache},
+    )
+    return path
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(killed_run):
+  return killed_run()
+
+
+def without_clock(path):
+  return [
+    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
+    for row in writers.read_rows(path / "metrics.jsonl")
+  ]
+
+
+def assert_same_run(one, two):
+  for checkpoint in ("last", "best"):
+    a = training.restore_run(one, checkpoint=checkpoint)
+    b = training.restore_run(two, checkpoint=checkpoint)
+    assert a.step == b.step
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+  assert without_clock(one) == without_clock(two)
+
+
+def test_undisturbed_run_is_worth_comparing(undisturbed):
+  last = training.restore_run(undisturbed, checkpoint="last")
+  best = training.restore_run(undisturbed)
+  assert last.step == 39
+  assert best.step > 0
+  rows = without_clock(undisturbed)
+  assert [r["step"] for r in rows if r["kind"] == "validation"] == [
+    0, 13, 26, 39,
+  ]  # fmt: skip
+  # Windows end every four steps and at validations.
+  assert [r["step"] for r in rows if r["kind"] == "train"] == [
+    4, 8, 12, 13, 16, 20, 24, 26, 28, 32, 36, 39,
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "events",
+  [
+    # Before the first checkpoint, twice; within epochs; in validations.
+    ("validate:0", "rows:0", "batch:3", "batch:7", "validate:13"),
+    # Around checkpoints with and without a validation.
+    ("saving:0", "saving:5", "rows:10", "saving:13", "rows:26", "saving:39"),
+    # Half a row at the end of the log.
+    ("line:0", "line:4", "line:13", "line:28"),
+    ("seconds:0.02", "seconds:0.05", "seconds:0.09", "seconds:0.04"),
+  ],
+  ids=["steps", "checkpoints", "lines", "times"],
+)
+def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(
+  undisturbed, killed_run, events
+):
+  assert_same_run(undisturbed, killed_run(*events))

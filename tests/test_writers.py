@@ -1,0 +1,114 @@
+import math
+
+import pytest
+
+from robust_info import writers
+
+
+def row(step, kind="train", **values):
+  return {"kind": kind, "step": step, **values}
+
+
+def write(path, rows, after_step=None):
+  with writers.MetricsWriter(path, after_step=after_step) as log:
+    for item in rows:
+      log.write(item)
+
+
+def test_rows_come_back_exactly(tmp_path):
+  rows = [row(1, loss=0.1 + 0.2), row(2, kind="validation", accuracy=1.0)]
+  write(tmp_path, rows)
+  assert writers.read_rows(tmp_path / "metrics.jsonl") == rows
+
+
+def test_missing_file_has_no_rows(tmp_path):
+  assert writers.read_rows(tmp_path / "metrics.jsonl") == []
+
+
+def test_resuming_drops_rows_past_the_step(tmp_path):
+  write(tmp_path, [row(step) for step in (1, 2, 3, 4)])
+  write(tmp_path, [row(3, again=1.0)], after_step=2)
+  rows = writers.read_rows(tmp_path / "metrics.jsonl")
+  assert rows == [row(1), row(2), row(3, again=1.0)]
+
+
+def test_starting_from_nothing_drops_every_row(tmp_path):
+  write(tmp_path, [row(0), row(1)])
+  write(tmp_path, [row(0, again=1.0)])
+  rows = writers.read_rows(tmp_path / "metrics.jsonl")
+  assert rows == [row(0, again=1.0)]
+
+
+def test_line_cut_short_by_a_kill_is_dropped(tmp_path):
+  write(tmp_path, [row(1), row(2)])
+  path = tmp_path / "metrics.jsonl"
+  path.write_text(path.read_text()[:-8])
+  assert writers.read_rows(path) == [row(1)]
+  write(tmp_path, [row(2)], after_step=1)
+  assert writers.read_rows(path) == [row(1), row(2)]
+
+
+def test_damage_in_the_middle_is_named(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+  with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl"):
+    writers.read_rows(path)
+
+
+def test_numbers_that_are_not_finite_are_valid_json_and_come_back_nan(
+  tmp_path,
+):
+  write(tmp_path, [row(1, loss=math.nan, norm=math.inf, accuracy=0.5)])
+  text = (tmp_path / "metrics.jsonl").read_text()
+  assert "NaN" not in text
+  assert "Infinity" not in text
+  (read,) = writers.read_rows(tmp_path / "metrics.jsonl")
+  assert math.isnan(read["loss"])
+  assert math.isnan(read["norm"])
+  assert read["accuracy"] == 0.5
+
+
+def test_flush_makes_rows_visible_to_others(tmp_path):
+  with writers.MetricsWriter(tmp_path, after_step=None) as log:
+    log.write(row(1, loss=2.0))
+    log.flush()
+    assert writers.read_rows(tmp_path / "metrics.jsonl") == [row(1, loss=2.0)]
+
+
+def test_tensorboard_files_hold_the_scalars_and_hide_replayed_steps(tmp_path):
+  from tensorboardX.proto import event_pb2
+
+  write(tmp_path, [row(1, loss=2.0), row(2, kind="validation", cckl=3.0)])
+  write(tmp_path, [row(2, kind="validation", cckl=4.0)], after_step=1)
+  events = []
+  for path in sorted((tmp_path / "tensorboard").iterdir()):
+    events += read_events(path, event_pb2)
+  scalars = [
+    (value.tag, event.step, value.simple_value)
+    for event in events
+    for value in event.summary.value
+  ]
+  assert scalars == [
+    ("train/loss", 1, 2.0),
+    ("validation/cckl", 2, 3.0),
+    ("validation/cckl", 2, 4.0),
+  ]
+  starts = [
+    event.step
+    for event in events
+    if event.session_log.status == event_pb2.SessionLog.START
+  ]
+  # Without a resume everything before is hidden, then everything past step 1.
+  assert starts == [0, 2]
+
+
+def read_events(path, event_pb2):
+  """TFRecord framing: length, its CRC, payload, its CRC."""
+  content, events = path.read_bytes(), []
+  while content:
+    size = int.from_bytes(content[:8], "little")
+    event = event_pb2.Event()
+    event.ParseFromString(content[12 : 12 + size])
+    events.append(event)
+    content = content[12 + size + 4 :]
+  return events

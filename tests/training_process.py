@@ -1,0 +1,162 @@
+"""A training run in a process that tests kill; see test_training_crash.py.
+
+Usage: python training_process.py WORKDIR [EVENT ...]
+
+For each event in turn a process trains in the workdir until SIGKILL at that
+event; then this one trains to the end. Events are
+
+  batch:K         when the batch of step K is asked for
+  validate:K      in the validation after step K
+  rows:K          between the log's flush and the checkpoint of step K
+  saving:K        while the checkpoint of step K is being saved
+  line:K          in the middle of writing a row of step K
+  seconds:S       S seconds after the first step, if it still runs
+"""
+
+import os
+import signal
+import sys
+import threading
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info import (
+  checkpoints,
+  config,
+  data,
+  models,
+  training,
+  writers,
+)
+
+NUM_EXAMPLES = 100
+
+
+def run_config():
+  """13 steps an epoch, checkpoints within epochs too."""
+  return config.from_config_dict(
+    {
+      "model": {
+        "name": "mlp",
+        "hidden_sizes": (8,),
+        "num_classes": 4,
+        "image_shape": (4, 4, 1),
+        "mean": (0.5,),
+        "std": (0.3,),
+      },
+      "objective": {"name": "pgd", "num_steps": 2, "epsilon_ramp": 0.5},
+      "train": {
+        "num_epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 0.03,
+        "log_every": 4,
+        "checkpoint_every": 5,
+      },
+    }
+  )
+
+
+def split():
+  """Random images of classes that can be told apart."""
+  rng = np.random.default_rng(0)
+  labels = np.arange(NUM_EXAMPLES, dtype=np.int32) % 4
+  centres = rng.integers(40, 215, (4, 4, 4, 1))
+  noise = rng.integers(-40, 40, (NUM_EXAMPLES, 4, 4, 1))
+  return data.Split((centres[labels] + noise).astype(np.uint8), labels)
+
+
+def make_validate():
+  """Accuracy on clean and on noisy images, the latter as the robust one."""
+  held_out = split()
+  clean = data.to_float(held_out.images)
+  noisy = clean + 0.5 * jax.random.normal(jax.random.key(1), clean.shape)
+  apply = jax.jit(models.apply_fn(training.create_model(run_config().model)))
+
+  def validate(variables):
+    def accuracy(x):
+      logits = apply(variables, x)
+      return float(jnp.mean(jnp.argmax(logits, -1) == held_out.labels))
+
+    return {"accuracy": accuracy(clean), "robust_accuracy": accuracy(noisy)}
+
+  return validate
+
+
+def train(path, event=None):
+  """Trains in this process, which dies at the event."""
+  validate = make_validate()
+  if event is not None:
+    validate = arm(event, validate)
+  with open(os.devnull, "w") as silence:
+    return training.train(
+      run_config(), split(), validate, workdir=path, stream=silence
+    )
+
+
+def die():
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(event, validate):
+  """Replaces what the event names by something that kills this process."""
+  kind, _, moment = event.partition(":")
+  train_batch, save = data.train_batch, checkpoints.Store.save
+  write = writers.MetricsWriter.write
+  asked = [0]
+
+  def at(name, step):
+    if kind == name and step == int(moment):
+      die()
+
+  def deadly_batch(split, *, step, **kwargs):
+    if kind == "seconds" and asked == [0]:
+      threading.Timer(float(moment), die).start()
+    asked.append(step + 1)
+    at("batch", step + 1)
+    return train_batch(split, step=step, **kwargs)
+
+  def deadly_validate(variables):
+    at("validate", asked[-1])
+    return validate(variables)
+
+  def deadly_save(self, step, *args, **kwargs):
+    at("rows", step)
+    save(self, step, *args, **kwargs)
+    at("saving", step)
+
+  def deadly_write(self, row):
+    if kind == "line" and row["step"] == int(moment):
+      self.flush()
+      self._file.write('{"kind": "train", "st')
+      self._file.flush()
+      die()
+    write(self, row)
+
+  data.train_batch = deadly_batch
+  checkpoints.Store.save = deadly_save
+  writers.MetricsWriter.write = deadly_write
+  return deadly_validate
+
+
+def main():
+  """See the module docstring."""
+  path, *events = sys.argv[1:]
+  warnings.filterwarnings("ignore", message="os.fork")
+  for event in events:
+    # No backend has started yet: the children share no threads.
+    child = os.fork()
+    if child == 0:
+      train(path, event)
+      os._exit(0)
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if not killed and not event.startswith("seconds"):
+      sys.exit(f"The process survived {event}.")
+  train(path)
+
+
+if __name__ == "__main__":
+  main()

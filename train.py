@@ -1,0 +1,57 @@
+r"""Trains a classifier; an interrupted run resumes by itself.
+
+  python train.py --config=configs/digits.py --workdir=runs/digits-pgd \
+    --config.objective.name=pgd
+
+Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from robust_info import (
+  checkpoints,
+  command_line,
+  data,
+  evaluation,
+  models,
+  training,
+  workdir,
+)
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+  """Flags to a configuration to one call."""
+  config = command_line.checked_config(_CONFIG)
+  source = data.load(
+    config.data.name,
+    data_dir=config.data.data_dir,
+    validation_fraction=config.data.validation_fraction,
+    validation_seed=config.data.validation_seed,
+    cache_dir=config.data.cache_dir,
+  )
+  config = training.resolve(config, source)
+  validate = evaluation.Validator(
+    models.apply_fn(training.create_model(config.model)),
+    source.validation,
+    num_classes=source.num_classes,
+    settings=config.evaluation,
+    seed=config.seed,
+  )
+  training.train(config, source.train, validate, workdir=_WORKDIR.value)
+
+
+if __name__ == "__main__":
+  command_line.run(
+    main,
+    errors=(
+      checkpoints.CheckpointError,
+      data.UnavailableError,
+      training.NonFiniteError,
+      workdir.WorkdirError,
+    ),
+  )
