@@ -22,7 +22,7 @@ demo: $(STAMP)
 	  --workdir=$(RUNS)/digits-pgd --output=$(RUNS)/digits-report
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,11 +3,12 @@ r"""Reports on one or several runs, side by side, on the whole test split.
   python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
     --output=runs/digits-report
 
-Prints a table, writes report.json and figures to --output. A report that was
-stopped goes on where it was when it is started again.
+Prints a table, and writes it, report.json and figures to --output. A report
+that was stopped goes on where it was when it is started again.
 """
 
 import dataclasses
+import math
 import pathlib
 
 from absl import flags
@@ -55,6 +56,25 @@ _GRID = flags.DEFINE_list(
 flags.mark_flags_as_required(["workdir", "output"])
 
 
+def _is_radius(value: float | str) -> bool:
+  try:
+    return math.isfinite(float(value)) and float(value) >= 0
+  except ValueError:
+    return False
+
+
+flags.register_validator(
+  "epsilon",
+  lambda value: value is None or _is_radius(value),
+  message="Expected a finite radius >= 0.",
+)
+flags.register_validator(
+  "epsilon_grid",
+  lambda values: values is None or all(map(_is_radius, values)),
+  message="Expected finite radii >= 0, as 0.1,0.2.",
+)
+
+
 def main() -> None:
   """Flags to runs to one call."""
   which = _CHECKPOINT.value
@@ -65,12 +85,6 @@ def main() -> None:
     for checkpoint in checkpoints_wanted
   ]
   config = runs[0].config
-  for run in runs[1:]:
-    if run.config.data.name != config.data.name:
-      raise ValueError(
-        f"Expected runs on the same data, got {config.data.name} in "
-        f"{runs[0].workdir} and {run.config.data.name} in {run.workdir}."
-      )
   overrides = {
     flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
   }
@@ -91,9 +105,11 @@ def main() -> None:
     seed=_SEED.value,
     num_examples=_NUM_EXAMPLES.value,
   )
-  print(tables.render(found))
+  table = tables.render(found)
   output = pathlib.Path(_OUTPUT.value)
-  print(f"\nReport and figures in {output}: report.json", end="")
+  (output / "report.txt").write_text(table + "\n", encoding="utf-8")
+  print(table)
+  print(f"\nReport and figures in {output}: report.json, report.txt", end="")
   print("".join(f", {path.name}" for path in sorted(output.glob("*.png"))))
 
 

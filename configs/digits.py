@@ -23,5 +23,5 @@ def get_config() -> config_dict.ConfigDict:
   config.train.num_epochs = 40
   config.train.validate_every = 2
   config.train.batch_size = 128
-  config.train.learning_rate = 2e-3
+  config.train.learning_rate = 5e-3
   return config

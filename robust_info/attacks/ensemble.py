@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from robust_info.attacks import (
   methods,
   pool,
   random_search,
+  standing,
 )
 
 NORMS = ("linf", "l2")
@@ -44,8 +45,6 @@ _WINDOW_SHARE = 0.8
 _TARGETS = 9
 _PLUS_RESTARTS = 5
 _EOT_SAMPLES = 20
-# A part of the journal is written at the latest after this long.
-_SECONDS_PER_PART = 10.0
 _LOOK_EVERY = {"square": 50}
 _LOOK_EVERY_OTHERWISE = 10
 
@@ -209,7 +208,7 @@ def auto_attack(
     high=checked.high,
     eot_samples=eot_samples if version == "rand" else None,
   )
-  data = _Data(
+  data = standing.Data(
     np.asarray(checked.x),
     np.asarray(checked.y),
     np.asarray(checked.where),
@@ -229,15 +228,6 @@ def auto_attack(
   )
 
 
-class _Data(NamedTuple):
-  """The data set on the host: [N, ...], [N], [N] bool, [N]."""
-
-  x: np.ndarray
-  y: np.ndarray
-  where: np.ndarray
-  ids: np.ndarray
-
-
 class _Plan(NamedTuple):
   """All that the compiled programs depend on, hashable."""
 
@@ -254,7 +244,11 @@ def _method(name: str, plan: _Plan) -> methods.Method:
   box = {"norm": plan.norm, "low": plan.low, "high": plan.high}
   if name == "square":
     return random_search.method(
-      num_queries=plan.num_queries, share=_WINDOW_SHARE, **box
+      num_queries=plan.num_queries,
+      share=_WINDOW_SHARE,
+      # As published, for comparable numbers.
+      reach_edges=False,
+      **box,
     )
   box["num_steps"] = plan.num_steps
   if name in ("fab", "fab-t"):
@@ -287,7 +281,7 @@ _kept_forward = functools.cache(_build_forward)
 
 def _evaluate(
   logits_fn: inputs.LogitsFn,
-  data: _Data,
+  data: standing.Data,
   key: Any,
   plan: _Plan,
   names: tuple[str, ...],
@@ -313,7 +307,7 @@ def _evaluate(
   clean = forward(data.x, clean_key)
   _validate.logits_shape(clean.shape, len(data.x))
   _validate.labels_in_range("y", data.y, clean.shape[1], data.where)
-  standing = _Standing(data, clean)
+  field = standing.Standing(data, clean)
   book = None
   past: list[dict[str, np.ndarray]] = []
   if state_dir is not None:
@@ -326,16 +320,16 @@ def _evaluate(
     kind="stable",
   )[:, : min(_TARGETS, clean.shape[1] - 1)]
 
-  accuracies = {"clean": standing.accuracy()}
+  accuracies = {"clean": field.accuracy()}
   seconds, dry = {}, {}
   began = time.monotonic()
   for number, name in enumerate(names):
     since = time.monotonic()
-    standing.begin(number)
-    total = int(standing.robust.sum())
+    field.begin(number)
+    total = int(field.robust.sum())
     for part in past:
       if part["attack"] == number:
-        standing.finish(
+        field.finish(
           pool.Finished(
             part["index"], part["found"], part["x_found"], part["no_gradient"]
           )
@@ -349,7 +343,7 @@ def _evaluate(
       data.x,
       data.y,
       data.ids,
-      standing.todo(),
+      field.todo(),
       targets if targeted else None,
       # Follows the attack and not its place in the list.
       jax.random.fold_in(attack_key, ATTACKS.index(name)),
@@ -358,85 +352,33 @@ def _evaluate(
       batch_size=batch_size,
       look_every=_LOOK_EVERY.get(name, _LOOK_EVERY_OTHERWISE),
     )
-    for finished in _recorded(flow, book, number, batch_size):
-      standing.finish(finished)
+    for finished in journal.recorded(flow, book, number, batch_size):
+      field.finish(finished)
       if progress is not None:
         progress(
           Progress(
             attack=name,
-            finished=int(standing.finished.sum()),
+            finished=int(field.finished.sum()),
             total=total,
-            robust_accuracy=standing.accuracy(),
+            robust_accuracy=field.accuracy(),
             seconds=time.monotonic() - began,
           )
         )
-    standing.confirm(lambda rows: forward(rows, final_key))
-    accuracies[name] = standing.accuracy()
+    field.confirm(lambda rows: forward(rows, final_key))
+    accuracies[name] = field.accuracy()
     seconds[name] = time.monotonic() - since
-    dry[name] = int(standing.dry.sum())
-  broken_by = np.where(standing.robust | ~data.where, len(names), standing.by)
+    dry[name] = int(field.dry.sum())
+  broken_by = np.where(field.robust | ~data.where, len(names), field.by)
   return EnsembleResult(
-    x_adv=standing.x_adv,
-    success=~standing.robust & data.where,
-    logits=standing.logits,
+    x_adv=field.x_adv,
+    success=~field.robust & data.where,
+    logits=field.logits,
     broken_by=broken_by,
     attacks=names,
     accuracies=accuracies,
     seconds=seconds,
     zero_gradients=dry,
   )
-
-
-class _Standing:
-  """Which examples still stand, and what broke the others."""
-
-  def __init__(self, data: _Data, clean: np.ndarray):
-    self._data = data
-    self.x_adv = data.x.copy()
-    self.logits = clean.copy()
-    self.robust = (np.argmax(clean, axis=1) == data.y) & data.where
-    self.by = np.full(len(data.x), -1)
-
-  def accuracy(self) -> float:
-    """Share of the unmasked examples that stand."""
-    return float(self.robust.sum() / max(self._data.where.sum(), 1))
-
-  def begin(self, number: int) -> None:
-    """A new attack, to be given all that stands."""
-    self._number = number
-    self._given = self.robust.copy()
-    self.finished = np.zeros_like(self.robust)
-    self.dry = np.zeros_like(self.robust)
-
-  def todo(self) -> np.ndarray:
-    """Indices the attack has yet to be run on."""
-    return np.flatnonzero(self._given & ~self.finished)
-
-  def finish(self, finished: pool.Finished) -> None:
-    """Takes in examples the attack is done with."""
-    self.finished[finished.index] = True
-    self.dry[finished.index] = finished.no_gradient
-    broken = finished.index[finished.found]
-    self.x_adv[broken] = finished.x_found[finished.found]
-    self.robust[broken] = False
-    self.by[broken] = self._number
-
-  def confirm(self, forward: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Only what the plain forward pass gets wrong is broken.
-
-    A point may sit on the boundary to the last digit, and fall on the other
-    side in a program compiled without gradients.
-    """
-    claimed = np.flatnonzero(self._given & ~self.robust)
-    if not len(claimed):
-      return
-    logits = forward(self.x_adv[claimed])
-    wrong = np.argmax(logits, axis=1) != self._data.y[claimed]
-    self.logits[claimed[wrong]] = logits[wrong]
-    back = claimed[~wrong]
-    self.robust[back] = True
-    self.by[back] = -1
-    self.x_adv[back] = self._data.x[back]
 
 
 def _batched(program, logits_fn, rows, key, batch_size) -> np.ndarray:
@@ -449,34 +391,6 @@ def _batched(program, logits_fn, rows, key, batch_size) -> np.ndarray:
     logits = program(logits_fn, np.pad(part, padding, mode="edge"), draw_key)
     parts.append(np.asarray(logits)[: len(part)])
   return np.concatenate(parts)
-
-
-def _recorded(
-  flow: Iterator[pool.Finished],
-  book: journal.Journal | None,
-  number: int,
-  batch_size: int,
-) -> Iterator[pool.Finished]:
-  """Passes everything on and writes it down, a part at a time."""
-  waiting: list[pool.Finished] = []
-  written = time.monotonic()
-
-  def write():
-    rows = [np.concatenate(field) for field in zip(*waiting, strict=True)]
-    book.append(attack=np.array(number), **pool.Finished(*rows)._asdict())
-    waiting.clear()
-
-  for finished in flow:
-    yield finished
-    if book is None or not len(finished.index):
-      continue
-    waiting.append(finished)
-    late = time.monotonic() - written > _SECONDS_PER_PART
-    if late or sum(len(f.index) for f in waiting) >= batch_size:
-      write()
-      written = time.monotonic()
-  if book is not None and waiting:
-    write()
 
 
 def _header(data, clean, key, plan, names, epsilon, restarts) -> dict[str, Any]:

@@ -8,13 +8,18 @@ evaluated; a folder with another header is refused.
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from robust_info.attacks import pool
+
 _HEADER = "header.json"
 _PART = "part-{:06d}.npz"
+# A part is written at the latest this long after the last.
+_SECONDS_PER_PART = 10.0
 
 
 class Journal:
@@ -81,3 +86,33 @@ class Journal:
     for path in self._parts():
       with np.load(path) as part:
         yield dict(part)
+
+
+def recorded(
+  flow: Iterator[pool.Finished],
+  book: Journal | None,
+  number: int,
+  batch_size: int,
+) -> Iterator[pool.Finished]:
+  """Passes everything on and writes it down, a part at a time."""
+  waiting: list[pool.Finished] = []
+  written = time.monotonic()
+
+  def write():
+    rows = [np.concatenate(field) for field in zip(*waiting, strict=True)]
+    book.append(attack=np.array(number), **pool.Finished(*rows)._asdict())
+    waiting.clear()
+
+  for finished in flow:
+    yield finished
+    if book is None:
+      continue
+    if len(finished.index):
+      waiting.append(finished)
+    late = time.monotonic() - written > _SECONDS_PER_PART
+    full = sum(len(part.index) for part in waiting) >= batch_size
+    if waiting and (late or full):
+      write()
+      written = time.monotonic()
+  if book is not None and waiting:
+    write()

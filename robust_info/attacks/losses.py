@@ -95,7 +95,8 @@ def targeted_dlr(
   """Targeted difference-of-logits ratio (Croce & Hein 2020, eq. 7).
 
   `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)`. With three classes the
-  denominator is `z_(1) - z_(3) + 1e-12`, with two it is dropped [ours].
+  denominator is `z_(1) - (z_(2) + z_(3)) / 2 + 1e-12`, with two it is dropped
+  [ours]: with `z_(1) - z_(3)` the third class's ratio would be constant.
 
   Args:
     logits: [N, C], C >= 2.
@@ -110,7 +111,7 @@ def targeted_dlr(
   if num_classes < 3:
     return difference
   top = jax.lax.top_k(logits, min(num_classes, 4))[0]
-  last = top[:, 2] if num_classes == 3 else (top[:, 2] + top[:, 3]) / 2
+  last = (top[:, -2] + top[:, -1]) / 2
   return difference / (top[:, 0] - last + _TIE)
 
 

@@ -5,6 +5,7 @@ change if the margin shrinks. Windows shrink over the queries. Shape letters: N
 examples, H x W pixels, C channels (inputs are channels-last).
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -113,10 +114,12 @@ def _signs(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   return jax.random.rademacher(key, shape, dtype)
 
 
-def _corner(key, height, width, side):
+def _corner(key, height, width, side, reach_edges):
   """Top left of a window that fits, uniformly."""
   u = jax.random.uniform(key, (2,))
   last = jnp.array([height, width]) - side
+  if not reach_edges:
+    last = jnp.maximum(last - 1, 0)
   return jnp.minimum((u * (last + 1)).astype(jnp.int32), last)
 
 
@@ -153,22 +156,24 @@ def _start_l2(key, shape, dtype):
   )
 
 
-def _propose_linf(key, delta, side, epsilon):
+def _propose_linf(key, delta, side, epsilon, reach_edges):
   """Adds twice epsilon of random sign in a window; clipping does the rest."""
   place, sign = jax.random.split(key)
   height, width, channels = delta.shape
-  window = _window(_corner(place, height, width, side), side, height, width)
+  corner = _corner(place, height, width, side, reach_edges)
+  window = _window(corner, side, height, width)
   signs = _signs(sign, (1, 1, channels), delta.dtype)
   return delta + jnp.where(window, 2 * epsilon * signs, 0)
 
 
-def _propose_l2(key, delta, side, epsilon, bumps):
+def _propose_l2(key, delta, side, epsilon, reach_edges, bumps):
   """Moves the norm of one window to another and adds a bump there."""
   place, other, sign, turn = jax.random.split(key, 4)
   height, width, channels = delta.shape
-  corner = _corner(place, height, width, side)
+  corner = _corner(place, height, width, side, reach_edges)
   here = _window(corner, side, height, width)
-  there = _window(_corner(other, height, width, side), side, height, width)
+  source = _corner(other, height, width, side, reach_edges)
+  there = _window(source, side, height, width)
 
   # The bump of this side, its corner moved to the window's.
   profile = bumps[(side - 1) // 2]
@@ -202,8 +207,9 @@ def method(
   share: float,
   low: float,
   high: float,
+  reach_edges: bool,
 ) -> methods.Method:
-  """Square attack on the margin; a restart is a try."""
+  """Square attack on the margin; a restart is a try. As `square`."""
 
   def start(tried: methods.Try, epsilon: ArrayLike) -> State:
     x = tried.x
@@ -244,13 +250,14 @@ def method(
     keys = jax.vmap(jax.random.fold_in)(tried.key, state.iteration + 2)
     delta = (state.x_found - x).reshape(x.shape[0], *shape)
     if norm == "linf":
-      proposal = jax.vmap(_propose_linf, in_axes=(0, 0, 0, None))(
-        keys, delta, side, epsilon
-      )
+      propose = _propose_linf
     else:
-      proposal = jax.vmap(_propose_l2, in_axes=(0, 0, 0, None, None))(
-        keys, delta, side, epsilon, _padded_bumps(int(sides.max()), x.dtype)
+      propose = functools.partial(
+        _propose_l2, bumps=_padded_bumps(int(sides.max()), x.dtype)
       )
+    proposal = jax.vmap(lambda *row: propose(*row, epsilon, reach_edges))(
+      keys, delta, side
+    )
     moved = projections.BY_NORM[norm](
       x + proposal.reshape(x.shape), x, epsilon, low=low, high=high
     )
@@ -293,6 +300,7 @@ def square(
   norm: str = "linf",
   restarts: int = 1,
   share: float = 0.8,
+  reach_edges: bool = True,
   bounds: inputs.Bounds = (0.0, 1.0),
   where: ArrayLike | None = None,
   example_ids: ArrayLike | None = None,
@@ -301,8 +309,7 @@ def square(
 
   Not fooled by gradients that are zero, noisy or rounded away. Windows shrink
   at the published query counts, not rescaled to `num_queries` (what AutoAttack
-  does). Two differences from the reference code, neither of the algorithm: each
-  row draws its own windows, and a window may touch the bottom and right edge.
+  does), and each row draws its own windows.
 
   Cost: per restart `num_queries + 2` forward passes; restarts run as one batch.
   Beyond 128 queries the loop is rolled, which is slow for convolutions on CPU:
@@ -319,6 +326,9 @@ def square(
     norm: "linf" or "l2".
     restarts: static.
     share: of the pixels in the first window, in (0, 1].
+    reach_edges: whether windows may touch the last row and column. The
+      published code never places one there, which costs it a lot on small
+      images; `False` does the same.
     bounds: (low, high) or `None`.
     where: [N] bool.
     example_ids: [N] int; see `pgd`.
@@ -343,6 +353,7 @@ def square(
       share=share,
       low=checked.low,
       high=checked.high,
+      reach_edges=reach_edges,
     ),
     logits_fn,
     checked,

@@ -1,0 +1,161 @@
+r"""What the training loop costs over the bare compiled step.
+
+  python -m benchmarks.training
+
+Two comparisons on random images of MNIST's shape, small CNN, batch 128:
+
+- an epoch of `training.train` (batches, metrics, log, checkpoint) against the
+  same compiled step called on the same batches, epochs in turns;
+- one PGD-10 step against ten gradients with respect to the images plus one
+  with respect to the parameters.
+"""
+
+import argparse
+import io
+import os
+import statistics
+import tempfile
+import time
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks import timing
+from robust_info import config as config_lib
+from robust_info import data, models, objectives, train_step, training
+
+SHAPE, BATCH = (28, 28, 1), 128
+PAIRS = 6
+
+
+def make_config(name: str) -> config_lib.Config:
+  """A run of as many epochs as there are pairs, and one to warm up."""
+  return config_lib.from_config_dict(
+    {
+      "model": {
+        "num_classes": 10,
+        "image_shape": SHAPE,
+        "mean": (0.13,),
+        "std": (0.31,),
+      },
+      "objective": {"name": name, "num_steps": 10},
+      "train": {"num_epochs": PAIRS + 1, "batch_size": BATCH},
+    }
+  )
+
+
+def make_split(num_steps: int) -> data.Split:
+  """Random images."""
+  rng = np.random.default_rng(0)
+  size = num_steps * BATCH
+  return data.Split(
+    rng.integers(0, 256, (size, *SHAPE), dtype=np.uint8),
+    rng.integers(0, 10, size).astype(np.int32),
+  )
+
+
+def make_step(config: config_lib.Config):
+  """The compiled step and a state for it."""
+  model = training.create_model(config.model)
+  optimizer = optax.adam(1e-3)
+  step = train_step.make_train_step(
+    model, optimizer, objectives.create(config.objective), num_steps=1000
+  )
+  state = train_step.create_state(model, optimizer, seed=0, image_shape=SHAPE)
+  return step, state
+
+
+def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
+  """Ratio of an epoch of the loop to the bare steps, within pairs."""
+  config, split = make_config(name), make_split(steps_per_epoch)
+  step, state = make_step(config)
+  batches = [
+    data.train_batch(split, seed=0, step=k, batch_size=BATCH)
+    for k in range(steps_per_epoch)
+  ]
+  loop, bare, since = [], [], [None]
+
+  def epoch_of_bare_steps(state):
+    for batch in batches:
+      state, _ = step(state, batch)
+    return jax.block_until_ready(state)
+
+  def validate(variables):
+    nonlocal state
+    del variables
+    if since[0] is not None:
+      loop.append(time.perf_counter() - since[0])
+    begin = time.perf_counter()
+    state = epoch_of_bare_steps(state)
+    bare.append(time.perf_counter() - begin)
+    since[0] = time.perf_counter()
+    return {"accuracy": 0.0, "robust_accuracy": 0.0}
+
+  state = epoch_of_bare_steps(state)
+  with tempfile.TemporaryDirectory() as directory:
+    training.train(
+      config, split, validate, workdir=directory, stream=io.StringIO()
+    )
+  # The first epoch of the loop compiles. Each other one is between two bare
+  # epochs: their mean cancels a drift of the machine.
+  ratios = [2 * loop[k] / (bare[k] + bare[k + 1]) for k in range(1, len(loop))]
+  print(
+    f"{name}: loop {statistics.median(loop[1:]):.3f} s, bare steps "
+    f"{statistics.median(bare):.3f} s for {steps_per_epoch} steps"
+  )
+  return timing.spread(ratios)
+
+
+def pgd_step_ratio() -> timing.Pair:
+  """(10 attack + 1 update gradients) against one PGD-10 step."""
+  config = make_config("pgd")
+  step, state = make_step(config)
+  model = training.create_model(config.model)
+  apply = models.apply_fn(model)
+  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
+
+  def loss(params, x, y):
+    logits = apply({"params": params}, x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+  by_images = jax.jit(jax.grad(loss, argnums=1))
+  by_params = jax.jit(jax.grad(loss))
+  x = data.to_float(batch.image)
+  params = jax.tree.map(jax.numpy.copy, state.params)
+
+  def bare():
+    for _ in range(10):
+      gradient = by_images(params, x, batch.label)
+    return gradient, by_params(params, x, batch.label)
+
+  def whole():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  return timing.paired(bare, whole, runs=15)
+
+
+def main() -> None:
+  """Prints one line a comparison."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--steps", type=int, default=200)
+  parser.add_argument("--pgd-steps", type=int, default=30)
+  arguments = parser.parse_args()
+  device = jax.devices()[0]
+  print(f"{device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+  for name, steps in (
+    ("standard", arguments.steps),
+    ("pgd", arguments.pgd_steps),
+  ):
+    print(f"{name}: loop / bare steps: {loop_overhead(name, steps)}")
+  pair = pgd_step_ratio()
+  print(
+    f"PGD-10 step {pair.second} s, 11 bare gradients {pair.first} s, "
+    f"ratio {pair.ratio}"
+  )
+
+
+if __name__ == "__main__":
+  main()

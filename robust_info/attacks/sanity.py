@@ -1,0 +1,434 @@
+"""Checks that tell whether a robust accuracy can be believed.
+
+The rules of Carlini et al. (2019) and the warning flags of AutoAttack, run on a
+sample of the data. A failed check does not say that a model is not robust; it
+says that gradient attacks, on this model, do not find out. Shape letters: N
+examples, C classes.
+"""
+
+import dataclasses
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from robust_info import _validate
+from robust_info.attacks import (
+  ascent,
+  ensemble,
+  initial,
+  inputs,
+  losses,
+  projections,
+  steps,
+)
+
+NORMS = ("linf", "l2")
+
+# One compiled program of this many steps serves every number of steps.
+_CHUNK = 10
+_QUERIES = 500
+_NOISE_DRAWS = 10
+# A logit gap beyond which exp(-gap) is 0 in float32 (denormals flushed).
+_FLOAT32_GAP = 87.0
+_SQUARE_TOLERANCE = 0.002
+_DIFFERENTIATES = ("value_and_grad_f", "vjp", "_vjp", "linearize")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """One rule, with its number.
+
+  Attributes:
+    name: short.
+    passed: whether the rule holds.
+    value: what was measured.
+    limit: the largest value that passes.
+    meaning: what a failure says, and what to do.
+  """
+
+  name: str
+  passed: bool
+  value: float
+  limit: float
+  meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SanityReport:
+  """All checks of one model and threat model.
+
+  Attributes:
+    checks: in the order they were run.
+    accuracies: of the sample under the attacks used, by name.
+  """
+
+  checks: tuple[Check, ...]
+  accuracies: dict[str, float]
+
+  @property
+  def trustworthy(self) -> bool:
+    """Whether every check passed."""
+    return all(check.passed for check in self.checks)
+
+  @property
+  def verdict(self) -> str:
+    """One line: "trustworthy", or what failed."""
+    failed = [check.name for check in self.checks if not check.passed]
+    return "not trustworthy: " + ", ".join(failed) if failed else "trustworthy"
+
+  def __str__(self) -> str:
+    """A table, a line a check, and the verdict."""
+    lines = [
+      f"{'pass' if check.passed else 'FAIL'}  {check.name:<22} "
+      f"{check.value:>9.4g}  (limit {check.limit:.4g})"
+      + ("" if check.passed else f"  {check.meaning}")
+      for check in self.checks
+    ]
+    return "\n".join([*lines, self.verdict])
+
+
+def sanity_report(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  y: ArrayLike,
+  key: Any,
+  *,
+  epsilon: float,
+  norm: str = "linf",
+  bounds: tuple[float, float] = (0.0, 1.0),
+  tolerance: float = 0.02,
+  evaluated: ensemble.EnsembleResult | None = None,
+) -> SanityReport:
+  """Runs every check on a sample; a few hundred examples say enough.
+
+  The checks, in order: the forward pass repeats (outputs scaled to unit length
+  differ by at most 1e-4 between calls); rows do not depend on the batch; the
+  outputs are logits, not probabilities; the forward pass differentiates
+  nothing; logit gaps leave float32 gradients; gradients of the cross-entropy
+  and of the DLR loss are not zero; epsilon = 0 gives the clean accuracy;
+  iterating beats a single step; random noise is weaker; Square (500 queries) is
+  weaker; success does not fall as epsilon grows (half, one, two epsilon);
+  four times the steps add little; the largest possible epsilon leaves at most
+  chance. `tolerance` is the share of examples by which comparisons of
+  accuracies may miss.
+
+  Not for use under `jit`. Cost: about 250 gradients and 600 forward passes on
+  the sample, and five compilations.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C].
+    x: [N, ...] float inputs within `bounds`.
+    y: [N] int labels.
+    key: consumed.
+    epsilon: radius of the ball, > 0.
+    norm: "linf" or "l2".
+    bounds: (low, high).
+    tolerance: in [0, 1].
+    evaluated: an `auto_attack` result, for AutoAttack's own flag: Square after
+      the gradient attacks takes more than 0.2 points.
+
+  Returns:
+    A `SanityReport`.
+
+  Raises:
+    ValueError: bad arguments.
+    TypeError: as `pgd`.
+  """
+  _validate.one_of("norm", norm, NORMS)
+  _validate.at_least("tolerance", tolerance, 0)
+  _validate.at_least("epsilon", epsilon, 0)
+  if not epsilon > 0:
+    raise ValueError(f"Expected epsilon > 0, got epsilon={epsilon}.")
+  inputs.require_key(key)
+  checked = inputs.check(logits_fn, x, y, bounds=bounds, where=None)
+  num_classes = inputs.num_classes(logits_fn, checked.x)
+  _validate.labels_in_range("y", checked.y, num_classes)
+  checks = _forward_checks(logits_fn, checked)
+  found, accuracies = _attack_checks(
+    logits_fn, checked, key, float(epsilon), norm, tolerance, num_classes
+  )
+  checks += found
+  if evaluated is not None and "square" in evaluated.attacks[1:]:
+    place = evaluated.attacks.index("square")
+    before = evaluated.accuracies[evaluated.attacks[place - 1]]
+    checks.append(
+      _at_most(
+        "square in ensemble",
+        before - evaluated.accuracies["square"],
+        _SQUARE_TOLERANCE,
+        "random search beats the gradient attacks: gradients are masked",
+      )
+    )
+  return SanityReport(tuple(checks), accuracies)
+
+
+def _at_most(name: str, value: float, limit: float, meaning: str) -> Check:
+  # NaN fails.
+  return Check(name, bool(value <= limit), float(value), limit, meaning)
+
+
+def _forward_checks(
+  logits_fn: inputs.LogitsFn, checked: inputs.Inputs
+) -> list[Check]:
+  """What the outputs alone tell; calls `logits_fn` outside `jit`."""
+  x = checked.x
+  logits = np.asarray(logits_fn(x), np.float64)
+  scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
+
+  def difference(other):
+    return float(np.max(np.linalg.norm((other - logits) / scale, axis=1)))
+
+  repeats = max(
+    difference(np.asarray(logits_fn(x), np.float64)) for _ in range(4)
+  )
+  # Rolled by one and cut by one: another place and another batch size.
+  rolled = np.asarray(logits_fn(jnp.roll(x, 1, axis=0)), np.float64)
+  moved = difference(np.roll(rolled, -1, axis=0))
+  if len(x) > 1:
+    fewer = np.concatenate([np.asarray(logits_fn(x[:-1])), logits[-1:]])
+    moved = max(moved, difference(fewer))
+  probabilities = float(
+    logits.min() > -1e-5
+    and logits.max() < 1 + 1e-5
+    and np.all(np.abs(np.sum(logits, axis=1) - 1) < 1e-4)
+  )
+  ordered = np.sort(logits, axis=1)
+  wide = float(np.mean(ordered[:, -1] - ordered[:, -2] > _FLOAT32_GAP))
+  return [
+    _at_most(
+      "random forward pass",
+      repeats,
+      1e-4,
+      "the output changes from call to call; use version='rand'",
+    ),
+    _at_most(
+      "row dependence",
+      moved,
+      1e-4,
+      "a row's output depends on its batch; use evaluation mode, and noise by "
+      "an explicit key",
+    ),
+    _at_most(
+      "probabilities",
+      probabilities,
+      0,
+      "the outputs look like probabilities; return logits, before softmax",
+    ),
+    _at_most(
+      "gradient inside",
+      float(_differentiates(logits_fn, x)),
+      0,
+      "the forward pass optimises; attack it adaptively",
+    ),
+    _at_most(
+      "float32 saturation",
+      wide,
+      0.01,
+      "logit gaps beyond 87: cross-entropy has no gradient; use margin or DLR, "
+      "or rescale the logits",
+    ),
+  ]
+
+
+def _differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> bool:
+  """Whether tracing the forward pass calls `jax.grad` or a relative."""
+  seen = []
+
+  def watch(frame, event, _):
+    code = frame.f_code
+    file = code.co_filename.replace("\\", "/")
+    if (
+      event == "call"
+      and code.co_name in _DIFFERENTIATES
+      and file.endswith("jax/_src/api.py")
+    ):
+      seen.append(code.co_name)
+
+  before = sys.getprofile()
+  sys.setprofile(watch)
+  try:
+    jax.eval_shape(lambda points: logits_fn(points), x)
+  finally:
+    sys.setprofile(before)
+  return bool(seen)
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("norm", "loss", "num_steps", "low", "high"),
+)
+def _climb(
+  logits_fn,
+  x,
+  start,
+  y,
+  epsilon,
+  step_size,
+  *,
+  norm,
+  loss,
+  num_steps,
+  low,
+  high,
+):
+  """Ascent from `start`; radius and step size are arguments."""
+  return ascent.ascend(
+    ascent.label_objective(
+      ascent.evaluator(logits_fn, None),
+      y,
+      losses.resolve(loss),
+      targeted=False,
+    ),
+    x,
+    start,
+    None,
+    epsilon=epsilon,
+    step_size=step_size,
+    num_steps=num_steps,
+    step_rule=steps.BY_NORM[norm],
+    projection=projections.BY_NORM[norm],
+    momentum=0.0,
+    keep="last",
+    low=low,
+    high=high,
+  )
+
+
+def _attack_checks(
+  logits_fn: inputs.LogitsFn,
+  checked: inputs.Inputs,
+  key: Any,
+  epsilon: float,
+  norm: str,
+  tolerance: float,
+  num_classes: int,
+) -> tuple[list[Check], dict[str, float]]:
+  """What attacks of known order of strength tell."""
+  if not isinstance(logits_fn, jax.tree_util.Partial):
+    # A new function each time: what it closes over may have changed.
+    plain = logits_fn
+    logits_fn = jax.tree_util.Partial(lambda points: plain(points))
+  x, y = checked.x, checked.y
+  n = x.shape[0]
+  box = {"low": checked.low, "high": checked.high}
+  climb = functools.partial(_climb, logits_fn, x, norm=norm, **box)
+  noise_key, start_key, square_key = jax.random.split(key, 3)
+
+  def near(draw_key, radius):
+    keys = inputs.example_keys(draw_key, None, n)
+    point = x + initial.BY_NORM[norm](keys, x, jnp.asarray(radius, x.dtype))
+    return projections.BY_NORM[norm](point, x, radius, **box)
+
+  def accuracy(broken):
+    return 1 - float(np.mean(np.asarray(broken)))
+
+  def iterated(radius, num_steps, step_size):
+    point, broken = near(start_key, radius), np.zeros(n, bool)
+    for _ in range(num_steps // _CHUNK):
+      outcome = climb(
+        point,
+        y,
+        radius,
+        step_size,
+        loss="cross_entropy",
+        num_steps=_CHUNK,
+      )
+      point, broken = outcome.x_adv, broken | np.asarray(outcome.success)
+    return broken
+
+  def single(loss):
+    return climb(x, y, epsilon, epsilon, loss=loss, num_steps=1)
+
+  wrong = np.asarray(jnp.argmax(logits_fn(x), axis=-1) != y)
+  right = ~wrong
+  step_size = 2.5 * epsilon / (2 * _CHUNK)
+  one_step, one_step_dlr = single("cross_entropy"), single("dlr")
+  still = climb(x, y, 0.0, 0.0, loss="cross_entropy", num_steps=1)
+  twenty = iterated(epsilon, 2 * _CHUNK, step_size)
+  half = iterated(epsilon / 2, 2 * _CHUNK, step_size / 2)
+  double = iterated(2 * epsilon, 2 * _CHUNK, 2 * step_size)
+  eighty = iterated(epsilon, 8 * _CHUNK, step_size)
+  side = checked.high - checked.low
+  largest = side if norm == "linf" else side * float(np.sqrt(x[0].size))
+  everything = iterated(largest, 4 * _CHUNK, largest / 16)
+  noise = wrong.copy()
+  for draw in range(_NOISE_DRAWS):
+    points = near(jax.random.fold_in(noise_key, draw), epsilon)
+    noise |= np.asarray(jnp.argmax(logits_fn(points), axis=-1) != y)
+  square = ensemble.auto_attack(
+    logits_fn,
+    x,
+    y,
+    square_key,
+    epsilon=epsilon,
+    norm=norm,
+    attacks=("square",),
+    num_queries=_QUERIES,
+    bounds=(checked.low, checked.high),
+  )
+  accuracies = {
+    "clean": accuracy(wrong),
+    "fgsm": accuracy(one_step.success),
+    "pgd-20": accuracy(twenty),
+    "pgd-80": accuracy(eighty),
+    "noise": accuracy(noise),
+    "square": square.robust_accuracy,
+    "pgd-20, half epsilon": accuracy(half),
+    "pgd-20, twice epsilon": accuracy(double),
+    "pgd-40, largest epsilon": accuracy(everything),
+  }
+  at = accuracies
+  rises = max(
+    at["pgd-20"] - at["pgd-20, half epsilon"],
+    at["pgd-20, twice epsilon"] - at["pgd-20"],
+  )
+
+  def flat(outcome):
+    zero = np.asarray(outcome.zero_gradients)
+    return float(np.mean(zero[right])) if right.any() else 0.0
+
+  masked = "gradients are masked; use Square, transfer or adaptive attacks"
+  checks = [
+    _at_most(
+      "zero gradient, CE",
+      flat(one_step),
+      0.01,
+      "cross-entropy has no gradient at that share of correct examples",
+    ),
+    _at_most(
+      "zero gradient, DLR",
+      flat(one_step_dlr),
+      0.01,
+      "the logits have no gradient at that share of correct examples",
+    ),
+    _at_most(
+      "epsilon = 0",
+      abs(accuracy(still.success) - at["clean"]),
+      0,
+      "the clean accuracy is not reproduced",
+    ),
+    _at_most("iterating helps", at["pgd-20"] - at["fgsm"], tolerance, masked),
+    _at_most("noise is weaker", at["pgd-20"] - at["noise"], tolerance, masked),
+    _at_most(
+      "square is weaker", at["pgd-80"] - at["square"], tolerance, masked
+    ),
+    _at_most("grows with epsilon", rises, tolerance, masked),
+    _at_most(
+      "enough steps",
+      at["pgd-20"] - at["pgd-80"],
+      max(tolerance, 0.05),
+      "20 steps are far from enough here; report the stronger attack",
+    ),
+    _at_most(
+      "largest epsilon",
+      at["pgd-40, largest epsilon"],
+      1 / num_classes + tolerance,
+      masked,
+    ),
+  ]
+  return checks, accuracies

@@ -1,0 +1,211 @@
+"""Properties of auto_attack: the protocol, the pool, the state on disk."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_info import attacks
+
+KEY = jax.random.key(0)
+# Short runs; the compiled programs are shared by all tests below.
+SHORT = {"epsilon": 0.08, "num_steps": 4, "num_queries": 15}
+
+
+def run(logits_fn, x, y, key=KEY, **options):
+  return attacks.auto_attack(
+    logits_fn, x, y, key, **{"batch_size": 16, **SHORT, **options}
+  )
+
+
+@pytest.fixture(scope="module")
+def whole(mlp, batch):
+  return run(mlp, *batch)
+
+
+def test_each_attack_only_lowers_the_accuracy(mlp, batch, whole):
+  x, y = batch
+  assert tuple(whole.accuracies) == ("clean", *attacks.VERSIONS["standard"])
+  values = list(whole.accuracies.values())
+  assert values == sorted(values, reverse=True)
+  assert values[0] == pytest.approx(7 / 8)
+  assert whole.robust_accuracy == 1 - np.mean(whole.success)
+  logits = np.asarray(mlp(whole.x_adv))
+  np.testing.assert_array_equal(whole.success, np.argmax(logits, 1) != y)
+  np.testing.assert_allclose(whole.logits, logits, atol=1e-5)
+  assert np.abs(whole.x_adv - x).max() <= SHORT["epsilon"] + 1e-6
+  assert whole.x_adv.min() >= 0
+  assert whole.x_adv.max() <= 1
+
+
+def test_broken_by_names_the_attack_that_broke_each_example(whole):
+  for place, name in enumerate(whole.attacks):
+    before = list(whole.accuracies.values())[place]
+    broken = np.sum(whole.broken_by == place)
+    assert before - whole.accuracies[name] == pytest.approx(broken / 64)
+  assert np.sum(whole.broken_by == -1) == 8
+  np.testing.assert_array_equal(whole.broken_by == 4, ~whole.success)
+
+
+def test_does_not_depend_on_batch_size(mlp, batch, whole):
+  other = run(mlp, *batch, batch_size=64)
+  np.testing.assert_array_equal(other.broken_by, whole.broken_by)
+  np.testing.assert_allclose(other.x_adv, whole.x_adv, atol=1e-5)
+
+
+def test_does_not_depend_on_the_order_of_examples(mlp, batch, whole):
+  x, y = batch
+  order = np.random.default_rng(0).permutation(64)
+  other = run(mlp, x[order], y[order], example_ids=order)
+  np.testing.assert_array_equal(other.broken_by, whole.broken_by[order])
+  np.testing.assert_allclose(other.x_adv, whole.x_adv[order], atol=1e-5)
+
+
+def test_epsilon_zero_is_the_clean_accuracy(mlp, batch):
+  result = run(mlp, *batch, epsilon=0.0)
+  np.testing.assert_array_equal(result.x_adv, batch[0])
+  assert set(result.accuracies.values()) == {7 / 8}
+
+
+def test_masked_rows_are_left_out(mlp, batch, whole):
+  x, y = batch
+  where = np.arange(64) % 2 == 0
+  other = run(mlp, x, y, where=where)
+  np.testing.assert_array_equal(other.success, whole.success & where)
+  np.testing.assert_array_equal(other.x_adv[~where], x[~where])
+  expected = 1 - np.mean(whole.success[where])
+  assert other.robust_accuracy == pytest.approx(expected)
+
+
+def test_killed_and_resumed_gives_the_same_result(mlp, batch, whole, tmp_path):
+  class KilledError(Exception):
+    pass
+
+  for seen_before in (1, 9, 17):
+    events = []
+
+    def die(progress, events=events, limit=seen_before):
+      events.append(progress)
+      if len(events) > limit:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+      run(mlp, *batch, state_dir=tmp_path, progress=die)
+  assert list(tmp_path.glob("part-*.npz"))
+  resumed = run(mlp, *batch, state_dir=tmp_path)
+  np.testing.assert_array_equal(resumed.broken_by, whole.broken_by)
+  np.testing.assert_array_equal(resumed.x_adv, whole.x_adv)
+  assert resumed.accuracies == whole.accuracies
+  # Finished: nothing is left to run.
+  late = []
+  again = run(mlp, *batch, state_dir=tmp_path, progress=late.append)
+  assert not late
+  np.testing.assert_array_equal(again.x_adv, whole.x_adv)
+
+
+def test_half_written_parts_are_ignored(mlp, batch, whole, tmp_path):
+  run(mlp, *batch, state_dir=tmp_path)
+  last = sorted(tmp_path.glob("part-*.npz"))[-1]
+  last.rename(last.with_name(last.name + ".waiting"))
+  resumed = run(mlp, *batch, state_dir=tmp_path)
+  np.testing.assert_array_equal(resumed.broken_by, whole.broken_by)
+
+
+def test_state_of_another_evaluation_is_refused(mlp, batch, tmp_path):
+  run(mlp, *batch, state_dir=tmp_path, attacks=("apgd-ce",))
+  header = json.loads((tmp_path / "header.json").read_text())
+  assert header["epsilon"] == SHORT["epsilon"]
+  with pytest.raises(ValueError, match="another epsilon") as caught:
+    run(mlp, *batch, state_dir=tmp_path, attacks=("apgd-ce",), epsilon=0.3)
+  assert "\n" not in str(caught.value)
+
+
+def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
+  events = []
+  run(mlp, *batch, progress=events.append)
+  values = [event.robust_accuracy for event in events]
+  assert values == sorted(values, reverse=True)
+  assert values[-1] == whole.robust_accuracy
+  assert all(event.finished <= event.total for event in events)
+  assert {event.attack for event in events} == set(whole.attacks)
+
+
+def test_few_compilations_and_none_for_new_parameters(mlp, batch):
+  traces = []
+
+  def counted(fn, x):
+    traces.append(x.shape)
+    return fn(x)
+
+  def again(scale):
+    params = jax.tree.map(lambda leaf: scale * leaf, mlp)
+    run(jax.tree_util.Partial(counted, params), *batch, epsilon=0.1 * scale)
+
+  again(1.0)
+  # Forward, two of APGD, two of FAB-T (gradient, check), Square, and the
+  # shape of the logits at the door.
+  assert len(traces) <= 12
+  before = len(traces)
+  again(0.5)
+  assert len(traces) == before
+
+
+def test_plain_function_is_never_stale(mlp, batch):
+  scale = [1.0]
+
+  def changing(x):
+    return scale[0] * mlp(x)
+
+  first = run(changing, *batch, attacks=("apgd-ce",))
+  scale[0] = -1.0
+  second = run(changing, *batch, attacks=("apgd-ce",))
+  assert second.accuracies["clean"] < first.accuracies["clean"]
+
+
+def test_randomised_network_is_averaged(mlp, batch):
+  def noisy(fn, x, key):
+    return fn(x) + 0.1 * jax.random.normal(key, (1, 5))
+
+  result = run(
+    jax.tree_util.Partial(noisy, mlp),
+    *batch,
+    version="rand",
+    eot_samples=3,
+  )
+  assert result.attacks == ("apgd-ce", "apgd-dlr")
+  assert result.robust_accuracy < result.accuracies["clean"]
+
+
+def test_two_classes(batch):
+  x = batch[0].reshape(64, -1)
+  weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)))
+  logits_fn = jax.tree_util.Partial(
+    lambda w, v: v @ w, weights.astype(jnp.float32)
+  )
+  y = jnp.argmax(logits_fn(x), -1)
+  result = run(logits_fn, x, y, epsilon=0.5)
+  assert result.accuracies["clean"] == 1
+  assert result.robust_accuracy < 0.2
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"version": "best"}, "version to be one of"),
+    ({"norm": "l1"}, "norm to be one of"),
+    ({"attacks": ("pgd",)}, "attacks to be one of"),
+    ({"attacks": ()}, "each attack once"),
+    ({"attacks": ("square", "square")}, "each attack once"),
+    ({"epsilon": -1.0}, "epsilon >= 0"),
+    ({"batch_size": 0}, "batch_size >= 1"),
+    ({"y": jnp.full((64,), 9)}, r"y\[0\]=9"),
+  ],
+)
+def test_bad_arguments_give_one_clear_line(mlp, batch, change, message):
+  x, y = batch
+  options = {"logits_fn": mlp, "x": x, "y": y, **change}
+  with pytest.raises(ValueError, match=message) as caught:
+    run(**options)
+  assert "\n" not in str(caught.value)

@@ -1,0 +1,97 @@
+"""The sanity report passes honest networks and names what is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robust_info import attacks
+
+
+def report(logits_fn, batch, **options):
+  # Correct labels wherever the function is deterministic.
+  x = batch[0][:32]
+  y = jnp.argmax(logits_fn(x), -1)
+  return attacks.sanity_report(
+    logits_fn, x, y, jax.random.key(0), **{"epsilon": 0.03, **options}
+  )
+
+
+def failed(result):
+  return {check.name for check in result.checks if not check.passed}
+
+
+def test_honest_network_is_trustworthy(linear, batch):
+  result = report(linear, batch)
+  assert result.trustworthy, str(result)
+  assert result.verdict == "trustworthy"
+  assert result.accuracies["clean"] == 1
+  assert result.accuracies["pgd-20"] <= result.accuracies["fgsm"]
+
+
+@pytest.mark.slow
+def test_saturated_logits_are_flagged(mlp, batch):
+  result = report(lambda x: 1e4 * mlp(x), batch)
+  assert {"float32 saturation", "zero gradient, CE"} <= failed(result)
+  assert result.verdict.startswith("not trustworthy: float32 saturation")
+
+
+@pytest.mark.slow
+def test_rounding_layer_is_flagged(mlp, batch):
+  result = report(lambda x: mlp(jnp.round(8 * x) / 8), batch)
+  assert {"zero gradient, CE", "zero gradient, DLR"} <= failed(result)
+  assert not result.trustworthy
+
+
+@pytest.mark.slow
+def test_probabilities_are_flagged(mlp, batch):
+  result = report(lambda x: jax.nn.softmax(mlp(x)), batch)
+  assert "probabilities" in failed(result)
+
+
+@pytest.mark.slow
+def test_random_forward_pass_is_flagged(mlp, batch):
+  rng = np.random.default_rng(0)
+
+  def noisy(x):
+    noise = rng.normal(size=(x.shape[0], 5))
+    return mlp(x) + jnp.asarray(noise, jnp.float32)
+
+  assert "random forward pass" in failed(report(noisy, batch))
+
+
+@pytest.mark.slow
+def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):
+  def training_mode(x):
+    return mlp(x - jnp.mean(x, axis=0, keepdims=True))
+
+  def optimising(x):
+    gradient = jax.grad(lambda v: jnp.sum(mlp(v)))(x)
+    return mlp(x - 0.01 * gradient)
+
+  # One report sees both.
+  result = report(lambda x: training_mode(x) + optimising(x), batch)
+  assert {"row dependence", "gradient inside"} <= failed(result)
+
+
+def test_square_after_gradients_is_flagged_from_an_evaluation(linear, batch):
+  x = batch[0][:8]
+  evaluated = attacks.EnsembleResult(
+    x_adv=x,
+    success=np.zeros(8, bool),
+    logits=np.zeros((8, 5)),
+    broken_by=np.zeros(8, int),
+    attacks=("apgd-ce", "square"),
+    accuracies={"clean": 1.0, "apgd-ce": 0.5, "square": 0.49},
+    seconds={},
+    zero_gradients={},
+  )
+  result = report(linear, batch, evaluated=evaluated)
+  assert "square in ensemble" in failed(result)
+
+
+def test_bad_arguments_give_one_clear_line(linear, batch):
+  with pytest.raises(ValueError, match="epsilon > 0"):
+    report(linear, batch, epsilon=0.0)
+  with pytest.raises(ValueError, match="norm to be one of"):
+    report(linear, batch, norm="l1")
