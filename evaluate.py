@@ -36,7 +36,10 @@ _CHECKPOINT = flags.DEFINE_enum(
 _DATA_DIR = flags.DEFINE_string(
   "data_dir", None, "Where the data lies, if elsewhere than in training."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of attacks and pairs.", 0)
+# Of a key without 64-bit types only 32 bits of the seed count.
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "Seed of attacks and pairs.", 0, 2**32 - 1
+)
 _NUM_EXAMPLES = flags.DEFINE_integer(
   "num_examples", None, "Only the first examples of the test split.", 1
 )

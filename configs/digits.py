@@ -1,8 +1,15 @@
 r"""Handwritten digits, 8x8, embedded in the package.
 
-python train.py --config=configs/digits.py --workdir=runs/digits-standard
-python train.py --config=configs/digits.py --workdir=runs/digits-pgd \
+  python train.py --config=configs/digits.py --workdir=runs/digits-standard
+  python train.py --config=configs/digits.py --workdir=runs/digits-pgd \
     --config.objective.name=pgd
+
+Seed 0, 2 CPU cores shared with other work, last checkpoint, 500 test digits,
+linf 0.15, PGD-10 (the worst point on its way counts):
+
+  objective   wall time   accuracy   under attack
+  standard    38 s        .98        .17
+  pgd         57 s        .97        .72
 """
 
 from ml_collections import config_dict

@@ -8,7 +8,8 @@ A tour, in nats throughout; `logits_fn` is any function [N, ...] -> [N, C]:
 * `fisher_trace`, `fisher_frobenius`, `fisher_spectral_norm`,
   `fisher_eigenvectors`, ...: Fisher information in input space.
 * `disentangle_local`, `disentangle_path`: Fisher part and rest of a divergence,
-  on pairs drawn by `sample_cross_pairs`.
+  on pairs drawn by `sample_cross_pairs`; `lens_means`, `lens_matrices`: over
+  all pairs, with an error; `jackknife`: over examples.
 * `attacks`, `epsilon_lens`: what an adversary can take away, and what is left.
 
 The metrics need jax and numpy only. Training and evaluation
@@ -18,12 +19,25 @@ and need the extra `train`.
 
 from robust_info import attacks
 from robust_info._version import __version__
+from robust_info.accumulator import merge_across
+from robust_info.calibration import fit_temperature
 from robust_info.disentangle import (
   Components,
   disentangle_local,
   disentangle_path,
+  path_fisher_estimate,
 )
 from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
+from robust_info.estimators import (
+  Jackknife,
+  LensMatrices,
+  LensMeans,
+  PairMean,
+  jackknife,
+  lens_matrices,
+  lens_means,
+  pair_mean,
+)
 from robust_info.fisher import (
   FisherNorms,
   fisher_eigenvectors,
@@ -42,6 +56,7 @@ from robust_info.information import (
   label_information,
   lautum_information,
   mutual_information,
+  pointwise_information,
   summarize,
 )
 from robust_info.pairs import sample_cross_pairs
@@ -54,6 +69,10 @@ __all__ = [
   "FisherNorms",
   "InformationStats",
   "InformationSummary",
+  "Jackknife",
+  "LensMatrices",
+  "LensMeans",
+  "PairMean",
   "__version__",
   "attacks",
   "cckl",
@@ -70,11 +89,19 @@ __all__ = [
   "fisher_spectral_norm",
   "fisher_trace",
   "fisher_vector_product",
+  "fit_temperature",
   "information_stats",
+  "jackknife",
   "kl_divergence",
   "label_information",
   "lautum_information",
+  "lens_matrices",
+  "lens_means",
+  "merge_across",
   "mutual_information",
+  "pair_mean",
+  "path_fisher_estimate",
+  "pointwise_information",
   "sample_cross_pairs",
   "summarize",
 ]

@@ -97,7 +97,9 @@ def ritz_vectors(
   values = found.values[:, :k]
   resolved = (values > threshold) & (values > 0)
   coefficients = found.coefficients[:, :, :k]
-  residual = found.coupling[:, None] * jnp.abs(coefficients[:, -1, :])
+  # The rounding of F v itself bounds any residual from below.
+  rounding = threshold / 10
+  residual = rounding + found.coupling[:, None] * jnp.abs(coefficients[:, -1])
   vectors = jnp.einsum(
     "mnd,nmk->nkd", found.basis, coefficients, precision="highest"
   )

@@ -10,53 +10,20 @@ Every error is one line that names the field, the value and what was expected.
 """
 
 import dataclasses
-import difflib
 import json
-import math
 import re
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import config_dict
 
+from robust_info import _schema
+
 NORMS = ("linf", "l2")
+OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
 # Where the data lies says nothing about what is trained.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
-
-
-def _checked(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
-  return dataclasses.field(
-    default=default, metadata={"expected": expected, "holds": holds}
-  )
-
-
-def _one_of(default: str, choices: tuple[str, ...]) -> Any:
-  names = ", ".join(repr(c) for c in choices)
-  return _checked(default, f"to be one of {names}", lambda v: v in choices)
-
-
-def _positive(default: Any) -> Any:
-  return _checked(default, "> 0", lambda v: v > 0)
-
-
-def _non_negative(default: Any) -> Any:
-  return _checked(default, ">= 0", lambda v: v >= 0)
-
-
-def _fraction(default: float) -> Any:
-  return _checked(default, "in [0, 1]", lambda v: 0 <= v <= 1)
-
-
-def _below_one(default: float) -> Any:
-  return _checked(default, "in [0, 1)", lambda v: 0 <= v < 1)
-
-
-def _each(default: tuple, expected: str, holds: Callable[[Any], bool]) -> Any:
-  return _checked(
-    default, f"{expected} in each place", lambda v: all(map(holds, v))
-  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,10 +38,12 @@ class DataConfig:
     cache_dir: where decoded images are kept; None means the user's cache.
   """
 
-  name: str = _checked("digits", "to name a data set", bool)
+  name: str = _schema.checked("digits", "to name a data set", bool)
   data_dir: str | None = None
-  validation_fraction: float = _checked(0.1, "in (0, 1)", lambda v: 0 < v < 1)
-  validation_seed: int = _non_negative(0)
+  validation_fraction: float = _schema.checked(
+    0.1, "in (0, 1)", lambda v: 0 < v < 1
+  )
+  validation_seed: int = _schema.non_negative(0)
   cache_dir: str | None = None
 
 
@@ -97,39 +66,71 @@ class ModelConfig:
     std: divided by per channel; () means their standard deviation.
   """
 
-  name: str = _one_of("cnn", ("logistic", "mlp", "cnn"))
-  activation: str = _one_of("relu", ("relu", "softplus", "tanh", "identity"))
-  features: tuple[int, ...] = _each((16, 32), "> 0", lambda v: v > 0)
-  hidden_sizes: tuple[int, ...] = _each((100,), "> 0", lambda v: v > 0)
-  num_classes: int = _non_negative(0)
-  image_shape: tuple[int, ...] = _each((), "> 0", lambda v: v > 0)
+  name: str = _schema.one_of("cnn", ("logistic", "mlp", "cnn"))
+  activation: str = _schema.one_of(
+    "relu", ("relu", "softplus", "tanh", "identity")
+  )
+  features: tuple[int, ...] = _schema.each((16, 32), "> 0", lambda v: v > 0)
+  hidden_sizes: tuple[int, ...] = _schema.each((100,), "> 0", lambda v: v > 0)
+  num_classes: int = _schema.non_negative(0)
+  image_shape: tuple[int, ...] = _schema.each((), "> 0", lambda v: v > 0)
   mean: tuple[float, ...] = ()
-  std: tuple[float, ...] = _each((), "> 0", lambda v: v > 0)
+  std: tuple[float, ...] = _schema.each((), "> 0", lambda v: v > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-  """What is minimised.
+  """What is minimised; each objective reads the fields it has a use for.
+
+  `epsilon`, `norm`, `epsilon_ramp`: every one with a ball. `step_size`,
+  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`.
 
   Attributes:
-    name: `standard` or `pgd`.
-    label_smoothing: mass spread evenly over all classes by cross-entropy.
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs` or `fisher`.
+    label_smoothing: mass spread evenly over all classes by cross-entropy
+      (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
     norm: `linf` or `l2`.
     step_size: step of the inner attack, in units of epsilon.
     num_steps: steps of the inner attack.
     random_start: whether the inner attack starts at a random point.
     epsilon_ramp: share of training over which epsilon rises from 0.
+    trades_coefficient: of the divergence of `trades`.
+    mart_coefficient: of the divergence of `mart`.
+    kl_coefficient: of the divergence of `kl`.
+    kl_step_size: step of its attack, in units of epsilon.
+    kl_num_steps: steps of its attack.
+    kl_anchor: `clean`, or `start` as in the paper's public code.
+    fgsm_step_size: the one step of `fgsm_rs`, in units of epsilon.
+    fgsm_alignment: coefficient of its gradient alignment; 0 means none.
+    fisher_coefficient: of the penalty of `fisher`.
+    fisher_quantity: `trace` or `frobenius`.
+    fisher_estimator: `exact`, `hutchinson` or `label`.
+    fisher_probes: probes of the last two.
   """
 
-  name: str = _one_of("standard", ("standard", "pgd"))
-  label_smoothing: float = _below_one(0.0)
-  epsilon: float = _non_negative(0.1)
-  norm: str = _one_of("linf", NORMS)
-  step_size: float = _positive(0.25)
-  num_steps: int = _positive(10)
+  name: str = _schema.one_of("standard", OBJECTIVES)
+  label_smoothing: float = _schema.below_one(0.0)
+  epsilon: float = _schema.non_negative(0.1)
+  norm: str = _schema.one_of("linf", NORMS)
+  step_size: float = _schema.positive(0.25)
+  num_steps: int = _schema.positive(10)
   random_start: bool = True
-  epsilon_ramp: float = _fraction(0.0)
+  epsilon_ramp: float = _schema.fraction(0.0)
+  trades_coefficient: float = _schema.non_negative(6.0)
+  mart_coefficient: float = _schema.non_negative(5.0)
+  kl_coefficient: float = _schema.non_negative(3.0)
+  kl_step_size: float = _schema.positive(1.0)
+  kl_num_steps: int = _schema.positive(1)
+  kl_anchor: str = _schema.one_of("clean", ("clean", "start"))
+  fgsm_step_size: float = _schema.positive(1.25)
+  fgsm_alignment: float = _schema.non_negative(0.0)
+  fisher_coefficient: float = _schema.non_negative(0.03)
+  fisher_quantity: str = _schema.one_of("trace", ("trace", "frobenius"))
+  fisher_estimator: str = _schema.one_of(
+    "hutchinson", ("exact", "hutchinson", "label")
+  )
+  fisher_probes: int = _schema.positive(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,24 +157,24 @@ class TrainConfig:
     on_nonfinite: `stop`, the one answer so far: end with the step's number.
   """
 
-  num_epochs: int = _positive(20)
-  batch_size: int = _positive(128)
-  optimizer: str = _one_of("adam", ("sgd", "adam", "adamw"))
-  learning_rate: float = _positive(1e-3)
-  schedule: str = _one_of("cosine", ("constant", "cosine", "piecewise"))
-  warmup: float = _below_one(0.0)
-  decay_at: tuple[float, ...] = _each(
+  num_epochs: int = _schema.positive(20)
+  batch_size: int = _schema.positive(128)
+  optimizer: str = _schema.one_of("adam", ("sgd", "adam", "adamw"))
+  learning_rate: float = _schema.positive(1e-3)
+  schedule: str = _schema.one_of("cosine", ("constant", "cosine", "piecewise"))
+  warmup: float = _schema.below_one(0.0)
+  decay_at: tuple[float, ...] = _schema.each(
     (0.5, 0.75), "in (0, 1)", lambda v: 0 < v < 1
   )
-  decay_factor: float = _positive(0.1)
-  momentum: float = _below_one(0.9)
+  decay_factor: float = _schema.positive(0.1)
+  momentum: float = _schema.below_one(0.9)
   nesterov: bool = False
-  weight_decay: float = _non_negative(0.0)
-  log_every: int = _positive(50)
-  validate_every: int = _positive(1)
-  checkpoint_every: int = _non_negative(0)
-  keep_last: int = _positive(2)
-  on_nonfinite: str = _one_of("stop", ("stop",))
+  weight_decay: float = _schema.non_negative(0.0)
+  log_every: int = _schema.positive(50)
+  validate_every: int = _schema.positive(1)
+  checkpoint_every: int = _schema.non_negative(0)
+  keep_last: int = _schema.positive(2)
+  on_nonfinite: str = _schema.one_of("stop", ("stop",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,17 +195,17 @@ class EvaluationConfig:
       means all. evaluate.py always measures the whole test split.
   """
 
-  batch_size: int = _positive(500)
-  norm: str = _one_of("linf", NORMS)
-  epsilon: float = _non_negative(0.1)
-  epsilon_grid: tuple[float, ...] = _each(
+  batch_size: int = _schema.positive(500)
+  norm: str = _schema.one_of("linf", NORMS)
+  epsilon: float = _schema.non_negative(0.1)
+  epsilon_grid: tuple[float, ...] = _schema.each(
     (0.0, 0.02, 0.05, 0.1, 0.15, 0.2), ">= 0", lambda v: v >= 0
   )
-  num_steps: int = _positive(20)
-  restarts: int = _positive(1)
-  num_pairs: int = _positive(512)
-  num_nodes: int = _positive(32)
-  validation_examples: int = _non_negative(2000)
+  num_steps: int = _schema.positive(20)
+  restarts: int = _schema.positive(1)
+  num_pairs: int = _schema.positive(512)
+  num_nodes: int = _schema.positive(32)
+  validation_examples: int = _schema.non_negative(2000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +217,7 @@ class Config:
   objective: ObjectiveConfig = ObjectiveConfig()
   train: TrainConfig = TrainConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
-  seed: int = _non_negative(0)
+  seed: int = _schema.non_negative(0)
 
 
 def defaults() -> config_dict.ConfigDict:
@@ -239,12 +240,12 @@ def from_config_dict(config: config_dict.ConfigDict) -> Config:
     ValueError: a misspelt field (with the nearest names) or a bad value.
     TypeError: a value of the wrong type.
   """
-  if not isinstance(config, config_dict.ConfigDict | Mapping):
+  if not _schema.is_mapping(config):
     raise TypeError(
       f"Expected config to be a ConfigDict, got {type(config).__name__}; "
       "get_config() must return one, for example config.defaults()."
     )
-  checked = _build(Config, config, "config")
+  checked = _schema.build(Config, config, "config")
   _check_together(checked)
   return checked
 
@@ -264,17 +265,11 @@ def check_overrides(arguments: Sequence[str], *, flag: str = "config") -> None:
     match = re.match(rf"--?(?:no)?{re.escape(flag)}\.([\w.]+)", argument)
     if not match:
       continue
-    cls, path = Config, flag
-    for part in match[1].split("."):
-      known = _names(cls)
-      path = f"{path}.{part}"
-      if part not in known:
-        raise ValueError(_unknown_field(path, known))
-      cls = typing.get_type_hints(cls)[part]
-    if dataclasses.is_dataclass(cls):
+    found = _schema.require_field(Config, match[1], flag)
+    if fields := _schema.names(found):
       raise ValueError(
-        f"Expected a field of {path}, got {argument!r}; it has "
-        f"{', '.join(_names(cls))}."
+        f"Expected a field of {flag}.{match[1]}, got {argument!r}; it has "
+        f"{', '.join(fields)}."
       )
 
 
@@ -303,7 +298,7 @@ def difference(
     One entry a field, such as `train.learning_rate: 0.1, now 0.01`, in the
     order of the classes; empty when the two describe the same run.
   """
-  before, after = _flatten(old), _flatten(new)
+  before, after = _schema.flatten(old), _schema.flatten(new)
   return [
     f"{name}: {before[name]!r}, now {after[name]!r}"
     for name in before
@@ -319,98 +314,9 @@ def _to_config_dict(value: Any) -> config_dict.ConfigDict:
     if dataclasses.is_dataclass(item):
       item = _to_config_dict(item)
     elif item is None:
-      item = config_dict.placeholder(_without_none(hints[field.name]))
+      item = config_dict.placeholder(_schema.without_none(hints[field.name]))
     result[field.name] = item
   return result
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for field in dataclasses.fields(value):
-    item = getattr(value, field.name)
-    name = f"{prefix}{field.name}"
-    if dataclasses.is_dataclass(item):
-      flat |= _flatten(item, f"{name}.")
-    else:
-      flat[name] = item
-  return flat
-
-
-def _names(cls: type) -> list[str]:
-  if not dataclasses.is_dataclass(cls):
-    return []
-  return [field.name for field in dataclasses.fields(cls)]
-
-
-def _build(cls: type, given: Any, path: str) -> Any:
-  if not isinstance(given, config_dict.ConfigDict | Mapping):
-    raise TypeError(
-      f"Expected {path} to hold fields, got {path}={given!r} of type "
-      f"{type(given).__name__}."
-    )
-  hints = typing.get_type_hints(cls)
-  known = _names(cls)
-  for name in given:
-    if name not in known:
-      raise ValueError(_unknown_field(f"{path}.{name}", known))
-  values = {}
-  for field in dataclasses.fields(cls):
-    if field.name not in given:
-      continue
-    name, value = f"{path}.{field.name}", given[field.name]
-    if dataclasses.is_dataclass(hints[field.name]):
-      values[field.name] = _build(hints[field.name], value, name)
-      continue
-    value = _typed(hints[field.name], value, name)
-    check = field.metadata
-    if check and not check["holds"](value):
-      raise ValueError(f"Expected {name} {check['expected']}, got {value!r}.")
-    values[field.name] = value
-  return cls(**values)
-
-
-def _unknown_field(name: str, known: list[str]) -> str:
-  """The line for a field that does not exist, with the nearest that do."""
-  stem, _, leaf = name.rpartition(".")
-  near = difflib.get_close_matches(leaf, known, n=3)
-  if near:
-    names = " or ".join(f"{stem}.{match}" for match in near)
-    return f"Unknown field {name}; did you mean {names}?"
-  fields = ", ".join(known) or "no fields"
-  return f"Unknown field {name}; {stem} has {fields}."
-
-
-def _without_none(hint: Any) -> Any:
-  if isinstance(hint, types.UnionType):
-    return next(a for a in typing.get_args(hint) if a is not types.NoneType)
-  return hint
-
-
-def _typed(hint: Any, value: Any, name: str) -> Any:
-  if isinstance(hint, types.UnionType) and value is None:
-    return None
-  hint = _without_none(hint)
-  if typing.get_origin(hint) is tuple:
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-      raise TypeError(
-        f"Expected {name} to be a tuple, got {value!r} of type "
-        f"{type(value).__name__}."
-      )
-    item_hint = typing.get_args(hint)[0]
-    return tuple(
-      _typed(item_hint, item, f"{name}[{i}]") for i, item in enumerate(value)
-    )
-  is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  if hint is float and is_number:
-    if not math.isfinite(value):
-      raise ValueError(f"Expected {name} to be finite, got {value!r}.")
-    return float(value)
-  if type(value) is not hint:
-    raise TypeError(
-      f"Expected {name} to be of type {hint.__name__}, got {value!r} of type "
-      f"{type(value).__name__}."
-    )
-  return value
 
 
 def _check_together(config: Config) -> None:
@@ -439,6 +345,15 @@ def _check_together(config: Config) -> None:
     raise ValueError(
       "Expected config.train.weight_decay = 0 with config.train.optimizer = "
       f"'adam', got {train.weight_decay!r}; use 'adamw'."
+    )
+  objective = config.objective
+  if (objective.fisher_quantity, objective.fisher_estimator) == (
+    "frobenius",
+    "label",
+  ):
+    raise ValueError(
+      "Expected config.objective.fisher_estimator 'exact' or 'hutchinson' with "
+      "config.objective.fisher_quantity = 'frobenius', got 'label'."
     )
   if list(train.decay_at) != sorted(set(train.decay_at)):
     raise ValueError(

@@ -26,15 +26,7 @@ def log_softmax(logits: jax.Array) -> jax.Array:
     [..., C], at most 0. NaN or `+inf` in a row, or a row of `-inf` only, gives
     NaN in that row.
   """
-  logits = _check_logits("logits", logits)
-  top = jnp.argmax(logits, axis=-1, keepdims=True)
-  shifted = logits - jnp.take_along_axis(logits, top, axis=-1)
-  classes = jnp.arange(logits.shape[-1])
-  is_top = classes.reshape((1,) * (logits.ndim - 1) + (-1,)) == top
-  others = jnp.sum(
-    jnp.exp(jnp.where(is_top, -jnp.inf, shifted)), axis=-1, keepdims=True
-  )
-  return shifted - jnp.log1p(others)
+  return _log_softmax(_check_logits("logits", logits))
 
 
 def entropy(logits: jax.Array) -> jax.Array:
@@ -114,6 +106,20 @@ def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   return jnp.where(is_zero, 0.0, 4.0 * jnp.arcsin(half))
 
 
+def kl_from_log_ratio(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
+  """`KL(p||q)` of probabilities [..., C], given `u = log q - log p` too.
+
+  `sum_k p_k phi(u_k)`, non-negative term by term; where p is 0 the term is q,
+  whatever u. For callers that know u to relative precision.
+  """
+  u = jnp.where(p == 0, 0.0, u)
+  is_near = jnp.abs(u) <= 1
+  near = p * _phi_series(jnp.where(is_near, u, 0.0))
+  far = q - p - p * u
+  terms = jnp.where(p == 0, q, jnp.where(is_near, near, far))
+  return jnp.sum(terms, axis=-1)
+
+
 def _check_logits(name: str, logits: jax.Array) -> jax.Array:
   logits = _validate.float_array(name, logits)
   _validate.min_rank(name, logits, 1, "[..., C]")
@@ -123,6 +129,40 @@ def _check_logits(name: str, logits: jax.Array) -> jax.Array:
       f"{tuple(logits.shape)}."
     )
   return logits
+
+
+def _winner(logits):
+  """Index of the largest logit [..., 1] and the mask of that class."""
+  top = jnp.argmax(logits, axis=-1, keepdims=True)
+  classes = jnp.arange(logits.shape[-1])
+  return top, classes.reshape((1,) * (logits.ndim - 1) + (-1,)) == top
+
+
+@jax.custom_jvp
+@jax.jit
+def _log_softmax(logits):
+  # The winner is named by its index: a compiler may evaluate `logits` twice and
+  # round differently, so that no logit need equal the maximum.
+  shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
+  others = jnp.sum(
+    jnp.where(_winner(logits)[1], 0.0, jnp.exp(shifted)),
+    axis=-1,
+    keepdims=True,
+  )
+  return shifted - jnp.log1p(others)
+
+
+@_log_softmax.defjvp
+def _log_softmax_jvp(primals, tangents):
+  (logits,), (tangent,) = primals, tangents
+  log_p = _log_softmax(logits)
+  # Tangents relative to the winner's, whose own share drops out: small
+  # probabilities then keep their digits in the gradient.
+  top, is_top = _winner(logits)
+  relative = tangent - jnp.take_along_axis(tangent, top, axis=-1)
+  relative = jnp.where(is_top, 0.0, relative)
+  mean = jnp.sum(jnp.exp(log_p) * relative, axis=-1, keepdims=True)
+  return log_p, relative - mean
 
 
 def _prediction_and_log_ratio(logits_p, logits_q):
@@ -172,12 +212,10 @@ def _phi_series(u):
 @jax.jit
 def _kl(logits_p, logits_q):
   p, u = _prediction_and_log_ratio(logits_p, logits_q)
-  q = jnp.exp(log_softmax(logits_q))
-  is_near = jnp.abs(u) <= 1
-  near = p * _phi_series(jnp.where(is_near, u, 0.0))
-  far = q - p - p * u
-  terms = jnp.where(p == 0, q, jnp.where(is_near, near, far))
-  return jnp.sum(jnp.maximum(terms, 0.0), axis=-1)
+  divergence = kl_from_log_ratio(p, jnp.exp(log_softmax(logits_q)), u)
+  # Said explicitly: inside a fusion XLA's exp may turn NaN into 0.
+  is_nan = jnp.any(jnp.isnan(logits_p) | jnp.isnan(logits_q), axis=-1)
+  return jnp.where(is_nan, jnp.nan, divergence)
 
 
 @_kl.defjvp

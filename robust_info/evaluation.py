@@ -8,6 +8,7 @@ Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
 """
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info import (
+  _validate,
   attacks,
   data,
   disentangle,
@@ -32,6 +34,7 @@ ApplyFn = Callable[[Any, jax.Array], jax.Array]
 Tick = Callable[[int, int], None]
 ATTACKS = ("pgd", "kl_pgd")
 _CALIBRATION_BINS = 15
+_summarize = jax.jit(information.summarize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +52,19 @@ class Predictions:
   confidence: np.ndarray
 
   @property
+  def summary(self) -> information.InformationSummary:
+    """`information.summarize` of the statistics, compiled once."""
+    return _summarize(self.stats)
+
+  @property
   def calibration_error(self) -> float:
     """Expected calibration error, 15 equal-width bins of confidence.
 
     The mean over examples of |accuracy - confidence| of their bin (Guo et al.
-    2017).
+    2017); in [0, 1]. NaN if any confidence is.
     """
+    if not np.isfinite(self.confidence).all():
+      return math.nan
     bins = np.minimum(
       (self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1
     )
@@ -69,8 +79,10 @@ class Predictions:
 class Evaluator:
   """Compiled measurements of the networks of one architecture on one split.
 
-  Two evaluators with the same arguments give the same numbers; attacked
-  examples have randomness of their own, whatever the batch size.
+  Two evaluators with the same arguments give the same numbers. The randomness
+  of an attack belongs to the example and that of a pair to the pair: another
+  batch size changes results by rounding only. (Fisher norms are exact up to
+  `fisher.AUTO_CLASSES` classes; the estimates beyond depend on the batches.)
   """
 
   def __init__(
@@ -90,19 +102,22 @@ class Evaluator:
       split: the examples.
       num_classes: C.
       settings: threat model, and sizes of batches and samples.
-      seed: of attacks and pairs.
+      seed: of attacks, pairs, and probes of the Fisher information.
     """
     self._apply = apply_fn
     self._split = split
     self._num_classes = num_classes
     self._settings = settings
-    self._pair_key, self._attack_key = jax.random.split(jax.random.key(seed))
+    self._pair_key, self._attack_key, self._probe_key = jax.random.split(
+      jax.random.key(seed), 3
+    )
     self._batch_size = min(settings.batch_size, len(split))
     self._predict = jax.jit(self._predict_batch)
     self._attack = jax.jit(self._attack_batch, static_argnames="attack")
     self._fisher = jax.jit(self._fisher_batch)
     self._local = jax.jit(self._local_batch)
     self._path = jax.jit(self._path_batch)
+    self._portray = jax.jit(self._portray_batch)
     self._merge = jax.jit(operator.add)
 
   def predict(self, variables: Any) -> Predictions:
@@ -130,9 +145,17 @@ class Evaluator:
       tick: called with (done, total) examples.
 
     Returns:
-      `Predictions` at the attacked inputs. Cost per example:
-      `restarts * num_steps` gradients.
+      `Predictions` at the attacked inputs; at epsilon 0 those of `predict`.
+      The clean point is not among the points of a larger ball: an example
+      that is wrong there may be right here. Cost per example:
+      `restarts * (num_steps + 1)` forward and `restarts * num_steps` backward
+      passes.
+
+    Raises:
+      ValueError: an unknown attack, or epsilon below 0.
     """
+    _validate.one_of("attack", attack, ATTACKS)
+    _validate.at_least("epsilon", epsilon, 0)
     return self._collect(
       self._attack(
         variables, batch, ids, self._attack_key, epsilon, attack=attack
@@ -142,17 +165,21 @@ class Evaluator:
 
   def fisher_norms(
     self, variables: Any, *, tick: Tick | None = None
-  ) -> dict[str, np.ndarray]:
-    """`trace`, `frobenius` and `spectral` norm of F(x), each [N].
+  ) -> fisher.FisherNorms:
+    """`fisher.fisher_norms` of every example, NumPy [N].
 
-    Cost per example: one forward and C - 1 backward passes.
+    Cost per example: one forward and C - 1 backward passes up to
+    `fisher.AUTO_CLASSES` classes; for the estimates beyond, and their errors,
+    see there.
     """
-    found: dict[str, list[np.ndarray]] = {}
-    for _, batch in self._batches(tick):
-      for name, values in self._fisher(variables, batch).items():
-        kept = np.asarray(values)[np.asarray(batch.mask)]
-        found.setdefault(name, []).append(kept)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    found = []
+    for ids, batch in self._batches(tick):
+      key = jax.random.fold_in(self._probe_key, ids[0])
+      norms = jax.device_get(self._fisher(variables, batch, key))
+      found.append(
+        jax.tree.map(lambda rows, mask=batch.mask: rows[mask], norms)
+      )
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
   def local_lens(self, variables: Any) -> disentangle.Components:
     """`disentangle_local` on the fixed cross-category pairs, NumPy [P]."""
@@ -191,32 +218,15 @@ class Evaluator:
       `settings.epsilon`), both [M, H, W, channels], and `probabilities` and
       `adversarial_probabilities`, both [M, C].
     """
-    images = data.to_float(self._split.images[indices])
-    labels = jnp.asarray(self._split.labels[indices])
-
-    @jax.jit
-    def portray(variables, images, labels, ids):
-      logits_fn = self._logits_fn(variables)
-      _, vectors = fisher.fisher_eigenvectors(logits_fn, images, k=1)
-      result = self._run_attack(
-        logits_fn,
-        images,
-        labels,
-        self._attack_key,
-        jnp.ones(labels.shape, bool),
-        ids,
-        self._settings.epsilon,
-        "pgd",
-      )
-      return {
-        "eigenvectors": vectors[:, 0],
-        "adversarial": result.x_adv,
-        "probabilities": jax.nn.softmax(logits_fn(images)),
-        "adversarial_probabilities": jax.nn.softmax(result.logits),
-      }
-
-    found = portray(variables, images, labels, jnp.asarray(indices))
-    return {name: np.asarray(value) for name, value in found.items()}
+    batch = data.Batch(
+      image=self._split.images[indices],
+      label=self._split.labels[indices],
+      mask=np.ones(len(indices), bool),
+    )
+    found = self._portray(
+      variables, batch, indices, self._attack_key, self._settings.epsilon
+    )
+    return jax.device_get(found)
 
   def _batches(
     self, tick: Tick | None
@@ -272,39 +282,40 @@ class Evaluator:
     return stats, correct, confidence, batch.mask
 
   def _attack_batch(self, variables, batch, ids, key, epsilon, *, attack):
-    result = self._run_attack(
-      self._logits_fn(variables),
-      data.to_float(batch.image),
-      jnp.asarray(batch.label),
-      key,
-      batch.mask,
-      ids,
-      epsilon,
-      attack,
-    )
+    result = self._run_attack(variables, batch, ids, key, epsilon, attack)
     return self._rows(result.logits, batch)
 
-  def _run_attack(self, logits_fn, x, y, key, where, ids, epsilon, attack):
+  def _run_attack(self, variables, batch, ids, key, epsilon, attack):
+    logits_fn = self._logits_fn(variables)
+    x = data.to_float(batch.image)
     options = {
       "epsilon": epsilon,
       "num_steps": self._settings.num_steps,
       "norm": self._settings.norm,
       "restarts": self._settings.restarts,
       "keep": "worst",
-      "where": where,
+      "where": batch.mask,
       "example_ids": ids,
     }
     if attack == "pgd":
-      return attacks.pgd(logits_fn, x, y, key, **options)
+      return attacks.pgd(logits_fn, x, batch.label, key, **options)
     return attacks.kl_pgd(logits_fn, x, key, **options)
 
-  def _fisher_batch(self, variables, batch):
+  def _fisher_batch(self, variables, batch, key):
+    return fisher.fisher_norms(
+      self._logits_fn(variables), data.to_float(batch.image), key=key
+    )
+
+  def _portray_batch(self, variables, batch, ids, key, epsilon):
     logits_fn = self._logits_fn(variables)
     x = data.to_float(batch.image)
+    _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
+    attacked = self._run_attack(variables, batch, ids, key, epsilon, "pgd")
     return {
-      "trace": fisher.fisher_trace(logits_fn, x),
-      "frobenius": fisher.fisher_frobenius(logits_fn, x),
-      "spectral": fisher.fisher_spectral_norm(logits_fn, x),
+      "eigenvectors": vectors[:, 0],
+      "adversarial": attacked.x_adv,
+      "probabilities": jax.nn.softmax(logits_fn(x)),
+      "adversarial_probabilities": jax.nn.softmax(attacked.logits),
     }
 
   def _local_batch(self, variables, x, x_other):
@@ -367,7 +378,7 @@ class Validator:
       `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
       `path_robust` over the pairs.
     """
-    summary = information.summarize(self._whole.predict(variables).stats)
+    summary = self._whole.predict(variables).summary
     attacked = self._subset.attack(variables, epsilon=self._settings.epsilon)
     norms = self._subset.fisher_norms(variables)
     metrics = {
@@ -382,9 +393,7 @@ class Validator:
       )
     }
     metrics["robust_accuracy"] = float(attacked.correct.mean())
-    metrics["fisher_frobenius"] = float(
-      norms["frobenius"].mean(dtype=np.float64)
-    )
+    metrics["fisher_frobenius"] = float(norms.frobenius.mean(dtype=np.float64))
     for name, lens in (
       ("local", self._whole.local_lens(variables)),
       ("path", self._whole.path_lens(variables)),

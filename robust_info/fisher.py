@@ -49,9 +49,11 @@ from robust_info import (
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
-# Beyond this many classes "auto" goes matrix-free: the default 16 steps and 16
-# probes cost about as much as this many pullbacks (docs/results/core_cpu.md).
-AUTO_CLASSES = 128
+# Beyond this many classes "auto" goes matrix-free. On a CPU the default 16
+# steps and 16 probes cost as much as some 50 pullbacks (see
+# docs/results/core_cpu.md); an exact answer is worth the difference for data
+# sets of up to a hundred classes.
+AUTO_CLASSES = 100
 METHODS = ("auto", "gram", "matrix_free")
 
 

@@ -20,96 +20,28 @@ at the price of O(N C) for the data and O(C^3) once for the summary.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
-from robust_info import _validate, divergences
+from robust_info import _validate, accumulator, divergences
 from robust_info._compensated import Compensated
+from robust_info.accumulator import InformationStats, information_stats
 
-# Rows that are summed in working precision before a compensated addition.
-_BLOCK = 1024
+__all__ = [
+  "InformationStats",
+  "InformationSummary",
+  "cckl",
+  "information_stats",
+  "label_information",
+  "lautum_information",
+  "mutual_information",
+  "pointwise_information",
+  "summarize",
+]
+
 # Up to this many classes the [C, C, C] table of the summary is one array.
 _DENSE_CLASSES = 64
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class InformationStats:
-  """What a set of labelled predictions leaves behind; merge with `+`.
-
-  The sum of the statistics of two sets is the statistics of their union, to
-  rounding: sums are compensated (two floats a number), counts are integers
-  (at most 2^31 - 1 examples). `InformationStats.identity(C)` is the neutral
-  element. The fields are an internal representation; read results from
-  `summarize`.
-
-  Attributes:
-    confusion: [C, C] int32, examples by (label, most probable class).
-    prob_sum: [C, C], sum of `p_i` by label.
-    log_prob_sum: [C, C], sum of `log p_i` by label.
-    spread: [C], sum of `KL(p_i || m_a)` over the examples of class a.
-    dual_spread: [C], sum of `KL(g_a || p_i)` over the examples of class a.
-  """
-
-  confusion: jax.Array
-  prob_sum: Compensated
-  log_prob_sum: Compensated
-  spread: Compensated
-  dual_spread: Compensated
-
-  @classmethod
-  def identity(
-    cls, num_classes: int, dtype: jnp.dtype = jnp.float32
-  ) -> "InformationStats":
-    """The statistics of no examples at all."""
-    _validate.positive_int("num_classes", num_classes)
-    return _zero_stats(num_classes, num_classes, dtype)
-
-  @property
-  def num_classes(self) -> int:
-    """C."""
-    return self.confusion.shape[-1]
-
-  def __add__(self, other: "InformationStats") -> "InformationStats":
-    if not isinstance(other, InformationStats):
-      return NotImplemented
-    if self.confusion.shape != other.confusion.shape:
-      raise ValueError(
-        "Expected InformationStats of the same classes, got num_classes="
-        f"{self.num_classes} and num_classes={other.num_classes}."
-      )
-    prob_sum = self.prob_sum.plus(other.prob_sum)
-    log_prob_sum = self.log_prob_sum.plus(other.log_prob_sum)
-    confusion = self.confusion + other.confusion
-    merged = InformationStats(
-      confusion,
-      prob_sum,
-      log_prob_sum,
-      self.spread.plus(other.spread),
-      self.dual_spread.plus(other.dual_spread),
-    )
-    # The spread around the common mean exceeds the spreads around the two
-    # means by what separates the means.
-    log_mean, log_geometric = _centres(merged)
-    spread, dual_spread = merged.spread, merged.dual_spread
-    for part in (self, other):
-      count = _count(part).astype(prob_sum.high.dtype)
-      part_mean, part_geometric = _centres(part)
-      spread = spread.plus(
-        Compensated.of(
-          _times(count, divergences.kl_divergence(part_mean, log_mean))
-        )
-      )
-      dual_spread = dual_spread.plus(
-        Compensated.of(
-          _times(
-            count, divergences.kl_divergence(log_geometric, part_geometric)
-          )
-        )
-      )
-    return dataclasses.replace(merged, spread=spread, dual_spread=dual_spread)
 
 
 @jax.tree_util.register_dataclass
@@ -128,20 +60,30 @@ class InformationSummary:
     lautum_information: [], `L(X;Y^) = mean_i KL(pbar || p_i)` (Palomar and
       Verdu 2008).
     label_information: [], `I(K;Y^)` of the joint of label and prediction.
+    class_information: [C], `KL(m_a || pbar)`, what class a contributes:
+      `label_information` is its mean weighted by the class shares. NaN for
+      classes without examples.
     conditional_information: [], `I(X;Y^|K)`; the chain rule
       `I(X;Y^) = I(K;Y^) + I(X;Y^|K)` holds by construction.
-    variational_bound: [], `H(K) - cross_entropy`, at most `I(K;X)`, what the
-      *input* tells of the label (Barber and Agakov 2003). It is no bound on
-      `I(K;Y^)`: drawing Y^ from p adds noise, and confident, calibrated
-      predictions have `I(K;Y^)` below it. May be negative.
+    variational_bound: [], `H(K) - cross_entropy`, for the population that the
+      examples are drawn from a lower bound of `I(K;X)` (Barber and Agakov
+      2003): what the whole prediction, not only a label drawn from it, is
+      known to tell. May exceed `label_information`; may be negative.
+    hard_label_information: [], `I(K;argmax_y p(y))` of the confusion matrix:
+      the plug-in estimate, biased up for small samples.
+    hard_label_information_corrected: [], the same with the bias correction of
+      Miller and Madow (1955), `(|K| + |Y| - |K,Y| - 1) / 2N` in the numbers of
+      occupied cells; may be negative.
     cckl: [], mean of `KL(p_i || p_j)` over all ordered pairs with different
       labels (arXiv:1906.02494). NaN if there is no such pair.
     cckl_matrix: [C, C], mean of `KL(p_i || p_j)` over all i of class a (row)
       and j of class b (column); on the diagonal over all ordered pairs within
       the class, i = j included. NaN for classes without examples.
 
-  With no examples every mean is NaN. Identity A: the mean of the matrix
-  weighted by `n_a n_b` is `mutual_information + lautum_information`.
+  With no examples every mean is NaN, and so is every float field if a counted
+  row held a NaN or an invalid label (under `jax.jit`). Identity A: the mean of
+  the matrix weighted by `n_a n_b` is `mutual_information +
+  lautum_information`.
   """
 
   count: jax.Array
@@ -153,39 +95,15 @@ class InformationSummary:
   mutual_information: jax.Array
   lautum_information: jax.Array
   label_information: jax.Array
+  class_information: jax.Array
   conditional_information: jax.Array
   variational_bound: jax.Array
+  hard_label_information: jax.Array
+  hard_label_information_corrected: jax.Array
   cckl: jax.Array
   cckl_matrix: jax.Array
 
 
-def information_stats(
-  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
-) -> InformationStats:
-  """Statistics of a batch of labelled predictions, to merge and summarise.
-
-  Args:
-    logits: [N, C], any float dtype (half precision is computed in float32).
-    labels: [N] integers in [0, C).
-    where: [N] booleans; `False` rows (padding) do not count, whatever they
-      hold. `None` counts every row.
-
-  Returns:
-    `InformationStats`. Uneven, masked batches merged with `+` give the same
-    summary as one call over all rows. A NaN in a counted row gives NaN. A label
-    out of range raises where labels are concrete; under `jax.jit` it makes
-    every float result NaN. Cost: O(N C) time, O(min(N, 1024) C + C^2)
-    intermediate memory beyond the logits.
-
-  Raises:
-    TypeError: labels that are not integers.
-    ValueError: wrong shapes, or labels out of range.
-  """
-  logits, labels, where = _check(logits, labels, where)
-  return _grouped_stats(logits, labels, where, logits.shape[-1])
-
-
-@jax.jit
 def summarize(stats: InformationStats) -> InformationSummary:
   """The information quantities of the examples behind `stats`.
 
@@ -197,58 +115,103 @@ def summarize(stats: InformationStats) -> InformationSummary:
     O(C^3) memory up to 64 classes and O(C^2) beyond.
   """
   dtype = stats.prob_sum.high.dtype
-  class_count = _count(stats)
+  class_count = accumulator.class_count(stats)
   count = jnp.sum(class_count)
   total = count.astype(dtype)
   weight = class_count / total
-  mean, dual = _spreads(stats)
-  log_mean, log_geometric = _centres(stats)
-  prob_sum = _sum_over_classes(stats.prob_sum)
-  log_pbar = _safe_log(prob_sum.value / jnp.maximum(total, 1))
+  present = class_count > 0
+  spread, dual_spread = _mean_spreads(stats)
+  log_mean, log_geometric = _log_centres(stats)
+  pbar = accumulator.total(stats.prob_sum).over(jnp.maximum(total, 1))
+  log_pbar = accumulator.safe_log(pbar.value)
 
-  to_mean = divergences.kl_divergence(
-    log_mean, jnp.broadcast_to(log_pbar, log_mean.shape)
+  means = accumulator.arithmetic_means(stats)
+  to_pbar = accumulator.kl_of_means(
+    means,
+    jax.tree.map(lambda row: jnp.broadcast_to(row, means.high.shape), pbar),
   )
-  from_mean = divergences.kl_divergence(
+  from_pbar = divergences.kl_divergence(
     jnp.broadcast_to(log_pbar, log_geometric.shape), log_geometric
   )
-  label_information = jnp.sum(_times(weight, to_mean))
-  conditional = jnp.sum(_times(weight, mean))
-  lautum = jnp.sum(_times(weight, from_mean + dual))
+  label_information = jnp.sum(accumulator.times(weight, to_pbar))
+  conditional = jnp.sum(accumulator.times(weight, spread))
+  lautum = jnp.sum(accumulator.times(weight, from_pbar + dual_spread))
 
   matrix = (
-    mean[:, None] + _centre_divergences(log_mean, log_geometric) + dual[None, :]
+    spread[:, None]
+    + _centre_divergences(log_mean, log_geometric)
+    + dual_spread[None, :]
   )
-  present = class_count > 0
   pairs = weight[:, None] * weight[None, :]
-  cross = ~jnp.eye(stats.num_classes, dtype=bool)
-  cross_weight = jnp.where(cross, pairs, 0.0)
-  cckl = jnp.sum(_times(cross_weight, matrix)) / jnp.sum(cross_weight)
+  cross_weight = jnp.where(jnp.eye(stats.num_classes, dtype=bool), 0.0, pairs)
+  cckl = jnp.sum(accumulator.times(cross_weight, matrix))
 
-  label_entropy = divergences.entropy(_safe_log(class_count.astype(dtype)))
+  label_entropy = _entropy_of_counts(class_count, dtype)
+  hard, hard_corrected = _hard_information(stats.confusion, dtype)
   # log_prob_sum[a, a] sums log p_i(k_i) over class a.
-  own = Compensated(
-    jnp.diagonal(stats.log_prob_sum.high), jnp.diagonal(stats.log_prob_sum.low)
-  )
-  cross_entropy = -_sum_over_classes(own).value / total
-  nothing = jnp.where(count > 0, jnp.zeros((), dtype), jnp.nan)
+  own = Compensated(*(jnp.diagonal(part) for part in stats.log_prob_sum))
+  cross_entropy = -accumulator.total(own).value / total
+  is_valid = (count > 0) & ~jnp.any(jnp.isnan(stats.prob_sum.high))
+  valid = jnp.where(is_valid, jnp.zeros((), dtype), jnp.nan)
+  absent = jnp.where(present, valid, jnp.nan)
   return InformationSummary(
     count=count,
     class_count=class_count,
-    accuracy=jnp.trace(stats.confusion) / total,
-    cross_entropy=cross_entropy,
-    label_entropy=label_entropy + nothing,
-    prediction_entropy=divergences.entropy(log_pbar) + nothing,
-    mutual_information=label_information + conditional,
-    lautum_information=lautum,
-    label_information=label_information,
-    conditional_information=conditional,
-    variational_bound=label_entropy - cross_entropy,
-    cckl=cckl,
-    cckl_matrix=jnp.where(
-      present[:, None] & present[None, :], matrix, jnp.asarray(jnp.nan, dtype)
-    ),
+    accuracy=jnp.trace(stats.confusion) / total + valid,
+    cross_entropy=cross_entropy + valid,
+    label_entropy=label_entropy + valid,
+    prediction_entropy=divergences.entropy(log_pbar) + valid,
+    mutual_information=label_information + conditional + valid,
+    lautum_information=lautum + valid,
+    label_information=label_information + valid,
+    class_information=to_pbar + absent,
+    conditional_information=conditional + valid,
+    variational_bound=label_entropy - cross_entropy + valid,
+    hard_label_information=hard + valid,
+    hard_label_information_corrected=hard_corrected + valid,
+    cckl=cckl / jnp.sum(cross_weight) + valid,
+    cckl_matrix=matrix + absent[:, None] + absent[None, :],
   )
+
+
+def pointwise_information(
+  logits: jax.Array,
+  *,
+  stats: InformationStats | None = None,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """`KL(p_i || pbar)`: what each example contributes to `I(X;Y^)`.
+
+  Args:
+    logits: [N, C].
+    stats: of the population that pbar is the mean of, for example of a whole
+      data set; `None` takes the rows themselves.
+    where: [N] booleans; `False` rows do not count and get 0.
+
+  Returns:
+    [N], nats, at least 0. Without `stats` the mean over the counted rows is
+    `mutual_information`. Cost O(N C).
+
+  Raises:
+    ValueError: `stats` of another number of classes.
+  """
+  logits = accumulator.check_batch(logits)
+  if stats is None:
+    stats = accumulator.unlabelled_stats(logits, where)
+  if stats.num_classes != logits.shape[-1]:
+    raise ValueError(
+      f"Expected stats of the {logits.shape[-1]} classes of the logits, got "
+      f"num_classes={stats.num_classes}."
+    )
+  prob_sum = accumulator.total(stats.prob_sum).value
+  log_pbar = accumulator.safe_log(prob_sum / jnp.sum(stats.confusion))
+  if where is not None:
+    where = _validate.mask("where", where, logits.shape[0])
+    logits = jnp.where(where[:, None], logits, 0.0)
+  divergence = divergences.kl_divergence(
+    logits, jnp.broadcast_to(log_pbar.astype(logits.dtype), logits.shape)
+  )
+  return divergence if where is None else jnp.where(where, divergence, 0.0)
 
 
 def mutual_information(
@@ -268,7 +231,7 @@ def mutual_information(
     is biased low for small N (bounded by log N): over a data set merge
     `information_stats` instead of averaging batches. Cost O(N C).
   """
-  stats = _unlabelled_stats(logits, where)
+  stats = accumulator.unlabelled_stats(logits, where)
   return _per_example(stats.spread, stats)
 
 
@@ -287,8 +250,8 @@ def lautum_information(
     `mutual_information` it adds up to the mean of `KL(p_i||p_j)` over all N^2
     ordered pairs (Identity A [ours]). Cost O(N C).
   """
-  stats = _unlabelled_stats(logits, where)
-  log_mean, log_geometric = _centres(stats)
+  stats = accumulator.unlabelled_stats(logits, where)
+  log_mean, log_geometric = _log_centres(stats)
   between = divergences.kl_divergence(log_mean, log_geometric)[0]
   return between + _per_example(stats.dual_spread, stats)
 
@@ -333,134 +296,20 @@ def cckl(
   return summarize(information_stats(logits, labels, where=where)).cckl
 
 
-def _check(logits, labels, where):
-  logits = _check_batch(logits)
-  num_examples, num_classes = logits.shape
-  labels = _validate.labels("labels", labels, num_examples)
-  where = _validate.mask("where", where, num_examples)
-  _validate.labels_in_range("labels", labels, num_classes, where)
-  return logits, labels, where
-
-
-def _check_batch(logits):
-  logits = _validate.float_array("logits", logits)
-  _validate.rank("logits", logits, 2, "[N, C]")
-  if logits.shape[-1] == 0:
-    raise ValueError(
-      f"Expected logits with at least one class, got shape {logits.shape}."
-    )
-  return logits
-
-
-def _unlabelled_stats(logits, where):
-  logits = _check_batch(logits)
-  where = _validate.mask("where", where, logits.shape[0])
-  labels = jnp.zeros(logits.shape[:1], jnp.int32)
-  return _grouped_stats(logits, labels, where, 1)
-
-
 def _per_example(total: Compensated, stats: InformationStats) -> jax.Array:
   return total.value[0] / jnp.sum(stats.confusion)
 
 
-def _zero_stats(num_groups, num_classes, dtype):
-  def zeros(*shape):
-    return Compensated.of(jnp.zeros(shape, dtype))
-
-  return InformationStats(
-    confusion=jnp.zeros((num_groups, num_classes), jnp.int32),
-    prob_sum=zeros(num_groups, num_classes),
-    log_prob_sum=zeros(num_groups, num_classes),
-    spread=zeros(num_groups),
-    dual_spread=zeros(num_groups),
-  )
+def _mean_spreads(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
+  count = jnp.maximum(accumulator.class_count(stats), 1)
+  divisor = count.astype(stats.spread.high.dtype)
+  return stats.spread.value / divisor, stats.dual_spread.value / divisor
 
 
-@functools.partial(jax.jit, static_argnames="num_groups")
-def _grouped_stats(logits, labels, where, num_groups) -> InformationStats:
-  num_examples, num_classes = logits.shape
-  bad = where & ((labels < 0) | (labels >= num_groups))
-  # Masked rows may hold anything: neutralise them before any arithmetic, so
-  # that neither values nor gradients see them.
-  logits = jnp.where(where[:, None], logits, 0.0)
-  logits = jnp.where(bad[:, None], jnp.nan, logits)
-  labels = jnp.clip(jnp.where(where, labels, 0), 0, num_groups - 1)
-  if num_examples <= _BLOCK:
-    return _block_stats(logits, labels, where, num_groups)
-
-  num_blocks = -(-num_examples // _BLOCK)
-  padding = num_blocks * _BLOCK - num_examples
-
-  def blocks(array):
-    widths = [(0, padding)] + [(0, 0)] * (array.ndim - 1)
-    return jnp.pad(array, widths).reshape(
-      (num_blocks, _BLOCK, *array.shape[1:])
-    )
-
-  def merge(stats, block):
-    return stats + _block_stats(*block, num_groups), None
-
-  stats, _ = jax.lax.scan(
-    merge,
-    _zero_stats(num_groups, num_classes, logits.dtype),
-    (blocks(logits), blocks(labels), blocks(where)),
-  )
-  return stats
-
-
-def _block_stats(logits, labels, where, num_groups) -> InformationStats:
-  log_p = divergences.log_softmax(logits)
-  counted = where[:, None]
-
-  def by_group(rows):
-    return jax.ops.segment_sum(rows, labels, num_groups)
-
-  prediction = jax.nn.one_hot(
-    jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.int32
-  )
-  stats = InformationStats(
-    confusion=by_group(jnp.where(counted, prediction, 0)),
-    prob_sum=Compensated.of(by_group(jnp.where(counted, jnp.exp(log_p), 0.0))),
-    log_prob_sum=Compensated.of(by_group(jnp.where(counted, log_p, 0.0))),
-    spread=Compensated.of(jnp.zeros((num_groups,), logits.dtype)),
-    dual_spread=Compensated.of(jnp.zeros((num_groups,), logits.dtype)),
-  )
-  log_mean, log_geometric = _centres(stats)
-  to_mean = divergences.kl_divergence(logits, log_mean[labels])
-  from_geometric = divergences.kl_divergence(log_geometric[labels], logits)
-  return dataclasses.replace(
-    stats,
-    spread=Compensated.of(by_group(jnp.where(where, to_mean, 0.0))),
-    dual_spread=Compensated.of(by_group(jnp.where(where, from_geometric, 0.0))),
-  )
-
-
-def _count(stats: InformationStats) -> jax.Array:
-  return jnp.sum(stats.confusion, axis=-1)
-
-
-def _centres(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
-  """Logits of the arithmetic and of the geometric mean prediction by group.
-
-  Groups without examples get the uniform prediction: finite, and of weight 0.
-  """
-  count = _count(stats)
-  empty = (count == 0)[:, None]
-  denominator = jnp.maximum(count, 1)[:, None].astype(stats.prob_sum.high.dtype)
-  mean = jnp.where(empty, 1.0, stats.prob_sum.value / denominator)
-  log_geometric = stats.log_prob_sum.value / denominator
-  # Where every class is impossible for some example there is no geometric
-  # mean; any stand-in gives the infinite dual spread that is right.
-  no_support = jnp.all(log_geometric == -jnp.inf, axis=-1, keepdims=True)
-  return _safe_log(mean), jnp.where(no_support, 0.0, log_geometric)
-
-
-def _spreads(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
-  denominator = jnp.maximum(_count(stats), 1).astype(stats.spread.high.dtype)
-  return (
-    stats.spread.value / denominator,
-    stats.dual_spread.value / denominator,
-  )
+def _log_centres(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
+  """Logits of the arithmetic and of the geometric mean prediction by group."""
+  mean = accumulator.arithmetic_means(stats).value
+  return accumulator.safe_log(mean), accumulator.log_prob_means(stats).value
 
 
 def _centre_divergences(log_mean, log_geometric):
@@ -476,23 +325,21 @@ def _centre_divergences(log_mean, log_geometric):
   return jax.lax.map(row, log_mean)
 
 
-def _sum_over_classes(sums: Compensated) -> Compensated:
-  """Sums the leading axis, carrying the compensation along."""
-
-  def add(total, term):
-    return total.plus(term), None
-
-  zero = jax.tree.map(lambda array: jnp.zeros_like(array[0]), sums)
-  return jax.lax.scan(add, zero, sums)[0]
+def _entropy_of_counts(counts, dtype):
+  return divergences.entropy(accumulator.safe_log(counts.astype(dtype)))
 
 
-def _safe_log(value: jax.Array) -> jax.Array:
-  """`log`, with `-inf` and a zero gradient at 0."""
-  is_zero = value == 0
-  return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1.0, value)))
-
-
-def _times(weight: jax.Array, value: jax.Array) -> jax.Array:
-  """`weight * value` with `0 * inf = 0`; a NaN of positive weight stays."""
-  weightless = weight == 0
-  return jnp.where(weightless, 0.0, weight * jnp.where(weightless, 0.0, value))
+def _hard_information(confusion, dtype):
+  """Plug-in `I(K;argmax)` of a table of counts, and Miller-Madow's."""
+  joint = confusion.astype(dtype)
+  by_label, by_guess = jnp.sum(joint, axis=1), jnp.sum(joint, axis=0)
+  total = jnp.sum(joint)
+  # sum of KL between rows and the column marginal: no cancellation.
+  rows = divergences.kl_divergence(
+    accumulator.safe_log(jnp.where(by_label[:, None] == 0, 1.0, joint)),
+    jnp.broadcast_to(accumulator.safe_log(by_guess), joint.shape),
+  )
+  plug_in = jnp.sum(accumulator.times(by_label / total, rows))
+  occupied = [jnp.sum(x > 0) for x in (by_label, by_guess, joint)]
+  bias = (occupied[0] + occupied[1] - occupied[2] - 1) / (2 * total)
+  return plug_in, plug_in + bias

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -35,17 +36,17 @@ class MeasurementCache:
     """The stored value, or that of `measure()`, then stored.
 
     Args:
-      name: names the measurement; any text.
+      name: names the measurement; different texts never share a file.
       measure: returns what JSON can hold.
 
     Returns:
-      The value as JSON gives it back, stored before or not.
+      The value as JSON gives it back, stored before or not. A file that holds
+      no JSON is measured again.
     """
-    safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
-    path = self._directory / f"{safe}.json"
+    path = self._directory / f"{urllib.parse.quote(name, safe='')}.json"
     try:
       return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
       pass
     text = json.dumps(measure())
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
@@ -59,17 +60,23 @@ def fingerprint(*parts: Any) -> str:
 
   Args:
     *parts: pytrees; arrays count with dtype, shape and bytes, anything else
-      as its `repr`.
+      as its `repr`, which must say all that matters.
   """
   digest = hashlib.sha256()
-  for part in parts:
-    leaves, structure = jax.tree.flatten(part)
-    digest.update(str(structure).encode())
-    for leaf in leaves:
-      if isinstance(leaf, np.ndarray | jax.Array):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-      else:
-        digest.update(repr(leaf).encode())
+
+  def add(content: bytes | np.ndarray) -> None:
+    # With its length: no two sequences of contents read the same.
+    digest.update(len(content).to_bytes(8, "little"))
+    digest.update(content)
+
+  leaves, structure = jax.tree.flatten(parts)
+  add(str(structure).encode())
+  for leaf in leaves:
+    if isinstance(leaf, np.ndarray | jax.Array):
+      array = np.asarray(leaf)
+      add(f"{array.dtype}{array.shape}".encode())
+      # The bytes where they lie, without a copy of a data set.
+      add(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    else:
+      add(repr(leaf).encode())
   return digest.hexdigest()[:16]

@@ -7,18 +7,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from robust_info import config as config_lib
 from robust_info import (
   disentangle,
   evaluation,
-  information,
+  fisher,
   measurement_cache,
   robustness,
 )
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+# Name in a report -> field of `fisher.FisherNorms`.
+_NORMS = {
+  "trace": "trace",
+  "frobenius": "frobenius",
+  "spectral": "spectral_norm",
+}
 _INFORMATION = (
   "mutual_information",
   "lautum_information",
@@ -29,6 +36,7 @@ _INFORMATION = (
   "prediction_entropy",
   "cckl",
 )
+_compiled_lens = jax.jit(robustness.epsilon_lens)
 # (label of the measurement) -> called with (done, total).
 Ticks = Callable[[str], evaluation.Tick]
 
@@ -58,10 +66,12 @@ def measure(
     ticks: gives the progress callback of each long measurement.
 
   Returns:
-    The fields of a `runs` entry that are measured.
+    The fields of a `runs` entry that are measured. `robust_accuracy` takes
+    each example at its worst up to a radius, the clean point included, and so
+    may lie below the accuracy of `epsilon_lens`, which is that of one attack.
   """
   clean = evaluator.predict(variables)
-  summary = information.summarize(clean.stats)
+  summary = clean.summary
 
   def attack(kind: str, epsilon: float) -> dict[str, Any]:
     label = f"{attack_name(kind, settings)} {settings.norm} {epsilon:g}"
@@ -72,31 +82,28 @@ def measure(
       )
       return {
         "correct": found.correct.astype(int).tolist(),
-        "lens": _epsilon_lens(
-          robustness.epsilon_lens(clean.stats, found.stats)
-        ),
+        "lens": _epsilon_lens(_compiled_lens(clean.stats, found.stats)),
       }
 
     return cache.get(f"{kind}-{epsilon!r}", run)
 
   norms = cache.get(
     "fisher",
-    lambda: {
-      name: describe(values)
-      for name, values in evaluator.fisher_norms(
-        variables, tick=ticks("Fisher information")
-      ).items()
-    },
+    lambda: _norms(
+      evaluator.fisher_norms(variables, tick=ticks("Fisher information"))
+    ),
   )
   local = cache.get(
-    "local-lens", lambda: _lens(evaluator.local_lens(variables))
+    "local-lens", lambda: describe_lens(evaluator.local_lens(variables))
   )
   path = cache.get(
     "path-lens",
-    lambda: _lens(evaluator.path_lens(variables, tick=ticks("path lens"))),
+    lambda: describe_lens(
+      evaluator.path_lens(variables, tick=ticks("path lens"))
+    ),
   )
   grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
-  curve = _accuracy_curve(
+  curve = accuracy_curve(
     clean.correct,
     [
       (epsilon, np.array(attack("pgd", epsilon)["correct"], bool))
@@ -115,7 +122,7 @@ def measure(
   ]
   return {
     "performance": {
-      "accuracy": float(summary.accuracy),
+      "accuracy": float(clean.correct.mean()),
       "cross_entropy": float(summary.cross_entropy),
       "calibration_error": clean.calibration_error,
     },
@@ -136,7 +143,10 @@ def measure(
 
 
 def describe(values: np.ndarray) -> dict[str, float]:
-  """Mean, its standard error, and quantiles of a sample [M]."""
+  """Mean, its standard error, and quantiles of a sample [M].
+
+  The standard error of a single value is NaN.
+  """
   values = np.asarray(values, np.float64)
   error = math.nan
   if len(values) > 1:
@@ -151,8 +161,35 @@ def describe(values: np.ndarray) -> dict[str, float]:
   }
 
 
-def _lens(components: disentangle.Components) -> dict[str, Any]:
-  """Sample statistics of a lens over pairs."""
+def _norms(norms: fisher.FisherNorms) -> dict[str, Any]:
+  """Sample statistics of the norms over examples.
+
+  `estimation_error` is the mean over examples of how far each value may be
+  off; 0 where it is exact.
+  """
+  return {
+    name: {
+      **describe(getattr(norms, field)),
+      "estimation_error": float(
+        getattr(norms, f"{field}_error").mean(dtype=np.float64)
+      ),
+    }
+    for name, field in _NORMS.items()
+  }
+
+
+def describe_lens(components: disentangle.Components) -> dict[str, Any]:
+  """Sample statistics of a lens over pairs.
+
+  Args:
+    components: NumPy [P].
+
+  Returns:
+    `describe` of the three parts; `non_robust_share`, the ratio of the means
+    of the non-robust part and the total, with its standard error by the delta
+    method (NaN for a mean total of 0); and, of a lens with a quadrature, the
+    mean and the largest of its estimated errors.
+  """
   parts = {
     name: describe(getattr(components, name))
     for name in ("total", "non_robust", "robust")
@@ -185,13 +222,20 @@ def _ratio_error(part: np.ndarray, total: np.ndarray) -> float:
   return float(residual.std(ddof=1) / math.sqrt(len(part)) / mean)
 
 
-def _accuracy_curve(
+def accuracy_curve(
   clean: np.ndarray, attacked: list[tuple[float, np.ndarray]]
 ) -> list[dict[str, float]]:
   """Robust accuracy by radius, each example at its worst so far.
 
   A point that fools the network at a radius lies in every larger ball, so an
   example broken once stays broken: the curve never rises.
+
+  Args:
+    clean: bool [N], correct at the clean inputs.
+    attacked: radii, in increasing order, with who is correct there, bool [N].
+
+  Returns:
+    `epsilon`, `accuracy` and its binomial `standard_error`, from radius 0 on.
   """
   correct = clean.copy()
   curve = []

@@ -1,4 +1,9 @@
-"""Progress of a training run on a terminal or in a log file."""
+"""Progress of long jobs, on a terminal or in a log file.
+
+`StepProgress` follows a training run, `CountProgress` anything that can be
+counted. On a terminal both rewrite one line in place; elsewhere they write a
+plain line now and then.
+"""
 
 import sys
 import time
@@ -6,7 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 _TERMINAL_INTERVAL = 0.2
-_PLAIN_INTERVAL = 20.0
+_STEP_INTERVAL = 20.0
+_COUNT_INTERVAL = 5.0
+_SILENCE = 1.0  # Counts done sooner than this say nothing.
 _BAR_WIDTH = 20
 # What a validation line shows, with its short name.
 _SHOWN = {
@@ -17,11 +24,42 @@ _SHOWN = {
 }
 
 
-class Progress:
-  """Steps, steps per second, and the time left.
+class _Line:
+  """Where lines go, and when the next one that can wait is due."""
 
-  On a terminal one line is rewritten in place; elsewhere there is a plain
-  line every twenty seconds. Each validation gets a line of its own in both.
+  def __init__(
+    self,
+    stream: TextIO | None,
+    clock: Callable[[], float],
+    *,
+    plain_interval: float,
+    silence: float = 0.0,
+  ):
+    self._stream = sys.stderr if stream is None else stream
+    self.is_terminal = self._stream.isatty()
+    self._interval = _TERMINAL_INTERVAL if self.is_terminal else plain_interval
+    self._next = clock() + max(self._interval, silence)
+
+  def is_due(self, now: float) -> bool:
+    """Whether a line may be written now; if so the next one waits."""
+    if now < self._next:
+      return False
+    self._next = now + self._interval
+    return True
+
+  def write(self, text: str, *, lasting: bool) -> None:
+    """Writes over the line; unless `lasting`, it may be written over."""
+    if self.is_terminal:
+      text = f"\r\033[K{text}"
+    end = "\n" if lasting or not self.is_terminal else ""
+    print(text, end=end, file=self._stream, flush=True)
+
+
+class StepProgress:
+  """Steps of a training run, steps per second, and the time left.
+
+  Off a terminal a line every twenty seconds; each validation gets a line of
+  its own in any case.
   """
 
   def __init__(
@@ -44,30 +82,26 @@ class Progress:
     """
     self._num_steps = num_steps
     self._steps_per_epoch = steps_per_epoch
-    self._stream = sys.stderr if stream is None else stream
     self._clock = clock
-    self._terminal = self._stream.isatty()
-    self._interval = _TERMINAL_INTERVAL if self._terminal else _PLAIN_INTERVAL
+    self._line = _Line(stream, clock, plain_interval=_STEP_INTERVAL)
     # Rates leave out the first step, which compiles.
     self._since = (start + 1, clock())
     self._first = start + 1
-    self._next = clock() + self._interval
 
   def step(self, step: int, loss: float) -> None:
     """Notes a finished step, and reports it if it is time to."""
     now = self._clock()
     if step <= self._first:
       self._since = (step, now)
-    if now < self._next:
+    if not self._line.is_due(now):
       return
-    self._next = now + self._interval
     filled = _BAR_WIDTH * step // self._num_steps
     bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
     epochs = -(-self._num_steps // self._steps_per_epoch)
     epoch = min(step // self._steps_per_epoch + 1, epochs)
     line = f"epoch {epoch}/{epochs} [{bar}] step {step:,}/{self._num_steps:,}"
     line += f"  loss {loss:.4f}{self._rate(step, now)}"
-    self._write(line, lasting=not self._terminal)
+    self._line.write(line, lasting=False)
 
   def validation(self, step: int, row: Mapping[str, Any]) -> None:
     """Reports a validation on a line of its own."""
@@ -79,11 +113,11 @@ class Progress:
     )
     epoch = step / self._steps_per_epoch
     line = f"epoch {epoch:g}/{epochs}  validation: {numbers}"
-    self._write(line + self._rate(step, self._clock()), lasting=True)
+    self._line.write(line + self._rate(step, self._clock()), lasting=True)
 
   def message(self, text: str) -> None:
     """Writes a line as it is."""
-    self._write(text, lasting=True)
+    self._line.write(text, lasting=True)
 
   def _rate(self, step: int, now: float) -> str:
     first, since = self._since
@@ -93,8 +127,62 @@ class Progress:
     left = round((self._num_steps - step) / rate)
     return f"  {rate:.4g} steps/s  {left // 60}:{left % 60:02d} left"
 
-  def _write(self, line: str, *, lasting: bool) -> None:
-    if self._terminal:
-      line = f"\r\033[K{line}"
-    end = "\n" if lasting else ""
-    print(line, end=end, file=self._stream, flush=True)
+
+class CountProgress:
+  """A count on its way to a total, its rate and the time left.
+
+  Off a terminal a line every five seconds. Jobs of less than a second stay
+  silent.
+  """
+
+  def __init__(
+    self,
+    label: str,
+    total: int,
+    *,
+    unit: str,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Starts the clock.
+
+    Args:
+      label: what is going on, "decoding mnist train".
+      total: count at the end.
+      unit: what is counted, "images".
+      stream: where to; stderr unless given.
+      clock: seconds.
+    """
+    self._label = label
+    self._total = total
+    self._unit = unit
+    self._clock = clock
+    self._line = _Line(
+      stream, clock, plain_interval=_COUNT_INTERVAL, silence=_SILENCE
+    )
+    self._start = clock()
+    self._count = 0
+    self._shown = False
+
+  def advance(self, count: int) -> None:
+    """Counts, and reports if it is time to."""
+    self._count += count
+    now = self._clock()
+    if self._line.is_due(now):
+      left = (self._total - self._count) * (now - self._start) / self._count
+      self._write(f"{left:.0f} s left", now, lasting=False)
+
+  def close(self) -> None:
+    """The last line, with the total time."""
+    now = self._clock()
+    if self._shown or now - self._start >= _SILENCE:
+      self._write(f"in {now - self._start:.1f} s", now, lasting=True)
+
+  def _write(self, tail: str, now: float, *, lasting: bool) -> None:
+    rate = self._count / max(now - self._start, 1e-9)
+    line = (
+      f"{self._label}: {self._count:,}/{self._total:,} {self._unit}, "
+      f"{rate:,.0f} {self._unit}/s, {tail}"
+    )
+    self._line.write(line, lasting=lasting)
+    self._shown = True

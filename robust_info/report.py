@@ -7,6 +7,8 @@ memory and null on disk.
 """
 
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -20,22 +22,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from robust_info import config as config_lib
 from robust_info import (
+  _validate,
   data,
   evaluation,
   figures,
   measurement_cache,
   measurements,
   models,
+  progress,
   training,
 )
+from robust_info import config as config_lib
 from robust_info._version import __version__
-from robust_info.data import progress
 
 SCHEMA = 1
 _CURVES = "validation"
 _NUM_PORTRAITS = 6
+# Fields of a run that are no numbers: null in them means "none".
+_VERBATIM = ("config", "starts")
 
 
 def build(
@@ -50,7 +55,7 @@ def build(
   """Measures runs on the test split, writes `report.json` and figures.
 
   Args:
-    runs: from `training.restore_run`, all trained on this data.
+    runs: at least one, from `training.restore_run`, all trained on this data.
     source: the data.
     settings: threat model and sizes, the same for all runs.
     output: directory for the report; a stopped report started again with the
@@ -62,14 +67,22 @@ def build(
     The report.
 
   Raises:
-    ValueError: a run of other data than the rest.
+    ValueError: no run, one twice, or one of other data.
     OSError: the directory cannot be written.
   """
-  output = pathlib.Path(output)
-  output.mkdir(parents=True, exist_ok=True)
+  names = _names(runs)
+  _check_data(runs, source)
   split = source.test
   if num_examples is not None:
+    _validate.positive_int("num_examples", num_examples)
     split = data.Split(split.images[:num_examples], split.labels[:num_examples])
+  output = pathlib.Path(output)
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise OSError(
+      f"Cannot write to output {output}: {error.strerror}; choose another."
+    ) from error
   report = {
     "schema": SCHEMA,
     "data": {
@@ -87,7 +100,7 @@ def build(
   }
   evaluators: dict[config_lib.ModelConfig, evaluation.Evaluator] = {}
   used = []
-  for run, name in zip(runs, _names(runs), strict=True):
+  for run, name in zip(runs, names, strict=True):
     model = run.config.model
     # Runs of one architecture share the compiled measurements.
     if model not in evaluators:
@@ -102,17 +115,7 @@ def build(
     used.append((name, run, evaluator))
     cache = measurement_cache.MeasurementCache(
       output / "measurements",
-      measurement_cache.fingerprint(
-        SCHEMA,
-        __version__,
-        jax.__version__,
-        repr(model),
-        run.variables,
-        repr(settings),
-        seed,
-        np.asarray(split.images),
-        split.labels,
-      ),
+      _fingerprint(run, split, settings, seed),
     )
     entry = measurements.measure(
       evaluator, run.variables, settings, cache, ticks=_ticks(name)
@@ -120,7 +123,8 @@ def build(
     report["runs"].append({**_identity(run, name), **entry})
   save(report, output / "report.json")
   draw(report, output)
-  _draw_examples(used, split, source, settings, output)
+  if source.image_shape[2] in (1, 3):
+    _draw_examples(used, split, source, settings, output)
   return report
 
 
@@ -146,16 +150,26 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
   Raises:
     ValueError: the file is no report of this schema.
+    OSError: it cannot be read.
   """
-  found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  try:
+    found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except (UnicodeDecodeError, json.JSONDecodeError):
+    found = None
   if not isinstance(found, dict) or found.get("schema") != SCHEMA:
     raise ValueError(f"Expected {path} to be a report of schema {SCHEMA}.")
-  return _with_nan(found)
+  runs = [
+    {k: v if k in _VERBATIM else _with_nan(v) for k, v in run.items()}
+    for run in found["runs"]
+  ]
+  return {**found, "runs": runs}
 
 
 def _names(runs: Sequence[training.Run]) -> list[str]:
   """Distinct short names: the end of each workdir, as long as it takes."""
-  paths = [run.workdir.absolute().parts for run in runs]
+  if not runs:
+    raise ValueError("Expected at least one run, got none.")
+  paths = [pathlib.Path(os.path.abspath(run.workdir)).parts[1:] for run in runs]
   suffixes = [""] * len(runs)
   if len({run.checkpoint for run in runs}) > 1:
     suffixes = [f" ({run.checkpoint})" for run in runs]
@@ -172,11 +186,68 @@ def _names(runs: Sequence[training.Run]) -> list[str]:
   )
 
 
+def _check_data(runs: Sequence[training.Run], source: data.DataSource) -> None:
+  """Requires all runs to be trained on this data."""
+  for run in runs:
+    name = run.config.data.name
+    if name != runs[0].config.data.name:
+      raise ValueError(
+        f"Expected runs on the same data, got {runs[0].config.data.name} in "
+        f"{runs[0].workdir} and {name} in {run.workdir}."
+      )
+    model = run.config.model
+    if (model.num_classes, model.image_shape) != (
+      source.num_classes,
+      tuple(source.image_shape),
+    ):
+      raise ValueError(
+        f"Expected the data of {run.workdir}, images {model.image_shape} of "
+        f"{model.num_classes} classes, got {source.name} with images "
+        f"{tuple(source.image_shape)} of {source.num_classes} classes."
+      )
+
+
+def _fingerprint(
+  run: training.Run,
+  split: data.Split,
+  settings: config_lib.EvaluationConfig,
+  seed: int,
+) -> str:
+  """Stands for all that a measurement depends on, beside its name."""
+  # Radii are in the names, and the last field is the validator's.
+  others = dataclasses.replace(
+    settings, epsilon=0.0, epsilon_grid=(), validation_examples=0
+  )
+  return measurement_cache.fingerprint(
+    SCHEMA,
+    _code(),
+    jax.__version__,
+    jax.default_backend(),
+    run.config.model,
+    run.variables,
+    others,
+    seed,
+    split.images,
+    split.labels,
+  )
+
+
+@functools.cache
+def _code() -> str:
+  """A hash of this package: no number of other code is taken for its own."""
+  digest = hashlib.sha256()
+  package = pathlib.Path(__file__).parent
+  for path in sorted(package.rglob("*.py")):
+    digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+    digest.update(path.read_bytes() + b"\0")
+  return digest.hexdigest()
+
+
 def _identity(run: training.Run, name: str) -> dict[str, Any]:
   return {
     "name": name,
     "objective": run.config.objective.name,
-    "model": f"{run.config.model.name} ({run.config.model.activation})",
+    "model": _model_name(run.config.model),
     "checkpoint": run.checkpoint,
     "step": run.step,
     "config": dataclasses.asdict(run.config),
@@ -188,6 +259,12 @@ def _identity(run: training.Run, name: str) -> dict[str, Any]:
   }
 
 
+def _model_name(model: config_lib.ModelConfig) -> str:
+  if model.name == "logistic":  # It has no activation.
+    return model.name
+  return f"{model.name} ({model.activation})"
+
+
 def _draw_examples(used, split, source, settings, output) -> None:
   """One figure of single examples, the first of different classes."""
   _, first = np.unique(split.labels, return_index=True)
@@ -195,8 +272,6 @@ def _draw_examples(used, split, source, settings, output) -> None:
   found = [
     evaluator.portraits(run.variables, indices) for _, run, evaluator in used
   ]
-  if source.image_shape[2] not in (1, 3):
-    return
   figures.examples(
     split.images[indices] / 255.0,
     *(
@@ -227,7 +302,7 @@ def _ticks(name: str) -> measurements.Ticks:
 
     def tick(done: int, total: int) -> None:
       if state["progress"] is None:
-        state["progress"] = progress.Progress(
+        state["progress"] = progress.CountProgress(
           f"{name}: {label}", total, unit="examples"
         )
       state["progress"].advance(done - state["done"])

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_WIDTH = 34  # of the column of labels
+_LABEL_WIDTH = 34
+_MIN_WIDTH = 20  # of a column; two of them fit 80 characters
+_GAP = 2
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -14,26 +16,30 @@ def render(report: Mapping[str, Any]) -> str:
     report: from `report.build` or `report.load`.
 
   Returns:
-    Lines that fit a terminal for two or three runs of short names. A `±` is
-    one standard error over examples or pairs; information is in nats.
+    Lines of which none ends in a space; columns are as wide as their widest
+    cell. A `±` is one standard error over examples or pairs; information is
+    in nats; what is not a number is n/a.
   """
-  runs = report["runs"]
-  width = max(22, *(len(run["name"]) + 2 for run in runs))
+  names = [run["name"] for run in report["runs"]]
+  sections = list(_sections(report))
+  cells = [names, *(row[1] for _, rows in sections for row in rows)]
+  width = max(_MIN_WIDTH, *(len(cell) for row in cells for cell in row)) + _GAP
   about = report["data"]
   lines = [
     f"{about['name']} {about['split']} split, "
     f"{about['num_examples']:,} examples; information in nats; "
     "± is one standard error",
     "",
-    " " * _WIDTH + "".join(f"{run['name']:>{width}}" for run in runs),
+    _line("", names, width),
   ]
-  for title, rows in _sections(report):
+  for title, rows in sections:
     lines += ["", title]
-    for label, cells in rows:
-      lines.append(
-        f"  {label:<{_WIDTH - 2}}" + "".join(f"{c:>{width}}" for c in cells)
-      )
+    lines += [_line(f"  {label}", row, width) for label, row in rows]
   return "\n".join(lines)
+
+
+def _line(label: str, cells: list[str], width: int) -> str:
+  return f"{label:<{_LABEL_WIDTH}}" + "".join(f"{c:>{width}}" for c in cells)
 
 
 def _sections(report):
@@ -57,15 +63,15 @@ def _sections(report):
       ),
     ],
   )
-  points = [runs[0]["robust_accuracy"][i] for i in range(_grid_length(runs))]
+  points = runs[0]["robust_accuracy"]
   yield (
     f"Accuracy under {points[0]['attack']}, {points[0]['norm']} ball",
     [
       row(
         f"epsilon {point['epsilon']:g}",
-        lambda r, i=i: (
-          _percent(r["robust_accuracy"][i]["accuracy"])
-          + f" ± {100 * r['robust_accuracy'][i]['standard_error']:.1f}"
+        lambda r, i=i: _percent(
+          r["robust_accuracy"][i]["accuracy"],
+          r["robust_accuracy"][i]["standard_error"],
         ),
       )
       for i, point in enumerate(points)
@@ -115,10 +121,20 @@ def _sections(report):
         row("robust part", lambda r, n=name: _sampled(r[n]["robust"])),
         row(
           "non-robust share",
-          lambda r, n=name: (
-            f"{_percent(r[n]['non_robust_share'])} ± "
-            f"{100 * r[n]['non_robust_share_standard_error']:.1f}"
+          lambda r, n=name: _percent(
+            r[n]["non_robust_share"],
+            r[n]["non_robust_share_standard_error"],
           ),
+        ),
+        *(
+          [
+            row(
+              "quadrature error, mean",
+              lambda r, n=name: _number(r[n]["quadrature_error"]["mean"]),
+            )
+          ]
+          if "quadrature_error" in runs[0][name]
+          else []
         ),
       ],
     )
@@ -149,19 +165,20 @@ def _sections(report):
     )
 
 
-def _grid_length(runs) -> int:
-  return min(len(run["robust_accuracy"]) for run in runs)
-
-
 def _number(value: float) -> str:
   if not math.isfinite(value):
     return "n/a"
   return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
-def _percent(value: float) -> str:
-  return f"{100 * value:.1f} %" if math.isfinite(value) else "n/a"
+def _percent(value: float, error: float = math.nan) -> str:
+  if not math.isfinite(value):
+    return "n/a"
+  text = f"{100 * value:.1f} %"
+  return f"{text} ± {100 * error:.1f}" if math.isfinite(error) else text
 
 
 def _sampled(part: Mapping[str, float]) -> str:
-  return f"{_number(part['mean'])} ± {part['standard_error']:.2g}"
+  error = part["standard_error"]
+  text = _number(part["mean"])
+  return f"{text} ± {error:.2g}" if math.isfinite(error) else text

@@ -243,7 +243,7 @@ class _Loop:
         self._sums = restored.progress["sums"]
         self._seconds = restored.progress["seconds"]
       self._began = time.monotonic() - self._seconds
-      self._report = progress_lib.Progress(
+      self._report = progress_lib.StepProgress(
         start=start,
         num_steps=self._num_steps,
         steps_per_epoch=self._steps_per_epoch,

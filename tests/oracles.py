@@ -11,9 +11,13 @@ def softmax(logits):
 
 
 def log_softmax(logits):
+  """log1p of what the winner leaves: no digit of a confident row is lost."""
   z = np.asarray(logits, np.longdouble)
-  z = z - z.max(axis=-1, keepdims=True)
-  return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+  top = z.argmax(axis=-1, keepdims=True)
+  z = z - np.take_along_axis(z, top, axis=-1)
+  others = np.exp(z)
+  np.put_along_axis(others, top, 0.0, axis=-1)
+  return z - np.log1p(others.sum(axis=-1, keepdims=True))
 
 
 def entropy(logits):

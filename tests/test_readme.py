@@ -17,7 +17,8 @@ def test_python_in_a_document_prints_what_the_document_says(path):
 
 
 def test_the_readme_has_a_python_example_of_about_ten_lines():
-  first = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+  text = (ROOT / "README.md").read_text()
+  first = re.search(r"```python\n(.*?)```", text, re.DOTALL)
   code = [line for line in first[1].splitlines() if line.startswith(">>> ")]
   assert 5 <= len(code) <= 14
 

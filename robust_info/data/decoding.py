@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import PIL.Image
 
-from robust_info.data import array_cache, prepared, progress, source
+from robust_info import progress
+from robust_info.data import array_cache, prepared, source
 
 _CHUNK = 1024
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -138,7 +139,9 @@ def _write_split(
   show_progress: bool,
 ) -> None:
   labels: list[int] = []
-  meter = progress.Progress(f"decoding {title}", len(records), unit="images")
+  meter = progress.CountProgress(
+    f"decoding {title}", len(records), unit="images"
+  )
 
   def chunks() -> Iterator[np.ndarray]:
     for start in range(0, len(records), _CHUNK):

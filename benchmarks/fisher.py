@@ -1,0 +1,146 @@
+"""Fisher norms against the limit, and against the dense method.
+
+    python -m benchmarks.fisher [--fast]
+
+* limit: one forward pass and C batched pullbacks of the same network, compiled,
+  in turns with `fisher_frobenius` (target: at most 1.25).
+* all three: `fisher_norms` over `fisher_gram` (target: at most 1.05).
+* dense: the published method in JAX, F itself as an N x D x D array: time
+  (target: 5x) and peak memory (target: 50x).
+* crossover: "matrix_free" over "gram" by number of classes.
+
+The CNN is conv 16-32, 5x5, stride 2, dense 100, with random weights; times do
+not depend on them. `--fast` leaves the CIFAR shapes out.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+
+import robust_info as ri
+from benchmarks import timing
+from robust_info import _loops, models
+
+
+def network(shape, num_classes=10, features=(16, 32)):
+  """A compiled-in function of (variables, x), and the variables."""
+  model = models.create("cnn", num_classes=num_classes, features=features)
+  variables = models.init(model, jax.random.key(0), shape)
+  return models.apply_fn(model), variables
+
+
+def limit(apply, num_classes):
+  """One forward pass and C pullbacks, as fast as this backend does them."""
+
+  def passes(variables, x):
+    logits, pullback = jax.vjp(lambda x: apply(variables, x), x)
+
+    def pull(total, k):
+      cotangent = jax.nn.one_hot(
+        jnp.full(x.shape[:1], k), num_classes, dtype=logits.dtype
+      )
+      (row,) = pullback(cotangent)
+      return total, row
+
+    classes = jnp.arange(num_classes)
+    return _loops.scan(pull, None, classes, length=num_classes)[1]
+
+  return jax.jit(passes)
+
+
+def dense(apply):
+  """`||F||_F` from F itself, N x D x D: the published method."""
+
+  def frobenius(variables, x):
+    def log_p(row):
+      return jax.nn.log_softmax(apply(variables, row[None])[0])
+
+    jacobian = jax.vmap(jax.jacrev(log_p))(x).reshape(len(x), -1, x[0].size)
+    p = jax.nn.softmax(apply(variables, x))
+    matrix = jnp.einsum("nk,nkd,nke->nde", p, jacobian, jacobian)
+    return jnp.sqrt(jnp.sum(matrix**2, axis=(1, 2)))
+
+  return jax.jit(frobenius)
+
+
+def peak_bytes(function, *args):
+  """Temporary memory that the compiler plans for."""
+  return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def report(name, pair):
+  print(
+    f"{name}: {pair.second.median * 1e3:.1f} ms over "
+    f"{pair.first.median * 1e3:.1f} ms, ratio {pair.ratio}",
+    flush=True,
+  )
+
+
+def compare(name, apply, variables, x, num_classes=10):
+  frobenius = jax.jit(
+    lambda v, x: ri.fisher_frobenius(lambda x: apply(v, x), x)
+  )
+  gram = jax.jit(lambda v, x: ri.fisher_gram(lambda x: apply(v, x), x))
+  norms = jax.jit(lambda v, x: ri.fisher_norms(lambda x: apply(v, x), x))
+  bound = limit(apply, num_classes)
+  report(
+    f"{name}, fisher_frobenius over the limit",
+    timing.paired(lambda: bound(variables, x), lambda: frobenius(variables, x)),
+  )
+  report(
+    f"{name}, fisher_norms over fisher_gram",
+    timing.paired(lambda: gram(variables, x), lambda: norms(variables, x)),
+  )
+  return frobenius
+
+
+def crossover(num_classes):
+  apply, variables = network((28, 28, 1), num_classes)
+  x = jax.random.uniform(jax.random.key(1), (16, 28, 28, 1))
+  fns = [
+    jax.jit(
+      lambda v, x, m=method: ri.fisher_norms(lambda x: apply(v, x), x, method=m)
+    )
+    for method in ("gram", "matrix_free")
+  ]
+  report(
+    f"C={num_classes}, N=16, matrix_free over gram",
+    timing.paired(lambda: fns[0](variables, x), lambda: fns[1](variables, x)),
+  )
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--fast", action="store_true")
+  is_fast = parser.parse_args().fast
+  print(f"jax {jax.__version__}, {jax.default_backend()}")
+
+  apply, variables = network((28, 28, 1))
+  x = jax.random.uniform(jax.random.key(1), (128, 28, 28, 1))
+  frobenius = compare("CNN, 28x28x1, N=128", apply, variables, x)
+  published = dense(apply)
+  report(
+    "CNN, 28x28x1, N=128, dense over ours",
+    timing.paired(
+      lambda: frobenius(variables, x), lambda: published(variables, x)
+    ),
+  )
+  for num_classes in (32, 64, 128):
+    crossover(num_classes)
+  if is_fast:
+    return
+  apply, variables = network((32, 32, 3), features=(16, 32, 64))
+  x = jax.random.uniform(jax.random.key(1), (64, 32, 32, 3))
+  frobenius = compare("CNN 16-32-64, 32x32x3, N=64", apply, variables, x)
+  ours, theirs = (
+    peak_bytes(fn, variables, x) for fn in (frobenius, dense(apply))
+  )
+  print(
+    f"CIFAR shape, N=64, peak memory: dense {theirs / 2**20:.0f} MiB, ours "
+    f"{ours / 2**20:.1f} MiB, ratio {theirs / ours:.0f}"
+  )
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,187 @@
+"""Typed, frozen dataclasses checked from nested mappings.
+
+A schema is a dataclass whose fields are strings, numbers, booleans, tuples of
+these, optional ones (`| None`), or further such dataclasses. The functions
+below declare a field with the condition it must meet; `build` reads a schema
+from a nested mapping. Every error is one line that names the field by its
+dotted path, the value and what was expected.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def checked(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
+  """A field for which `holds(value)`; else 'Expected NAME {expected}'."""
+  return dataclasses.field(
+    default=default, metadata={"expected": expected, "holds": holds}
+  )
+
+
+def one_of(default: str, choices: tuple[str, ...]) -> Any:
+  """A field that is one of a few names."""
+  names = ", ".join(repr(c) for c in choices)
+  return checked(default, f"to be one of {names}", lambda v: v in choices)
+
+
+def positive(default: Any) -> Any:
+  """A number > 0."""
+  return checked(default, "> 0", lambda v: v > 0)
+
+
+def non_negative(default: Any) -> Any:
+  """A number >= 0."""
+  return checked(default, ">= 0", lambda v: v >= 0)
+
+
+def fraction(default: float) -> Any:
+  """A number in [0, 1]."""
+  return checked(default, "in [0, 1]", lambda v: 0 <= v <= 1)
+
+
+def below_one(default: float) -> Any:
+  """A number in [0, 1)."""
+  return checked(default, "in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def each(default: tuple, expected: str, holds: Callable[[Any], bool]) -> Any:
+  """A tuple for each entry of which `holds(entry)`."""
+  return checked(
+    default, f"{expected} in each place", lambda v: all(map(holds, v))
+  )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+  """Dotted names to values, in the order of the classes."""
+  flat = {}
+  for field in dataclasses.fields(value):
+    item = getattr(value, field.name)
+    name = f"{prefix}{field.name}"
+    if dataclasses.is_dataclass(item):
+      flat |= flatten(item, f"{name}.")
+    else:
+      flat[name] = item
+  return flat
+
+
+def names(cls: type) -> list[str]:
+  """The fields of a schema; none for anything else."""
+  if not dataclasses.is_dataclass(cls):
+    return []
+  return [field.name for field in dataclasses.fields(cls)]
+
+
+def build(cls: type, given: Any, path: str) -> Any:
+  """Reads a schema; fields left out take their defaults.
+
+  Args:
+    cls: the schema.
+    given: a mapping, or what iterates and indexes like one.
+    path: how errors call it.
+
+  Raises:
+    ValueError: a misspelt field (with the nearest names) or a bad value.
+    TypeError: a value of the wrong type.
+  """
+  if not is_mapping(given):
+    raise TypeError(
+      f"Expected {path} to hold fields, got {path}={given!r} of type "
+      f"{type(given).__name__}."
+    )
+  hints = typing.get_type_hints(cls)
+  known = names(cls)
+  for name in given:
+    if name not in known:
+      raise ValueError(unknown_field(f"{path}.{name}", known))
+  values = {}
+  for field in dataclasses.fields(cls):
+    if field.name not in given:
+      continue
+    name, value = f"{path}.{field.name}", given[field.name]
+    if dataclasses.is_dataclass(hints[field.name]):
+      values[field.name] = build(hints[field.name], value, name)
+      continue
+    value = _typed(hints[field.name], value, name)
+    check = field.metadata
+    if check and not check["holds"](value):
+      raise ValueError(f"Expected {name} {check['expected']}, got {value!r}.")
+    values[field.name] = value
+  return cls(**values)
+
+
+def require_field(cls: type, path: str, root: str) -> type:
+  """The type of the field at a dotted path below `cls`.
+
+  Args:
+    cls: the schema.
+    path: for example `train.learning_rate`.
+    root: how errors call `cls`.
+
+  Raises:
+    ValueError: there is no such field.
+  """
+  name = root
+  for part in path.split("."):
+    known = names(cls)
+    name = f"{name}.{part}"
+    if part not in known:
+      raise ValueError(unknown_field(name, known))
+    cls = typing.get_type_hints(cls)[part]
+  return cls
+
+
+def is_mapping(value: Any) -> bool:
+  """Whether `build` can read it (ConfigDict is no registered Mapping)."""
+  return isinstance(value, Mapping) or all(
+    hasattr(value, name) for name in ("keys", "__getitem__", "__contains__")
+  )
+
+
+def unknown_field(name: str, known: list[str]) -> str:
+  """The line for a field that does not exist, with the nearest that do."""
+  stem, _, leaf = name.rpartition(".")
+  near = difflib.get_close_matches(leaf, known, n=3)
+  if near:
+    matches = " or ".join(f"{stem}.{match}" for match in near)
+    return f"Unknown field {name}; did you mean {matches}?"
+  fields = ", ".join(known) or "no fields"
+  return f"Unknown field {name}; {stem} has {fields}."
+
+
+def without_none(hint: Any) -> Any:
+  """`X` from `X | None`."""
+  if isinstance(hint, types.UnionType):
+    return next(a for a in typing.get_args(hint) if a is not types.NoneType)
+  return hint
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+  if isinstance(hint, types.UnionType) and value is None:
+    return None
+  hint = without_none(hint)
+  if typing.get_origin(hint) is tuple:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+      raise TypeError(
+        f"Expected {name} to be a tuple, got {value!r} of type "
+        f"{type(value).__name__}."
+      )
+    item_hint = typing.get_args(hint)[0]
+    return tuple(
+      _typed(item_hint, item, f"{name}[{i}]") for i, item in enumerate(value)
+    )
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if hint is float and is_number:
+    if not math.isfinite(value):
+      raise ValueError(f"Expected {name} to be finite, got {value!r}.")
+    return float(value)
+  if type(value) is not hint:
+    raise TypeError(
+      f"Expected {name} to be of type {hint.__name__}, got {value!r} of type "
+      f"{type(value).__name__}."
+    )
+  return value

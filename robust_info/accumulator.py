@@ -1,0 +1,390 @@
+"""The mergeable accumulator behind every information quantity.
+
+`N` examples with logits [N, C] and labels [N] in [0, C). `p_i = softmax` of
+row i. Per class `a` the accumulator holds the arithmetic mean `m_a` of the
+predictions, their normalised geometric mean `g_a`, and the two spreads
+
+    I_a = mean_{i in a} KL(p_i || m_a),   L_a = mean_{i in a} KL(g_a || p_i).
+
+KL is a Bregman divergence, in either argument, so that means split off without
+a remainder: for any set A inside a set B with the means (m_A, g_A), (m, g),
+
+    sum_{i in A} KL(p_i || m) = sum_{i in A} KL(p_i || m_A) + n_A KL(m_A || m),
+    sum_{i in A} KL(g || p_i) = sum_{i in A} KL(g_A || p_i) + n_A KL(g || g_A).
+
+This is how two accumulators merge. Every term is non-negative, so nothing
+cancels, and a difference of two means is taken between compensated numbers
+(two floats each), so that it keeps its digits however close they are.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _compensated, _validate, divergences
+from robust_info._compensated import Compensated
+
+# Rows summed in working precision before a compensated merge: enough to
+# amortise the O(C^2) of a merge, few enough to stay in cache.
+_MIN_BLOCK = 4096
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InformationStats:
+  """What a set of labelled predictions leaves behind; merge with `+`.
+
+  The sum of the statistics of two sets is the statistics of their union, to
+  rounding: sums are compensated (two floats a number), counts are integers
+  (at most 2^31 - 1 examples). `InformationStats.identity(C)` is the neutral
+  element. The fields are an internal representation; read results from
+  `summarize`.
+
+  Attributes:
+    confusion: [C, C] int32, examples by (label, most probable class).
+    prob_sum: [C, C], sum of `p_i` by label.
+    log_prob_sum: [C, C], sum of `log p_i` by label.
+    spread: [C], sum of `KL(p_i || m_a)` over the examples of class a.
+    dual_spread: [C], sum of `KL(g_a || p_i)` over the examples of class a.
+  """
+
+  confusion: jax.Array
+  prob_sum: Compensated
+  log_prob_sum: Compensated
+  spread: Compensated
+  dual_spread: Compensated
+
+  @classmethod
+  def identity(
+    cls, num_classes: int, dtype: jnp.dtype = jnp.float32
+  ) -> "InformationStats":
+    """The statistics of no examples at all."""
+    _validate.positive_int("num_classes", num_classes)
+    return _zero_stats(num_classes, num_classes, dtype)
+
+  @property
+  def num_classes(self) -> int:
+    """C."""
+    return self.confusion.shape[-1]
+
+  def __add__(self, other: "InformationStats") -> "InformationStats":
+    if not isinstance(other, InformationStats):
+      return NotImplemented
+    if self.confusion.shape != other.confusion.shape:
+      raise ValueError(
+        "Expected InformationStats of the same classes, got num_classes="
+        f"{self.num_classes} and num_classes={other.num_classes}."
+      )
+    merged = InformationStats(
+      self.confusion + other.confusion,
+      self.prob_sum.plus(other.prob_sum),
+      self.log_prob_sum.plus(other.log_prob_sum),
+      self.spread.plus(other.spread),
+      self.dual_spread.plus(other.dual_spread),
+    )
+    mean, geometric = arithmetic_means(merged), log_prob_means(merged)
+    spread, dual_spread = merged.spread, merged.dual_spread
+    for part in (self, other):
+      count = class_count(part).astype(spread.high.dtype)
+      to_mean = kl_of_means(arithmetic_means(part), mean)
+      from_mean = _kl_of_geometric_means(geometric, log_prob_means(part))
+      spread = spread.plus(Compensated.of(times(count, to_mean)))
+      dual_spread = dual_spread.plus(Compensated.of(times(count, from_mean)))
+    return dataclasses.replace(merged, spread=spread, dual_spread=dual_spread)
+
+
+def information_stats(
+  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+) -> InformationStats:
+  """Statistics of a batch of labelled predictions, to merge and summarise.
+
+  Args:
+    logits: [N, C], any float dtype (half precision is computed in float32).
+    labels: [N] integers in [0, C).
+    where: [N] booleans; `False` rows (padding) do not count, whatever they
+      hold. `None` counts every row.
+
+  Returns:
+    `InformationStats`. Uneven, masked batches merged with `+` give the same
+    summary as one call over all rows. A NaN in a counted row gives NaN. A label
+    out of range raises where labels are concrete; under `jax.jit` it makes
+    every float result NaN. Cost: O(N C) time, and O(C^2) for every
+    max(4096, 4 C) rows; intermediate memory of as many rows.
+
+  Raises:
+    TypeError: labels that are not integers.
+    ValueError: wrong shapes, or labels out of range.
+  """
+  logits = check_batch(logits)
+  num_examples, num_classes = logits.shape
+  labels = _validate.labels("labels", labels, num_examples)
+  where = _validate.mask("where", where, num_examples)
+  _validate.labels_in_range("labels", labels, num_classes, where)
+  return _grouped_stats(logits, labels, where, num_classes)
+
+
+def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
+  """The union over a mesh axis, for use inside `jax.shard_map`.
+
+  Args:
+    stats: each device's own.
+    axis_name: of the mesh.
+
+  Returns:
+    `InformationStats` of all devices' examples, the same on every device, bit
+    for bit. Cost: one all-gather of O(C^2) and as many merges as devices.
+  """
+  gathered = jax.lax.all_gather(stats, axis_name)
+  start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), gathered)
+  return jax.lax.scan(
+    lambda total, part: (total + part, None), start, gathered
+  )[0]
+
+
+def unlabelled_stats(
+  logits: jax.Array, where: jax.Array | None
+) -> InformationStats:
+  """The statistics of all rows as a single group: fields [1, C] and [1]."""
+  logits = check_batch(logits)
+  where = _validate.mask("where", where, logits.shape[0])
+  labels = jnp.zeros(logits.shape[:1], jnp.int32)
+  return _grouped_stats(logits, labels, where, 1)
+
+
+def check_batch(logits: jax.Array) -> jax.Array:
+  """Float logits [N, C] with at least one class, or a clear error."""
+  logits = _validate.float_array("logits", logits)
+  _validate.rank("logits", logits, 2, "[N, C]")
+  if logits.shape[-1] == 0:
+    raise ValueError(
+      f"Expected logits with at least one class, got shape {logits.shape}."
+    )
+  return logits
+
+
+def class_count(stats: InformationStats) -> jax.Array:
+  """Examples by label: [C] int32."""
+  return jnp.sum(stats.confusion, axis=-1)
+
+
+def arithmetic_means(stats: InformationStats) -> Compensated:
+  """`m_a` [C, C]; uniform for groups without examples (of weight 0)."""
+  mean = stats.prob_sum.over(_divisor(stats, stats.prob_sum.high.dtype))
+  empty = (class_count(stats) == 0)[:, None]
+  uniform = 1.0 / stats.num_classes
+  return Compensated(
+    jnp.where(empty, uniform, mean.high), jnp.where(empty, 0.0, mean.low)
+  )
+
+
+def log_prob_means(stats: InformationStats) -> Compensated:
+  """`mean log p_i` by label, [C, C]: `log g_a` up to its normaliser.
+
+  Where every class is impossible for some example there is no geometric mean;
+  any stand-in gives the infinite dual spread that is right.
+  """
+  mean = stats.log_prob_sum.over(_divisor(stats, stats.log_prob_sum.high.dtype))
+  no_support = jnp.all(mean.high == -jnp.inf, axis=-1, keepdims=True)
+  return Compensated(jnp.where(no_support, 0.0, mean.high), mean.low)
+
+
+def total(sums: Compensated) -> Compensated:
+  """Sums the leading axis, carrying the compensation along."""
+
+  def add(total, term):
+    return total.plus(term), None
+
+  zero = jax.tree.map(lambda array: jnp.zeros_like(array[0]), sums)
+  return jax.lax.scan(add, zero, sums)[0]
+
+
+def kl_of_means(p: Compensated, q: Compensated) -> jax.Array:
+  """`KL(p||q)` of probabilities [..., C] given with twice the digits.
+
+  For a q that is a mixture of p and others: where q is 0, p is, or nearly so.
+  """
+  possible = (p.value > 0) & (q.value > 0)
+  ones = Compensated(jnp.ones_like(p.high), jnp.zeros_like(p.low))
+  u = _log_ratio(
+    jax.tree.map(lambda a, b: jnp.where(possible, a, b), p, ones),
+    jax.tree.map(lambda a, b: jnp.where(possible, a, b), q, ones),
+  )
+  return divergences.kl_from_log_ratio(
+    jnp.where(possible, p.value, 0.0), q.value, u
+  )
+
+
+@jax.custom_jvp
+def _log_ratio(p: Compensated, q: Compensated) -> jax.Array:
+  """`log q - log p` of positive numbers, to relative precision near 0."""
+  ratio = q.minus(p).value / p.value
+  is_near = jnp.abs(ratio) < 0.5
+  return jnp.where(
+    is_near,
+    jnp.log1p(jnp.where(is_near, ratio, 0.0)),
+    jnp.log(q.value) - jnp.log(p.value),
+  )
+
+
+@_log_ratio.defjvp
+def _log_ratio_jvp(primals, tangents):
+  # By hand: the derivative of a quotient squares its divisor, which underflows.
+  (p, q), (tangent_p, tangent_q) = primals, tangents
+  return _log_ratio(p, q), (
+    tangent_q.value / q.value - tangent_p.value / p.value
+  )
+
+
+def _kl_of_geometric_means(p: Compensated, q: Compensated) -> jax.Array:
+  """`KL(p||q)` of normalised geometric means, from their mean log p."""
+  log_p = divergences.log_softmax(p.value)
+  log_q = divergences.log_softmax(q.value)
+  prob_p = jnp.exp(log_p)
+  # Differences first, the normaliser after, as for two rows of logits.
+  impossible = p.high == -jnp.inf
+  change = q.minus(Compensated(jnp.where(impossible, 0.0, p.high), p.low)).value
+  change = jnp.where(impossible, 0.0, change)
+  is_near = jnp.all(jnp.abs(change) < 0.5, axis=-1, keepdims=True)
+  change = jnp.where(is_near, change, 0.0)
+  normaliser = jnp.log1p(
+    jnp.sum(prob_p * jnp.expm1(change), axis=-1, keepdims=True)
+  )
+  far = jnp.where(impossible, 0.0, log_q) - jnp.where(impossible, 0.0, log_p)
+  u = jnp.where(is_near, change - normaliser, far)
+  return divergences.kl_from_log_ratio(prob_p, jnp.exp(log_q), u)
+
+
+def safe_log(value: jax.Array) -> jax.Array:
+  """`log`, with `-inf` and a zero gradient at 0."""
+  is_zero = value == 0
+  return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1.0, value)))
+
+
+def times(weight: jax.Array, value: jax.Array) -> jax.Array:
+  """`weight * value` with `0 * inf = 0`; a NaN of positive weight stays."""
+  weightless = weight == 0
+  return jnp.where(weightless, 0.0, weight * jnp.where(weightless, 0.0, value))
+
+
+def _divisor(stats, dtype):
+  return jnp.maximum(class_count(stats), 1)[:, None].astype(dtype)
+
+
+def _zero_stats(num_groups, num_classes, dtype):
+  def zeros(*shape):
+    return Compensated.of(jnp.zeros(shape, dtype))
+
+  return InformationStats(
+    confusion=jnp.zeros((num_groups, num_classes), jnp.int32),
+    prob_sum=zeros(num_groups, num_classes),
+    log_prob_sum=zeros(num_groups, num_classes),
+    spread=zeros(num_groups),
+    dual_spread=zeros(num_groups),
+  )
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _grouped_stats(logits, labels, where, num_groups) -> InformationStats:
+  num_examples, num_classes = logits.shape
+  bad = where & ((labels < 0) | (labels >= num_groups))
+  # Masked rows may hold anything: neutralise them before any arithmetic, so
+  # that neither values nor gradients see them.
+  logits = jnp.where(where[:, None], logits, 0.0)
+  logits = jnp.where(bad[:, None], jnp.nan, logits)
+  labels = jnp.clip(jnp.where(where, labels, 0), 0, num_groups - 1)
+  block_size = max(_MIN_BLOCK, 4 * num_groups)
+  if num_examples <= block_size:
+    return _block_stats(logits, labels, where, num_groups)
+
+  # Whole blocks by a loop over slices (no padded copy), then the rest.
+  num_blocks = num_examples // block_size
+
+  def merge(stats, index):
+    block = (
+      jax.lax.dynamic_slice_in_dim(array, index * block_size, block_size)
+      for array in (logits, labels, where)
+    )
+    return stats + _block_stats(*block, num_groups), None
+
+  stats, _ = jax.lax.scan(
+    merge,
+    _zero_stats(num_groups, num_classes, logits.dtype),
+    jnp.arange(num_blocks),
+  )
+  start = num_blocks * block_size
+  if start == num_examples:
+    return stats
+  rest = (array[start:] for array in (logits, labels, where))
+  return stats + _block_stats(*rest, num_groups)
+
+
+def _block_stats(logits, labels, where, num_groups) -> InformationStats:
+  dtype = logits.dtype
+  log_p = divergences.log_softmax(logits)
+  # Said explicitly: fused with what follows, XLA's exp may turn NaN into 0.
+  p = jnp.where(jnp.isnan(log_p), log_p, jnp.exp(log_p))
+
+  def by_group(rows):
+    mask = where.reshape(where.shape + (1,) * (rows.ndim - 1))
+    return jax.ops.segment_sum(
+      jnp.where(mask, rows, jnp.zeros((), rows.dtype)), labels, num_groups
+    )
+
+  # Column of the most probable class, as one scatter of N integers.
+  best = jnp.argmax(logits, axis=-1)
+  num_classes = logits.shape[-1]
+  confusion = jax.ops.segment_sum(
+    where.astype(jnp.int32),
+    labels * num_classes + best,
+    num_groups * num_classes,
+  ).reshape(num_groups, num_classes)
+  count = jnp.sum(confusion, axis=-1)
+  divisor = jnp.maximum(count, 1)[:, None].astype(dtype)
+
+  # Means in working precision. The deviations from them give the digits that
+  # their sums lost, and the spreads do not feel the difference (it is second
+  # order).
+  empty = (count == 0)[:, None]
+  mean = jnp.where(empty, 1.0 / num_classes, by_group(p) / divisor)
+  log_mean = safe_log(mean)
+  mean_log = by_group(log_p) / divisor
+  no_support = jnp.all(mean_log == -jnp.inf, axis=-1, keepdims=True)
+  log_geometric = divergences.log_softmax(jnp.where(no_support, 0.0, mean_log))
+  geometric = jnp.exp(log_geometric)
+
+  own_mean, own_log_mean = mean[labels], log_mean[labels]
+  own_geometric, own_log_geometric = geometric[labels], log_geometric[labels]
+  impossible = own_log_geometric == -jnp.inf
+  deviation = jnp.where(impossible, 0.0, log_p) - jnp.where(
+    impossible, 0.0, own_log_geometric
+  )
+  # A probability below the float range divided by N may round to 0.
+  is_zero = (p == 0) | (own_mean == 0)
+  to_mean = divergences.kl_from_log_ratio(
+    jnp.where(is_zero, 0.0, p),
+    own_mean,
+    jnp.where(is_zero, 0.0, own_log_mean) - jnp.where(is_zero, 0.0, log_p),
+  )
+  from_geometric = divergences.kl_from_log_ratio(own_geometric, p, deviation)
+
+  whole = count[:, None].astype(dtype)
+  prob_sum = _compensated.product(whole, jnp.where(empty, 0.0, mean)).plus(
+    Compensated.of(by_group(p - own_mean))
+  )
+  log_prob_sum = _compensated.product(
+    whole, jnp.where(empty | (log_geometric == -jnp.inf), 0.0, log_geometric)
+  ).plus(Compensated.of(by_group(deviation)))
+  lost = jnp.isneginf(mean_log)
+  log_prob_sum = Compensated(
+    jnp.where(lost, -jnp.inf, log_prob_sum.high),
+    jnp.where(lost, 0.0, log_prob_sum.low),
+  )
+  return InformationStats(
+    confusion=confusion,
+    prob_sum=prob_sum,
+    log_prob_sum=log_prob_sum,
+    spread=Compensated.of(by_group(to_mean)),
+    dual_spread=Compensated.of(by_group(from_geometric)),
+  )

@@ -1,0 +1,245 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import robust_info as ri
+
+EXAMPLES, CLASSES, SIZE = 60, 3, 6
+
+
+@functools.cache
+def population():
+  """A small set whose pairs can all be looked at."""
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, CLASSES, EXAMPLES)
+  centres = 1.5 * rng.normal(size=(CLASSES, SIZE))
+  x = centres[labels] + 0.5 * rng.normal(size=(EXAMPLES, SIZE))
+  first = rng.normal(size=(SIZE, 12)) / SIZE**0.5
+  second = rng.normal(size=(12, CLASSES))
+  x, first, second = (jnp.asarray(a, jnp.float32) for a in (x, first, second))
+
+  def fn(x):
+    return jnp.tanh(x @ first) @ second
+
+  split = jax.jit(
+    lambda a, b: ri.disentangle_path(fn, x[a], x[b], num_nodes=16)
+  )
+  return fn(x), labels, split
+
+
+@functools.cache
+def all_pairs():
+  _, labels, split = population()
+  first, second = np.nonzero(labels[:, None] != labels[None, :])
+  return split(first, second), labels[first], labels[second]
+
+
+def sampled(seed, num_pairs=400):
+  _, labels, split = population()
+  first, second = ri.sample_cross_pairs(
+    jax.random.key(seed), labels, num_pairs=num_pairs
+  )
+  return split(first, second), labels[first], labels[second]
+
+
+@functools.cache
+def estimates():
+  logits, labels, _ = population()
+  exact = ri.cckl(logits, labels)
+  return [ri.lens_means(sampled(seed)[0], exact) for seed in range(30)]
+
+
+def test_control_variate_is_unbiased_with_the_stated_error():
+  true = float(all_pairs()[0].non_robust.mean())
+  means = np.array([float(e.non_robust.mean) for e in estimates()])
+  stated = np.array([float(e.non_robust.standard_error) for e in estimates()])
+  assert abs(means.mean() - true) < 4 * means.std() / 30**0.5
+  np.testing.assert_allclose(stated.mean(), means.std(), rtol=0.5)
+
+
+def test_control_variate_reduces_the_variance_as_it_says():
+  plain = np.array([float(e.non_robust.plain_mean) for e in estimates()])
+  means = np.array([float(e.non_robust.mean) for e in estimates()])
+  claimed = np.mean(
+    [float(e.non_robust.variance_reduction) for e in estimates()]
+  )
+  assert claimed > 3
+  assert plain.var() / means.var() > claimed / 3
+
+
+def test_mean_parts_add_up_to_the_exact_cckl():
+  for lens in estimates()[:5]:
+    np.testing.assert_allclose(
+      lens.non_robust.mean + lens.robust.mean, lens.total, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      lens.non_robust.standard_error, lens.robust.standard_error, rtol=1e-3
+    )
+
+
+def test_a_control_that_is_the_value_leaves_no_error():
+  values = jnp.arange(10.0)
+  result = ri.pair_mean(values, values, 3.0)
+  np.testing.assert_allclose(result.mean, 3.0, rtol=1e-6)
+  np.testing.assert_allclose(result.standard_error, 0.0, atol=1e-6)
+
+
+def test_a_constant_control_changes_nothing():
+  values = jnp.arange(10.0)
+  result = ri.pair_mean(values, jnp.ones(10), 7.0)
+  np.testing.assert_allclose(result.mean, 4.5)
+  np.testing.assert_allclose(
+    result.plain_standard_error, np.arange(10).std(ddof=1) / 10**0.5, rtol=1e-6
+  )
+  assert np.isnan(ri.pair_mean(values[:2], values[:2], 0.0).standard_error)
+
+
+def test_matrices_match_the_means_over_all_pairs():
+  logits, labels, _ = population()
+  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  result = ri.lens_matrices(*sampled(0, 4000), matrix)
+  parts, first, second = all_pairs()
+  for a in range(CLASSES):
+    for b in range(CLASSES):
+      if a == b:
+        assert np.isnan(result.non_robust[a, b])
+        continue
+      cell = (first == a) & (second == b)
+      true = np.asarray(parts.non_robust)[cell].mean()
+      error = float(result.standard_error[a, b])
+      assert abs(float(result.non_robust[a, b]) - true) < 5 * error
+  off = ~np.eye(CLASSES, dtype=bool)
+  np.testing.assert_allclose(
+    (result.non_robust + result.robust)[off], matrix[off], rtol=1e-5
+  )
+  assert int(result.count.sum()) == 4000
+
+
+def test_matrices_from_all_pairs_are_exact():
+  logits, labels, _ = population()
+  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  parts, first, second = all_pairs()
+  result = ri.lens_matrices(parts, first, second, matrix)
+  cell = (first == 0) & (second == 2)
+  np.testing.assert_allclose(
+    result.non_robust[0, 2],
+    np.asarray(parts.non_robust)[cell].mean(),
+    rtol=1e-4,
+  )
+
+
+def groups(logits, labels, count):
+  stats = jax.jit(ri.information_stats)
+  return [stats(logits[g::count], labels[g::count]) for g in range(count)]
+
+
+def accuracy(stats):
+  return ri.summarize(stats).accuracy
+
+
+def test_jackknife_error_of_a_mean_is_the_textbook_error():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 2, 400)
+  right = rng.random(400) < 0.8
+  logits = np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)]
+  result = ri.jackknife(groups(logits, labels, 40), accuracy)
+  np.testing.assert_allclose(result.estimate, right.mean(), rtol=1e-6)
+  np.testing.assert_allclose(
+    result.standard_error,
+    (right.mean() * (1 - right.mean()) / 400) ** 0.5,
+    rtol=0.35,
+  )
+  np.testing.assert_allclose(result.bias, 0.0, atol=1e-4)
+  np.testing.assert_allclose(
+    result.high - result.low, 2 * 1.959964 * result.standard_error, rtol=1e-4
+  )
+
+
+def test_jackknife_error_matches_the_spread_over_data_sets():
+  def draw(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, 300)
+    logits = rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
+    return logits.astype(np.float32), labels
+
+  cckl = jax.jit(ri.cckl)
+  values = [float(cckl(*draw(seed))) for seed in range(60)]
+  result = ri.jackknife(groups(*draw(99), 30), ri.summarize)
+  np.testing.assert_allclose(
+    result.standard_error.cckl, np.std(values), rtol=0.5
+  )
+  np.testing.assert_allclose(
+    result.estimate.cckl, ri.cckl(*draw(99)), rtol=1e-5
+  )
+  assert result.low.cckl < np.mean(values) < result.high.cckl
+
+
+def test_jackknife_finds_the_bias_of_hard_information():
+  rng = np.random.default_rng(2)
+  guesses, labels = rng.integers(0, 3, (2, 300))
+  logits = np.eye(3, dtype=np.float32)[guesses]
+  result = ri.jackknife(groups(logits, labels, 60), ri.summarize)
+  # Independent: the truth is 0, the plug-in value about (3-1)^2 / 2N.
+  np.testing.assert_allclose(
+    result.bias.hard_label_information, 4 / 600, rtol=0.5
+  )
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: ri.jackknife([], accuracy), "at least two groups.*got 0"),
+    (
+      lambda: ri.jackknife(
+        [ri.InformationStats.identity(2)] * 2, accuracy, level=95
+      ),
+      r"Expected level in \(0, 1\), got level=95",
+    ),
+    (
+      lambda: ri.pair_mean(jnp.ones(3), jnp.ones(4), 0.0),
+      "Expected control of the shape of values",
+    ),
+  ],
+)
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+# --- Temperature.
+
+
+def test_temperature_minimises_the_cross_entropy():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(500, 4)).astype(np.float32)
+  p = np.asarray(jax.nn.softmax(logits))
+  labels = np.array([rng.choice(4, p=row / row.sum()) for row in p])
+  best = float(ri.fit_temperature(3 * logits, labels))
+
+  def cross_entropy(temperature):
+    stats = ri.information_stats(3 * logits / temperature, labels)
+    return float(ri.summarize(stats).cross_entropy)
+
+  assert cross_entropy(best) < cross_entropy(best * 1.05)
+  assert cross_entropy(best) < cross_entropy(best / 1.05)
+  np.testing.assert_allclose(best, 3.0, rtol=0.2)
+  where = np.arange(500) < 400
+  np.testing.assert_allclose(
+    ri.fit_temperature(
+      np.where(where[:, None], logits, np.nan), labels, where=where
+    ),
+    ri.fit_temperature(logits[:400], labels[:400]),
+    rtol=1e-5,
+  )
+
+
+def test_temperature_of_a_perfect_classifier_is_at_the_lower_end():
+  labels = np.arange(6) % 3
+  np.testing.assert_allclose(
+    ri.fit_temperature(np.eye(3, dtype=np.float32)[labels], labels),
+    1e-3,
+    rtol=1e-3,
+  )

@@ -1,0 +1,352 @@
+"""The evaluator against direct passes, and the validator's contract."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+import tiny_problem as tiny
+
+from robust_info import evaluation
+
+PARTS = ("total", "non_robust", "robust", "error")
+MLP = tiny.mlp()
+VALIDATOR_KEYS = {
+  "accuracy",
+  "cross_entropy",
+  "cckl",
+  "mutual_information",
+  "lautum_information",
+  "label_information",
+  "robust_accuracy",
+  "fisher_frobenius",
+  "local_total",
+  "local_non_robust",
+  "local_robust",
+  "path_total",
+  "path_non_robust",
+  "path_robust",
+}
+
+
+def make_evaluator(
+  apply_fn=tiny.apply_mlp, split=None, seed=3, cls=evaluation.Evaluator, **kw
+):
+  return cls(
+    apply_fn,
+    tiny.make_split() if split is None else split,
+    num_classes=tiny.NUM_CLASSES,
+    settings=tiny.make_settings(**kw),
+    seed=seed,
+  )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def evaluator(programs):
+  return make_evaluator()
+
+
+@pytest.fixture(scope="module")
+def norms(evaluator):
+  return evaluator.fisher_norms(MLP)
+
+
+@pytest.fixture(scope="module")
+def validator(programs):
+  return make_evaluator(cls=evaluation.Validator)
+
+
+def assert_same_predictions(one, two):
+  np.testing.assert_array_equal(one.correct, two.correct)
+  np.testing.assert_allclose(one.confidence, two.confidence, rtol=1e-4)
+  for name in ("count", "accuracy", "cross_entropy", "cckl"):
+    np.testing.assert_allclose(
+      getattr(one.summary, name), getattr(two.summary, name), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("batch_size", [16, 64])
+def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
+  split = tiny.make_split()
+  found = make_evaluator(batch_size=batch_size).predict(MLP)
+  logits = tiny.logits_of(tiny.apply_mlp, MLP, split)
+  p = oracles.softmax(logits)
+  correct = logits.argmax(-1) == split.labels
+  assert 0 < correct.mean() < 1
+  np.testing.assert_array_equal(found.correct, correct)
+  np.testing.assert_allclose(
+    found.confidence, p.max(-1).astype(float), rtol=1e-5
+  )
+  summary = found.summary
+  assert int(summary.count) == len(split)
+  log_p = oracles.log_softmax(logits)[np.arange(len(split)), split.labels]
+  for name, expected in {
+    "accuracy": correct.mean(),
+    "cross_entropy": -log_p.mean(),
+    "cckl": oracles.cckl(logits, split.labels),
+    "cckl_matrix": oracles.cckl_matrix(logits, split.labels),
+    "mutual_information": oracles.mutual_information(logits),
+    "lautum_information": oracles.lautum_information(logits),
+    "label_information": oracles.label_information(logits, split.labels),
+  }.items():
+    np.testing.assert_allclose(
+      getattr(summary, name), np.asarray(expected, float), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("attack", evaluation.ATTACKS)
+def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
+  one, other = (
+    make_evaluator(batch_size=size).attack(MLP, epsilon=0.1, attack=attack)
+    for size in (16, 25)
+  )
+  assert_same_predictions(one, other)
+
+
+def test_randomness_of_an_attack_belongs_to_seed_and_example(evaluator):
+  split = tiny.make_split()
+  first = type(split)(split.images[:20], split.labels[:20])
+  whole = evaluator.attack(MLP, epsilon=0.2)
+  part = make_evaluator(split=first).attack(MLP, epsilon=0.2)
+  np.testing.assert_allclose(part.confidence, whole.confidence[:20], rtol=1e-4)
+  reseeded = make_evaluator(split=first, seed=4).attack(MLP, epsilon=0.2)
+  assert not np.allclose(part.confidence, reseeded.confidence, rtol=1e-4)
+
+
+def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
+  evaluator, norms
+):
+  other = make_evaluator(batch_size=25)
+  for name in ("trace", "frobenius", "spectral_norm"):
+    np.testing.assert_allclose(
+      getattr(other.fisher_norms(MLP), name), getattr(norms, name), rtol=1e-4
+    )
+  for lens in ("local_lens", "path_lens"):
+    one, two = (getattr(e, lens)(MLP) for e in (evaluator, other))
+    for part in PARTS if lens == "path_lens" else PARTS[:3]:
+      assert getattr(one, part).shape == (37,)
+      np.testing.assert_allclose(
+        getattr(one, part), getattr(two, part), rtol=1e-4, atol=1e-5
+      )
+
+
+@pytest.mark.parametrize("attack", evaluation.ATTACKS)
+def test_epsilon_zero_gives_the_clean_predictions(evaluator, attack):
+  clean = evaluator.predict(MLP)
+  found = evaluator.attack(MLP, epsilon=0.0, attack=attack)
+  assert_same_predictions(clean, found)
+
+
+def test_attacks_take_accuracy_and_confidence_more_with_epsilon(evaluator):
+  attacked = [evaluator.attack(MLP, epsilon=e) for e in (0.0, 0.05, 0.3)]
+  accuracy = [a.correct.mean() for a in attacked]
+  assert accuracy[0] > accuracy[1] > accuracy[2]
+  entropies = [float(a.summary.cross_entropy) for a in attacked]
+  assert entropies[0] < entropies[1] < entropies[2]
+
+
+def test_the_divergence_attack_moves_predictions_further_than_noise(evaluator):
+  """It ascends the divergence, not the label loss: CCKL tells them apart."""
+  label, divergence = (
+    evaluator.attack(MLP, epsilon=0.1, attack=attack).summary.cross_entropy
+    for attack in evaluation.ATTACKS
+  )
+  clean = evaluator.predict(MLP).summary.cross_entropy
+  assert clean < divergence < label
+
+
+def test_more_restarts_fool_no_fewer_examples(evaluator):
+  one = evaluator.attack(MLP, epsilon=0.05).correct
+  two = make_evaluator(restarts=2).attack(MLP, epsilon=0.05).correct
+  assert not (two & ~one).any()
+
+
+def test_attack_arguments_are_checked_at_the_door(evaluator):
+  with pytest.raises(ValueError, match="Expected attack to be one of 'pgd'"):
+    evaluator.attack(MLP, epsilon=0.1, attack="fgsm")
+  with pytest.raises(ValueError, match="Expected epsilon >= 0, got epsilon=-1"):
+    evaluator.attack(MLP, epsilon=-1)
+
+
+def test_fisher_norms_are_those_of_the_dense_matrix():
+  split, variables = tiny.make_split(), tiny.logistic()
+  found = make_evaluator(tiny.apply_logistic).fisher_norms(variables)
+  logits = tiny.logits_of(tiny.apply_logistic, variables, split)
+  weights = np.asarray(variables["weights"]).T
+  for row in range(0, len(split), 11):
+    dense = oracles.fisher(weights, logits[row]).astype(float)
+    values = np.linalg.eigvalsh(dense)
+    for field, expected in {
+      "trace": values.sum(),
+      "frobenius": math.hypot(*values),
+      "spectral_norm": values[-1],
+    }.items():
+      assert getattr(found, field)[row] == pytest.approx(expected, rel=1e-4)
+      assert getattr(found, f"{field}_error")[row] == 0
+
+
+def test_pairs_cross_classes_and_follow_the_seed_only(evaluator):
+  labels = tiny.make_split().labels
+  first, second = evaluator.pair_indices()
+  assert len(first) == len(second) == 37
+  assert (labels[first] != labels[second]).all()
+  again = make_evaluator(batch_size=5, epsilon=0.3, num_nodes=2).pair_indices()
+  np.testing.assert_array_equal(again, (first, second))
+  assert (make_evaluator(seed=4).pair_indices()[0] != first).any()
+
+
+def test_lenses_split_the_divergence_of_their_pairs(evaluator):
+  first, second = evaluator.pair_indices()
+  logits = tiny.logits_of(tiny.apply_mlp, MLP, tiny.make_split())
+  expected = oracles.kl_divergence(logits[first], logits[second])
+  for lens in (evaluator.local_lens(MLP), evaluator.path_lens(MLP)):
+    np.testing.assert_allclose(lens.total, expected.astype(float), rtol=1e-4)
+    np.testing.assert_allclose(
+      lens.non_robust + lens.robust, lens.total, rtol=1e-5, atol=1e-5
+    )
+    assert (lens.non_robust >= 0).all()
+
+
+def test_pairs_need_two_classes():
+  split = tiny.make_split()
+  split = type(split)(split.images, np.zeros_like(split.labels))
+  with pytest.raises(ValueError, match="at least two different values"):
+    make_evaluator(split=split).local_lens(MLP)
+
+
+def test_progress_counts_every_example_and_pair_once(evaluator):
+  seen = []
+  tick = lambda done, total: seen.append((done, total))  # noqa: E731
+  evaluator.attack(MLP, epsilon=0.1, tick=tick)
+  evaluator.fisher_norms(MLP, tick=tick)
+  evaluator.path_lens(MLP, tick=tick)
+  examples = [(16, 45), (32, 45), (45, 45)]
+  assert seen == [*examples, *examples, (16, 37), (32, 37), (37, 37)]
+
+
+def test_portraits_are_those_of_the_measurements(evaluator, norms):
+  rows = np.array([2, 30, 44])
+  split = tiny.make_split()
+  found = evaluator.portraits(MLP, rows)
+  clean, attacked = (
+    evaluator.predict(MLP),
+    evaluator.attack(MLP, epsilon=0.05),
+  )
+  np.testing.assert_allclose(
+    found["probabilities"].max(-1), clean.confidence[rows], rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    found["adversarial_probabilities"].max(-1),
+    attacked.confidence[rows],
+    rtol=1e-3,
+  )
+  images = split.images[rows] / 255.0
+  change = np.abs(found["adversarial"] - images).reshape(3, -1)
+  np.testing.assert_allclose(change.max(-1), 0.05, atol=1e-6)
+  # v^T F v = lambda_max, by the divergence of a short step along v.
+  step = 0.01 * found["eigenvectors"]
+  moved = tiny.apply_mlp(MLP, images.astype(np.float32) + step)
+  logits = tiny.logits_of(tiny.apply_mlp, MLP, split)[rows]
+  curvature = oracles.kl_divergence(logits, np.asarray(moved)) / 0.00005
+  np.testing.assert_allclose(
+    curvature.astype(float), norms.spectral_norm[rows], rtol=0.05
+  )
+
+
+def test_checkpoints_of_one_architecture_share_all_programs():
+  network = tiny.Counting(tiny.apply_mlp)
+  evaluator = make_evaluator(network)
+  validate = make_evaluator(network, cls=evaluation.Validator)
+
+  def measure_all(variables, epsilon, row):
+    evaluator.predict(variables)
+    for attack in evaluation.ATTACKS:
+      evaluator.attack(variables, epsilon=epsilon, attack=attack)
+    evaluator.fisher_norms(variables)
+    evaluator.local_lens(variables)
+    evaluator.path_lens(variables)
+    evaluator.portraits(variables, np.array([row, row + 1, 40]))
+    validate(variables)
+
+  measure_all(MLP, 0.1, 0)
+  before = network.traces
+  assert before > 0
+  measure_all(tiny.mlp(seed=1), 0.2, 5)
+  assert network.traces == before
+
+
+def test_calibration_error_of_a_case_by_hand():
+  # Bins of 1/15: .41 and .45 share one, .8 has its own (edges at .8, .8667).
+  found = evaluation.Predictions(
+    None,
+    correct=np.array([True, False, True, True]),
+    confidence=np.array([0.41, 0.45, 0.81, 1.0], np.float32),
+  )
+  # |(1 - .41) + (0 - .45)| + |1 - .81| + |1 - 1| over 4.
+  assert found.calibration_error == pytest.approx((0.14 + 0.19) / 4, rel=1e-5)
+
+
+def test_calibration_error_is_zero_for_honest_and_one_for_sure_wrong():
+  confidence = np.full(8, 0.75, np.float32)
+  honest = evaluation.Predictions(None, np.arange(8) % 4 > 0, confidence)
+  assert honest.calibration_error == pytest.approx(0, abs=1e-7)
+  wrong = evaluation.Predictions(None, np.zeros(3, bool), np.ones(3))
+  assert wrong.calibration_error == 1
+  broken = evaluation.Predictions(None, np.zeros(3, bool), np.full(3, np.nan))
+  assert math.isnan(broken.calibration_error)
+
+
+def test_validator_gives_the_same_finite_numbers_every_time(validator):
+  first = validator(MLP)
+  assert set(first) == VALIDATOR_KEYS
+  assert all(
+    type(value) is float and math.isfinite(value) for value in first.values()
+  )
+  validator(tiny.mlp(seed=1))
+  assert validator(MLP) == first
+  assert make_evaluator(cls=evaluation.Validator)(MLP) == first
+
+
+def test_validator_on_all_examples_reports_what_the_evaluator_measures(
+  validator, evaluator, norms
+):
+  metrics = validator(MLP)
+  clean = evaluator.predict(MLP)
+  attacked = evaluator.attack(MLP, epsilon=0.05)
+  path = evaluator.path_lens(MLP)
+  for name, expected in {
+    "accuracy": clean.correct.mean(),
+    "cross_entropy": clean.summary.cross_entropy,
+    "cckl": clean.summary.cckl,
+    "robust_accuracy": attacked.correct.mean(),
+    "fisher_frobenius": norms.frobenius.mean(),
+    "local_non_robust": evaluator.local_lens(MLP).non_robust.mean(),
+    "path_total": path.total.mean(),
+    "path_robust": path.robust.mean(),
+  }.items():
+    assert metrics[name] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_subset_is_used_by_attack_and_fisher_metrics_only(validator):
+  def subset(limit, seed=3):
+    return make_evaluator(
+      cls=evaluation.Validator, validation_examples=limit, seed=seed
+    )(MLP)
+
+  whole, ten = validator(MLP), subset(10)
+  changed = {k for k in whole if whole[k] != ten[k]}
+  assert changed <= {"robust_accuracy", "fisher_frobenius"}
+  assert "fisher_frobenius" in changed
+  assert ten["robust_accuracy"] * 10 == pytest.approx(
+    round(ten["robust_accuracy"] * 10)
+  )
+  assert subset(10) == ten
+  assert subset(10, seed=4)["fisher_frobenius"] != ten["fisher_frobenius"]
+  # A limit that no split reaches changes nothing.
+  assert subset(45) == subset(1000) == whole

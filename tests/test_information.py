@@ -1,0 +1,564 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jax.test_util import check_grads
+
+import robust_info as ri
+from robust_info import divergences
+from tests import oracles
+
+stats_fn = jax.jit(ri.information_stats)
+summarize_fn = jax.jit(ri.summarize)
+
+
+def data(num_examples=1000, num_classes=10, scale=3.0, seed=0, signal=2.0):
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, num_classes, num_examples)
+  logits = scale * rng.normal(size=(num_examples, num_classes))
+  logits[np.arange(num_examples), labels] += signal * scale
+  return logits.astype(np.float32), labels
+
+
+def summary(logits, labels, **kwargs):
+  return summarize_fn(stats_fn(logits, labels, **kwargs))
+
+
+def assert_summaries_close(actual, expected, rtol):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-30),
+    actual,
+    expected,
+  )
+
+
+@functools.cache
+def thousand():
+  logits, labels = data()
+  return logits, labels, oracles.pairwise_kl(logits).astype(np.float64)
+
+
+def brute_force(pairs, labels, num_classes):
+  cross = labels[:, None] != labels[None, :]
+  matrix = [
+    [pairs[np.ix_(labels == a, labels == b)].mean() for b in range(num_classes)]
+    for a in range(num_classes)
+  ]
+  return pairs[cross].mean(), np.array(matrix)
+
+
+def test_cckl_equals_the_mean_over_all_pairs_of_a_thousand_examples():
+  logits, labels, pairs = thousand()
+  cckl, matrix = brute_force(pairs, labels, 10)
+  result = summary(logits, labels)
+  np.testing.assert_allclose(result.cckl, cckl, rtol=1e-5)
+  np.testing.assert_allclose(result.cckl_matrix, matrix, rtol=1e-5)
+  np.testing.assert_allclose(ri.cckl(logits, labels), cckl, rtol=1e-5)
+
+
+def test_identity_a_mean_over_all_pairs_is_mutual_plus_lautum():
+  logits, _, pairs = thousand()
+  total = ri.mutual_information(logits) + ri.lautum_information(logits)
+  np.testing.assert_allclose(total, pairs.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("num_examples", "num_classes", "scale"),
+  [(1000, 10, 5.0), (1000, 10, 1e-2), (300, 4, 20.0), (7, 50, 2.0)],
+)
+def test_information_matches_extended_precision(
+  num_examples, num_classes, scale
+):
+  logits, labels = data(num_examples, num_classes, scale)
+  result = summary(logits, labels)
+  expected = {
+    "mutual_information": oracles.mutual_information(logits),
+    "lautum_information": oracles.lautum_information(logits),
+    "label_information": oracles.label_information(logits, labels),
+    "cross_entropy": -oracles.log_softmax(logits)[
+      np.arange(num_examples), labels
+    ].mean(),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(
+      getattr(result, name), float(value), rtol=1e-5, err_msg=name
+    )
+  np.testing.assert_allclose(
+    ri.mutual_information(logits), result.mutual_information, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    ri.lautum_information(logits), result.lautum_information, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    ri.label_information(logits, labels), result.label_information, rtol=1e-5
+  )
+
+
+def test_information_in_float64(x64):
+  logits, labels = data(200, 5)
+  logits = logits.astype(np.float64)
+  result = ri.summarize(ri.information_stats(logits, labels))
+  cckl, matrix = brute_force(
+    oracles.pairwise_kl(logits).astype(np.float64), labels, 5
+  )
+  np.testing.assert_allclose(result.cckl, cckl, rtol=1e-10)
+  np.testing.assert_allclose(result.cckl_matrix, matrix, rtol=1e-10)
+  np.testing.assert_allclose(
+    result.mutual_information,
+    float(oracles.mutual_information(logits)),
+    rtol=1e-10,
+  )
+  np.testing.assert_allclose(
+    result.label_information,
+    float(oracles.label_information(logits, labels)),
+    rtol=1e-10,
+  )
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 10.0])
+def test_chain_rule_and_bounds(scale):
+  logits, labels = data(500, 6, scale)
+  result = summary(logits, labels)
+  label, mutual = result.label_information, result.mutual_information
+  np.testing.assert_allclose(
+    label + result.conditional_information, mutual, rtol=1e-6
+  )
+  assert 0 <= label <= mutual <= np.log(6)
+  np.testing.assert_allclose(
+    result.variational_bound,
+    result.label_entropy - result.cross_entropy,
+    atol=1e-6,
+  )
+  assert result.variational_bound <= result.label_entropy
+  np.testing.assert_allclose(
+    result.prediction_entropy - np.mean(ri.entropy(logits)),
+    mutual,
+    atol=1e-5,
+  )
+
+
+def test_mutual_information_is_bounded_by_the_number_of_examples():
+  logits = 100.0 * jnp.eye(3, 10)
+  np.testing.assert_allclose(
+    ri.mutual_information(logits), np.log(3), rtol=1e-6
+  )
+
+
+def test_ignite_documented_value():
+  # PyTorch-Ignite documents its MutualInformation metric with these rows.
+  p = np.array(
+    [[0.60, 0.20, 0.20], [0.10, 0.80, 0.10], [0.05, 0.05, 0.90]], np.float32
+  )
+  expected = float(oracles.mutual_information(np.log(p)))
+  np.testing.assert_allclose(
+    ri.mutual_information(np.log(p)), expected, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize("sizes", [(1, 999), (7, 100, 893), (500, 500)])
+def test_streaming_masked_uneven_batches_equals_one_shot(sizes):
+  logits, labels = data()
+  stats, start = ri.InformationStats.identity(10), 0
+  for size in sizes:
+    padded = 1000
+    where = np.arange(padded) < size
+    batch = np.full((padded, 10), np.nan, np.float32)
+    batch[:size] = logits[start : start + size]
+    batch_labels = np.full(padded, -7)
+    batch_labels[:size] = labels[start : start + size]
+    stats = stats + stats_fn(batch, batch_labels, where=where)
+    start += size
+  assert_summaries_close(summarize_fn(stats), summary(logits, labels), 2e-6)
+
+
+def test_blocks_inside_one_call_equal_merged_calls():
+  logits, labels = data(9001, 3)
+  merged = stats_fn(logits[:5000], labels[:5000]) + stats_fn(
+    logits[5000:], labels[5000:]
+  )
+  assert_summaries_close(
+    summarize_fn(merged), summary(logits, labels), rtol=2e-6
+  )
+
+
+def test_merging_is_commutative_and_the_identity_is_neutral():
+  logits, labels = data(60, 4)
+  a, b = stats_fn(logits[:25], labels[:25]), stats_fn(logits[25:], labels[25:])
+  assert_summaries_close(summarize_fn(a + b), summarize_fn(b + a), rtol=1e-6)
+  zero = ri.InformationStats.identity(4)
+  assert_summaries_close(summarize_fn(a + zero), summarize_fn(a), rtol=1e-6)
+  assert_summaries_close(summarize_fn(zero + a), summarize_fn(a), rtol=1e-6)
+
+
+def test_many_small_merges_of_nearly_identical_predictions():
+  # Each merge adds the divergence between two means that agree to 1e-5: in
+  # single precision its rounding noise would swamp the spread.
+  rng = np.random.default_rng(0)
+  logits = (1e-2 * rng.normal(size=(32_000, 2))).astype(np.float32)
+  labels = np.zeros(32_000, np.int32)
+
+  @jax.jit
+  def stream(batches, labels):
+    def add(stats, batch):
+      return stats + ri.information_stats(batch, labels), None
+
+    return jax.lax.scan(add, ri.InformationStats.identity(2), batches)[0]
+
+  stats = stream(logits.reshape(500, 64, 2), labels[:64])
+  np.testing.assert_allclose(
+    summarize_fn(stats).mutual_information,
+    float(oracles.mutual_information(logits)),
+    rtol=1e-5,
+  )
+
+
+def test_a_million_examples_keep_their_digits():
+  # A block of known information, repeated: the truth is that of the block.
+  logits, labels = data(4000, 4, scale=2.0)
+  expected = summarize_fn(stats_fn(logits, labels))
+  repeated = np.tile(logits, (250, 1))
+  result = summary(repeated, np.tile(labels, 250))
+  assert int(result.count) == 1_000_000
+  for name in (
+    "mutual_information",
+    "lautum_information",
+    "label_information",
+    "cross_entropy",
+    "cckl",
+  ):
+    np.testing.assert_allclose(
+      getattr(result, name), getattr(expected, name), rtol=1e-6, err_msg=name
+    )
+  np.testing.assert_allclose(
+    result.label_information,
+    float(oracles.label_information(logits, labels)),
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.slow
+def test_a_million_examples_of_a_thousand_classes():
+  num_classes = 1000
+  rng = np.random.default_rng(0)
+  labels = np.tile(np.arange(num_classes), 8)
+  logits = rng.normal(size=(8000, num_classes)).astype(np.float32)
+  logits[np.arange(8000), labels] += 6.0
+
+  @jax.jit
+  def stream(logits, labels, order):
+    def add(stats, rows):
+      return stats + ri.information_stats(logits[rows], labels[rows]), None
+
+    start = ri.InformationStats.identity(num_classes)
+    return jax.lax.scan(add, start, order)[0]
+
+  order = np.tile(np.arange(8000), (125, 1))
+  result = summarize_fn(stream(logits, labels, order))
+  assert int(result.count) == 1_000_000
+  np.testing.assert_allclose(
+    result.label_information,
+    float(oracles.label_information(logits, labels)),
+    rtol=1e-6,
+  )
+  np.testing.assert_allclose(
+    result.mutual_information,
+    float(oracles.mutual_information(logits)),
+    rtol=1e-6,
+  )
+
+
+def test_masked_rows_reach_neither_values_nor_gradients():
+  logits, labels = data(20, 3)
+  where = np.arange(20) < 15
+  poisoned = logits.copy()
+  poisoned[15:] = np.nan
+  bad_labels = np.where(where, labels, 99)
+  for metric in (ri.cckl, ri.label_information):
+    value, gradient = jax.value_and_grad(metric)(
+      poisoned, bad_labels, where=where
+    )
+    np.testing.assert_allclose(
+      value, metric(logits[:15], labels[:15]), rtol=1e-6
+    )
+    assert np.isfinite(gradient).all()
+    assert (gradient[15:] == 0).all()
+  for metric in (ri.mutual_information, ri.lautum_information):
+    value, gradient = jax.value_and_grad(metric)(poisoned, where=where)
+    np.testing.assert_allclose(value, metric(logits[:15]), rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+METRICS = {
+  "mutual_information": lambda z, y: ri.mutual_information(z),
+  "lautum_information": lambda z, y: ri.lautum_information(z),
+  "label_information": ri.label_information,
+  "cckl": ri.cckl,
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_gradients_match_finite_differences(name, x64):
+  logits, labels = data(6, 3, scale=1.0)
+  logits = jnp.asarray(logits, jnp.float64)
+  metric = jax.jit(lambda z: METRICS[name](z, labels))
+  check_grads(metric, (logits,), order=1, modes=["rev"], rtol=1e-5, atol=1e-7)
+
+
+@functools.cache
+def value_and_gradients():
+  def all_metrics(z, y):
+    return jnp.stack([metric(z, y) for metric in METRICS.values()])
+
+  return jax.jit(
+    lambda z, y: (all_metrics(z, y), jax.jacrev(all_metrics)(z, y))
+  )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  hnp.arrays(np.float32, (4, 3), elements=st.floats(-1e4, 1e4, width=32)),
+  st.booleans(),
+)
+def test_no_nan_on_finite_logits(logits, identical):
+  if identical:
+    logits = np.broadcast_to(logits[:1], logits.shape)
+  labels = np.array([0, 1, 2, 1])
+  values, gradients = value_and_gradients()(logits, labels)
+  assert np.isfinite(values).all()
+  assert (np.asarray(values) >= 0).all()
+  assert np.isfinite(gradients).all()
+
+
+def test_identical_predictions_have_no_information():
+  logits = np.tile(np.float32([1.0, -2.0, 0.5]), (9, 1))
+  result = summary(logits, np.arange(9) % 3)
+  for name in ("mutual_information", "lautum_information", "cckl"):
+    np.testing.assert_allclose(getattr(result, name), 0.0, atol=1e-13)
+
+
+def test_impossible_classes():
+  inf = np.inf
+  logits = jnp.array([[0.0, -inf], [-inf, 0.0]])
+  labels = jnp.array([0, 1])
+  np.testing.assert_allclose(
+    ri.mutual_information(logits), np.log(2), rtol=1e-6
+  )
+  assert ri.lautum_information(logits) == inf
+  assert ri.cckl(logits, labels) == inf
+  shared = jnp.array([[0.0, 1.0, -inf], [2.0, 0.0, -inf]])
+  np.testing.assert_allclose(
+    ri.lautum_information(shared),
+    float(oracles.lautum_information(np.asarray(shared[:, :2]))),
+    rtol=1e-6,
+  )
+
+
+def test_impossible_classes_survive_merging():
+  inf = np.inf
+  rows = np.float32([[0.0, 1.0, -inf], [2.0, 0.0, -inf], [1.0, 0.5, 0.0]])
+  labels = np.array([0, 0, 1])
+  one_by_one = ri.InformationStats.identity(3)
+  for row, label in zip(rows, labels, strict=True):
+    one_by_one += stats_fn(row[None], label[None])
+  assert_summaries_close(
+    summarize_fn(one_by_one), summary(rows, labels), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ("labels", "expected"), [([0, 0], np.nan), ([0, 1], 0.0)]
+)
+def test_cckl_needs_two_classes(labels, expected):
+  logits = jnp.zeros((2, 2))
+  np.testing.assert_equal(
+    np.asarray(ri.cckl(logits, jnp.array(labels))), np.float32(expected)
+  )
+
+
+def test_no_examples_give_nan():
+  logits = jnp.zeros((0, 3))
+  result = summary(logits, jnp.zeros((0,), jnp.int32))
+  assert int(result.count) == 0
+  for name in ("mutual_information", "cckl", "accuracy", "label_entropy"):
+    assert np.isnan(getattr(result, name))
+
+
+def test_classes_without_examples_are_nan_in_the_matrix_only():
+  logits, labels = data(50, 4)
+  labels = labels % 3
+  result = summary(logits, labels)
+  assert np.isnan(result.cckl_matrix[3]).all()
+  assert np.isnan(result.cckl_matrix[:, 3]).all()
+  assert np.isfinite(result.cckl_matrix[:3, :3]).all()
+  assert np.isfinite(result.cckl)
+  assert np.isnan(result.class_information[3])
+
+
+def test_labels_out_of_range_poison_under_jit_and_raise_outside():
+  logits, labels = data(10, 3)
+  labels[4] = 3
+  with pytest.raises(ValueError, match=r"labels in \[0, 3\).*labels\[4\]=3"):
+    ri.cckl(logits, labels)
+  result = summary(logits, labels)
+  for leaf in jax.tree.leaves(result):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+      assert np.isnan(leaf).all()
+
+
+def test_a_nan_row_gives_nan():
+  logits, labels = data(10, 3)
+  logits[2, 1] = np.nan
+  assert np.isnan(ri.mutual_information(logits))
+  assert np.isnan(summary(logits, labels).cckl)
+
+
+def test_class_information_averages_to_label_information():
+  logits, labels = data(300, 5)
+  result = summary(logits, labels)
+  np.testing.assert_allclose(
+    np.sum(result.class_count * result.class_information) / 300,
+    result.label_information,
+    rtol=1e-6,
+  )
+
+
+def test_pointwise_information_averages_to_mutual_information():
+  logits, labels = data(300, 5)
+  pointwise = ri.pointwise_information(logits)
+  np.testing.assert_allclose(
+    pointwise.mean(), ri.mutual_information(logits), rtol=1e-6
+  )
+  stats = stats_fn(logits, labels)
+  np.testing.assert_allclose(
+    ri.pointwise_information(logits[:7], stats=stats), pointwise[:7], rtol=1e-5
+  )
+  where = np.arange(300) < 100
+  masked = ri.pointwise_information(
+    np.where(where[:, None], logits, np.nan), where=where
+  )
+  np.testing.assert_allclose(
+    masked[:100], ri.pointwise_information(logits[:100]), rtol=1e-5
+  )
+  np.testing.assert_array_equal(masked[100:], 0.0)
+
+
+def test_hard_information_of_a_perfect_and_of_a_useless_classifier():
+  labels = np.arange(40) % 4
+  perfect = summary(10.0 * np.eye(4, dtype=np.float32)[labels], labels)
+  np.testing.assert_allclose(
+    perfect.hard_label_information, np.log(4), rtol=1e-6
+  )
+  # 4 + 4 - 4 - 1 occupied cells over 2 N.
+  np.testing.assert_allclose(
+    perfect.hard_label_information_corrected, np.log(4) + 3 / 80, rtol=1e-6
+  )
+  useless = summary(np.tile(np.float32([1, 0, 0, 0]), (40, 1)), labels)
+  np.testing.assert_allclose(useless.hard_label_information, 0.0, atol=1e-7)
+  np.testing.assert_allclose(
+    useless.hard_label_information_corrected, 0.0, atol=1e-7
+  )
+
+
+def test_miller_madow_removes_most_of_the_bias_of_independent_guesses():
+  rng = np.random.default_rng(1)
+  plug_in, corrected = [], []
+  for _ in range(40):
+    guesses, labels = rng.integers(0, 3, (2, 60))
+    result = summary(np.eye(3, dtype=np.float32)[guesses], labels)
+    plug_in.append(float(result.hard_label_information))
+    corrected.append(float(result.hard_label_information_corrected))
+  assert np.mean(plug_in) > 0.02
+  assert abs(np.mean(corrected)) < 0.3 * np.mean(plug_in)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_logits_are_computed_in_float32(dtype):
+  logits, labels = data(50, 4)
+  low = jnp.asarray(logits, dtype)
+  assert_summaries_close(
+    summary(low, labels), summary(low.astype(jnp.float32), labels), rtol=1e-6
+  )
+
+
+def test_vmap_over_batches():
+  logits, labels = data(60, 3)
+  batched = jax.vmap(ri.cckl)(logits.reshape(3, 20, 3), labels.reshape(3, 20))
+  plain = [ri.cckl(logits[i : i + 20], labels[i : i + 20]) for i in (0, 20, 40)]
+  np.testing.assert_allclose(batched, np.array(plain), rtol=1e-5)
+
+
+def test_stats_do_not_recompile_across_batches():
+  traces = []
+
+  @jax.jit
+  def step(stats, logits, labels, where):
+    traces.append(1)
+    return stats + ri.information_stats(logits, labels, where=where)
+
+  stats = ri.InformationStats.identity(5)
+  for seed in range(3):
+    logits, labels = data(30, 5, seed=seed)
+    stats = step(stats, logits, labels, np.arange(30) < 30 - seed)
+  assert len(traces) == 1
+  assert int(ri.summarize(stats).count) == 87
+
+
+@pytest.mark.parametrize(
+  ("call", "error", "message"),
+  [
+    (
+      lambda: ri.cckl(jnp.zeros((3,)), jnp.zeros((3,), int)),
+      ValueError,
+      r"Expected logits of shape \[N, C\]",
+    ),
+    (
+      lambda: ri.cckl(jnp.zeros((3, 2)), jnp.zeros((4,), int)),
+      ValueError,
+      r"Expected labels of shape \(3,\)",
+    ),
+    (
+      lambda: ri.cckl(jnp.zeros((3, 2)), jnp.zeros((3, 2))),
+      TypeError,
+      r"Expected integer labels.*argmax",
+    ),
+    (
+      lambda: ri.mutual_information(jnp.zeros((3, 2)), where=jnp.ones((3,))),
+      ValueError,
+      r"Expected where to be a boolean mask of shape \(3,\)",
+    ),
+    (
+      lambda: ri.InformationStats.identity(2) + ri.InformationStats.identity(3),
+      ValueError,
+      "num_classes=2 and num_classes=3",
+    ),
+    (
+      lambda: ri.InformationStats.identity(0),
+      ValueError,
+      "Expected num_classes >= 1",
+    ),
+    (
+      lambda: ri.pointwise_information(
+        jnp.zeros((3, 2)), stats=ri.InformationStats.identity(3)
+      ),
+      ValueError,
+      "Expected stats of the 2 classes",
+    ),
+  ],
+)
+def test_bad_input_is_named(call, error, message):
+  with pytest.raises(error, match=message):
+    call()
+
+
+def test_summary_of_a_single_example():
+  result = summary(np.float32([[2.0, 0.0]]), np.array([1]))
+  np.testing.assert_allclose(result.mutual_information, 0.0, atol=1e-13)
+  np.testing.assert_allclose(
+    result.cross_entropy, -divergences.log_softmax(jnp.array([2.0, 0.0]))[1]
+  )
+  assert np.isnan(result.cckl)

@@ -1,0 +1,277 @@
+"""What a report says of one network, against NumPy and closed forms."""
+
+import json
+import math
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import oracles
+import pytest
+import tiny_problem as tiny
+
+from robust_info import (
+  disentangle,
+  evaluation,
+  measurement_cache,
+  measurements,
+)
+
+VARIABLES = tiny.mlp()
+SETTINGS = tiny.make_settings()
+
+
+class Unmeasurable:
+  """Predicts like an evaluator, and fails when anything else is measured."""
+
+  def __init__(self, evaluator):
+    self.predict = evaluator.predict
+
+
+def make_ticks(seen):
+  def ticks(label):
+    return lambda done, total: seen.append((label, done, total))
+
+  return ticks
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory):
+  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
+    yield evaluation.Evaluator(
+      tiny.apply_mlp,
+      tiny.make_split(),
+      num_classes=tiny.NUM_CLASSES,
+      settings=SETTINGS,
+      seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(evaluator, tmp_path_factory):
+  """The entry, its cache, and the labels that progress was shown under."""
+  cache = measurement_cache.MeasurementCache(tmp_path_factory.mktemp("m"), "f")
+  seen = []
+  entry = measurements.measure(
+    evaluator, VARIABLES, SETTINGS, cache, ticks=make_ticks(seen)
+  )
+  return entry, cache, seen
+
+
+@pytest.fixture(scope="module")
+def entry(measured):
+  return measured[0]
+
+
+def test_finished_measurements_are_not_made_again(evaluator, measured):
+  entry, cache, _ = measured
+  again = measurements.measure(
+    Unmeasurable(evaluator), VARIABLES, SETTINGS, cache, ticks=make_ticks([])
+  )
+  assert json.dumps(again) == json.dumps(entry)
+
+
+def test_every_long_measurement_shows_its_progress_to_the_end(measured):
+  labels = {label for label, done, total in measured[2] if done == total}
+  assert labels == {
+    "Fisher information",
+    "path lens",
+    "PGD-4 linf 0.02",
+    "PGD-4 linf 0.05",
+    "PGD-4 linf 0.1",
+    "KL-PGD-4 linf 0.05",
+  }
+
+
+def test_performance_and_information_are_those_of_all_examples(entry):
+  split = tiny.make_split()
+  logits = tiny.logits_of(tiny.apply_mlp, VARIABLES, split)
+  shares = np.bincount(split.labels) / len(split)
+  label_entropy = -(shares * np.log(shares)).sum()
+  log_p = oracles.log_softmax(logits)[np.arange(len(split)), split.labels]
+  information = entry["information"]
+  performance = entry["performance"]
+  assert performance["accuracy"] == pytest.approx(
+    (logits.argmax(-1) == split.labels).mean()
+  )
+  assert performance["cross_entropy"] == pytest.approx(
+    float(-log_p.mean()), rel=1e-5
+  )
+  for name, expected in {
+    "mutual_information": oracles.mutual_information(logits),
+    "lautum_information": oracles.lautum_information(logits),
+    "label_information": oracles.label_information(logits, split.labels),
+    "label_entropy": label_entropy,
+    "variational_bound": label_entropy + log_p.mean(),
+    "cckl": oracles.cckl(logits, split.labels),
+  }.items():
+    assert information[name] == pytest.approx(float(expected), rel=1e-5)
+  np.testing.assert_allclose(
+    entry["cckl_matrix"],
+    oracles.cckl_matrix(logits, split.labels).astype(float),
+    rtol=1e-5,
+  )
+
+
+def test_accuracy_curve_starts_clean_and_covers_grid_and_threat(entry):
+  curve = entry["robust_accuracy"]
+  assert [point["epsilon"] for point in curve] == [0.0, 0.02, 0.05, 0.1]
+  assert curve[0]["accuracy"] == entry["performance"]["accuracy"]
+  accuracy = [point["accuracy"] for point in curve]
+  assert accuracy == sorted(accuracy, reverse=True)
+  assert accuracy[-1] < accuracy[0]
+  assert {(p["attack"], p["norm"]) for p in curve} == {("PGD-4", "linf")}
+  attacked = entry["epsilon_lens"]["accuracy"]["robust"]
+  assert curve[2]["accuracy"] <= attacked
+
+
+def test_epsilon_lenses_name_their_attack_and_add_up(entry):
+  lenses = entry["epsilon_lens_by_attack"]
+  assert [lens["attack"] for lens in lenses] == ["PGD-4", "KL-PGD-4"]
+  assert entry["epsilon_lens"] == lenses[0]
+  clean = {**entry["information"], **entry["performance"]}
+  for lens in lenses:
+    assert (lens["norm"], lens["epsilon"]) == ("linf", 0.05)
+    for name in ("accuracy", "label_information", "cckl"):
+      parts = lens[name]
+      assert parts["total"] == pytest.approx(clean[name], rel=1e-6)
+      assert parts["robust"] + parts["non_robust"] == pytest.approx(
+        parts["total"], rel=1e-6
+      )
+      assert parts["non_robust_share"] == pytest.approx(
+        parts["non_robust"] / parts["total"]
+      )
+    assert np.shape(lens["robust_cckl_matrix"]) == (4, 4)
+  # The attack on the labels takes label information away.
+  assert lenses[0]["label_information"]["non_robust"] > 0
+
+
+def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
+  norms = evaluator.fisher_norms(VARIABLES)
+  for name, field in (("trace", "trace"), ("spectral", "spectral_norm")):
+    values = getattr(norms, field).astype(float)
+    assert entry["fisher"][name]["mean"] == pytest.approx(values.mean())
+    assert entry["fisher"][name]["median"] == pytest.approx(np.median(values))
+    assert entry["fisher"][name]["estimation_error"] == 0
+  path = evaluator.path_lens(VARIABLES)
+  found = entry["path_lens"]
+  assert found["num_pairs"] == 37
+  assert found["robust"] == measurements.describe(path.robust)
+  assert found["non_robust_share"] == pytest.approx(
+    path.non_robust.mean(dtype=float) / path.total.mean(dtype=float)
+  )
+  assert found["quadrature_error"]["max"] == float(path.error.max())
+  assert "quadrature_error" not in entry["local_lens"]
+  local = entry["local_lens"]
+  assert local["total"]["mean"] == pytest.approx(found["total"]["mean"])
+  assert local["non_robust"]["mean"] + local["robust"]["mean"] == pytest.approx(
+    local["total"]["mean"], rel=1e-5
+  )
+
+
+def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
+  settings = tiny.make_settings(epsilon=0.0, epsilon_grid=())
+  cache = measurement_cache.MeasurementCache(tmp_path, "f")
+  entry = measurements.measure(
+    evaluator, VARIABLES, settings, cache, ticks=make_ticks([])
+  )
+  [point] = entry["robust_accuracy"]
+  assert point["accuracy"] == entry["performance"]["accuracy"]
+  for name in ("accuracy", "cckl", "label_information"):
+    parts = entry["epsilon_lens"][name]
+    assert parts["non_robust"] == pytest.approx(0, abs=1e-5 * parts["total"])
+
+
+@pytest.mark.parametrize(
+  ("attack", "steps", "restarts", "expected"),
+  [("pgd", 20, 1, "PGD-20"), ("kl_pgd", 5, 3, "KL-PGD-5x3")],
+)
+def test_an_attack_is_named_with_its_strength(
+  attack, steps, restarts, expected
+):
+  settings = tiny.make_settings(num_steps=steps, restarts=restarts)
+  assert measurements.attack_name(attack, settings) == expected
+
+
+def test_describe_in_closed_form():
+  # 0..100: mean 50, variance with ddof 1 of n (n + 1) / 12, n = 101.
+  found = measurements.describe(np.random.default_rng(0).permutation(101))
+  assert found == pytest.approx(
+    {
+      "mean": 50.0,
+      "standard_error": math.sqrt(102 / 12),
+      "median": 50.0,
+      "q05": 5.0,
+      "q25": 25.0,
+      "q75": 75.0,
+      "q95": 95.0,
+    }
+  )
+
+
+def test_describe_sums_float32_in_float64():
+  values = np.full(3_000_001, 0.1, np.float32)
+  values[0] = 1e4
+  exact = values.astype(np.float64)
+  found = measurements.describe(values)
+  assert found["mean"] == pytest.approx(exact.mean(), rel=1e-12)
+  assert found["standard_error"] == pytest.approx(
+    exact.std(ddof=1) / math.sqrt(len(exact)), rel=1e-9
+  )
+
+
+def test_a_single_value_has_no_standard_error():
+  found = measurements.describe(np.array([2.0]))
+  assert math.isnan(found.pop("standard_error"))
+  assert set(found.values()) == {2.0}
+
+
+def test_standard_error_of_a_share_agrees_with_the_bootstrap():
+  rng = np.random.default_rng(0)
+  total = rng.gamma(2.0, size=400)
+  non_robust = total * rng.uniform(0.1, 0.5, 400) + 0.1 * rng.normal(size=400)
+  found = measurements.describe_lens(
+    disentangle.Components(total, non_robust, total - non_robust)
+  )
+  draws = rng.integers(0, 400, (4000, 400))
+  shares = non_robust[draws].mean(1) / total[draws].mean(1)
+  error = found["non_robust_share_standard_error"]
+  assert error == pytest.approx(shares.std(), rel=0.1)
+  # Far from the error of a difference of independent means.
+  naive = np.hypot(non_robust.std() / total.mean(), total.std() / total.mean())
+  assert error < 0.5 * naive / math.sqrt(400)
+
+
+def test_a_constant_share_has_no_error_and_zero_totals_no_share():
+  total = np.array([1.0, 2.0, 4.0])
+  found = measurements.describe_lens(
+    disentangle.Components(total, 0.25 * total, 0.75 * total)
+  )
+  assert found["non_robust_share"] == 0.25
+  assert found["non_robust_share_standard_error"] == pytest.approx(0)
+  nothing = measurements.describe_lens(
+    disentangle.Components(*(np.zeros(3) for _ in range(3)))
+  )
+  assert math.isnan(nothing["non_robust_share"])
+  assert math.isnan(nothing["non_robust_share_standard_error"])
+
+
+@hypothesis.given(
+  outcomes=hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12)))
+)
+def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
+  clean, *attacked = outcomes
+  before = outcomes.copy()
+  curve = measurements.accuracy_curve(
+    clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
+  )
+  np.testing.assert_array_equal(outcomes, before)
+  worst = np.logical_and.accumulate(outcomes, axis=0).mean(axis=1)
+  assert [point["accuracy"] for point in curve] == worst.tolist()
+  assert (np.diff(worst) <= 0).all()
+  num_examples = outcomes.shape[1]
+  for point, share in zip(curve, worst, strict=True):
+    assert point["standard_error"] == pytest.approx(
+      math.sqrt(share * (1 - share) / num_examples)
+    )

@@ -1,0 +1,112 @@
+"""Progress: plain lines off a terminal, one line rewritten on one."""
+
+import io
+
+import pytest
+
+from robust_info import progress
+
+
+class Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+class Clock:
+  def __init__(self):
+    self.now = 0.0
+
+  def __call__(self):
+    return self.now
+
+
+def make(stream, start=0):
+  clock = Clock()
+  report = progress.StepProgress(
+    start=start, num_steps=100, steps_per_epoch=10, stream=stream, clock=clock
+  )
+  return report, clock
+
+
+def test_rate_and_time_left_leave_out_the_first_step():
+  stream = io.StringIO()
+  report, clock = make(stream)
+  clock.now = 30.0  # Compilation.
+  report.step(1, 2.0)
+  clock.now = 55.0
+  report.step(51, 1.5)
+  assert stream.getvalue().splitlines()[-1] == (
+    "epoch 6/10 [##########----------] step 51/100  loss 1.5000  "
+    "2 steps/s  0:24 left"
+  )
+
+
+def test_resumed_run_counts_its_own_steps():
+  stream = io.StringIO()
+  report, clock = make(stream, start=50)
+  clock.now = 1.0
+  report.step(51, 2.0)
+  clock.now = 25.5
+  report.step(100, 2.0)
+  assert stream.getvalue().endswith("2 steps/s  0:00 left\n")
+
+
+def test_plain_lines_are_rare_and_a_terminal_line_is_rewritten():
+  for stream, lasting in ((io.StringIO(), True), (Terminal(), False)):
+    report, clock = make(stream)
+    for step in range(1, 100):
+      clock.now += 0.5
+      report.step(step, 1.0)
+    text = stream.getvalue()
+    if lasting:
+      assert len(text.splitlines()) == 2
+      assert "\r" not in text
+    else:
+      assert "\n" not in text
+      assert text.count("\r\033[K") > 50
+
+
+def test_validation_and_messages_always_get_a_line():
+  for stream in (io.StringIO(), Terminal()):
+    report, _ = make(stream)
+    report.validation(
+      20, {"accuracy": 0.5, "robust_accuracy": 0.25, "other": 1.0}
+    )
+    report.message("Done.")
+    lines = stream.getvalue().strip("\n").split("\n")
+    assert "epoch 2/10  validation: clean 0.5  robust 0.25" in lines[-2]
+    assert "other" not in lines[-2]
+    assert lines[-1].endswith("Done.")
+
+
+def count(stream, *, steps, seconds):
+  clock = Clock()
+  meter = progress.CountProgress(
+    "decoding x", steps * 100, unit="images", stream=stream, clock=clock
+  )
+  for _ in range(steps):
+    clock.now += seconds
+    meter.advance(100)
+  meter.close()
+  return stream.getvalue()
+
+
+def test_plain_counts_are_seldom_and_tell_rate_and_time_left():
+  lines = count(io.StringIO(), steps=12, seconds=1.0).splitlines()
+  assert lines == [
+    "decoding x: 500/1,200 images, 100 images/s, 7 s left",
+    "decoding x: 1,000/1,200 images, 100 images/s, 2 s left",
+    "decoding x: 1,200/1,200 images, 100 images/s, in 12.0 s",
+  ]
+
+
+def test_a_count_on_a_terminal_is_one_line_rewritten():
+  text = count(Terminal(), steps=12, seconds=1.0)
+  assert text.count("\n") == 1
+  assert text.count("\r") == 13
+  assert text.endswith("in 12.0 s\n")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_short_counts_say_nothing(stream):
+  assert count(stream(), steps=9, seconds=0.1) == ""

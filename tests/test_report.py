@@ -1,0 +1,353 @@
+"""Reports: strict JSON there and back, names, refusals, nothing made twice."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import tiny_problem as tiny
+
+from robust_info import (
+  config,
+  data,
+  evaluation,
+  figures,
+  measurements,
+  models,
+  report,
+  training,
+)
+
+MODEL = config.ModelConfig(
+  name="logistic",
+  num_classes=tiny.NUM_CLASSES,
+  image_shape=(4, 4, 1),
+)
+SETTINGS = tiny.make_settings(
+  batch_size=10, num_steps=2, num_pairs=8, num_nodes=2
+)
+
+
+def make_source(channels=1):
+  split = tiny.make_split()
+  if channels > 1:
+    images = np.repeat(split.images, channels, axis=-1)
+    split = data.Split(images, split.labels)
+  return data.DataSource(
+    name="noise",
+    version="1.0.0",
+    train=split,
+    validation=split,
+    test=split,
+    num_classes=tiny.NUM_CLASSES,
+    image_shape=(4, 4, channels),
+    label_names=("ant", "bee", "cow", "dog"),
+  )
+
+
+def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
+  module = training.create_model(model)
+  return training.Run(
+    workdir=pathlib.Path(workdir),
+    config=config.Config(
+      data=config.DataConfig(name=data_name), model=model, seed=seed
+    ),
+    model=module,
+    variables=models.init(module, jax.random.key(seed), model.image_shape),
+    step=7,
+    checkpoint=checkpoint,
+    history=[
+      {"kind": "validation", "step": 0, "epoch": 0.0, "cckl": math.nan},
+      {"kind": "train", "step": 5, "epoch": 0.5, "loss": 1.0},
+      {"kind": "validation", "step": 7, "epoch": 1.0, "cckl": 0.5},
+    ],
+    environment=[{"time": "2026", "git": None, "versions": {}}],
+  )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
+    yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """Names of the figures that would be drawn; their looks are not at stake."""
+  names = []
+  for name in figures.__all__:
+    monkeypatch.setattr(
+      figures, name, lambda *args, name=name, **kw: names.append(name)
+    )
+  return names
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """(measurement, epsilon) of everything long that is measured."""
+  seen = []
+
+  def spy(name):
+    method = getattr(evaluation.Evaluator, name)
+
+    def measured(self, *args, **kwargs):
+      seen.append((name, kwargs.get("epsilon")))
+      return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(evaluation.Evaluator, name, measured)
+
+  for name in ("attack", "fisher_norms", "local_lens", "path_lens"):
+    spy(name)
+  return seen
+
+
+def build(runs, output, *, source=None, settings=SETTINGS, **options):
+  return report.build(
+    runs, source or make_source(), settings, output=output, **options
+  )
+
+
+def strict(path):
+  """JSON as the standard has it, without NaN."""
+
+  def refuse(token):
+    raise ValueError(token)
+
+  return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_report_says_what_was_measured_of_which_run(tmp_path, drawn):
+  found = build(
+    [make_run("exp/a"), make_run("exp/b", seed=1)], tmp_path / "out", seed=5
+  )
+  assert found["schema"] == report.SCHEMA
+  assert found["data"] == {
+    "name": "noise",
+    "version": "1.0.0",
+    "split": "test",
+    "num_examples": 45,
+    "num_classes": 4,
+    "label_names": ["ant", "bee", "cow", "dog"],
+  }
+  assert found["threat"] == {"norm": "linf", "epsilon": 0.05}
+  assert found["settings"]["seed"] == 5
+  assert [run["name"] for run in found["runs"]] == ["a", "b"]
+  first, second = found["runs"]
+  assert first["objective"] == "standard"
+  assert first["model"] == "logistic"  # It has no activation.
+  assert (first["checkpoint"], first["step"]) == ("last", 7)
+  assert [row["step"] for row in first["curves"]] == [0, 7]
+  assert first["information"] != second["information"]
+  assert sorted(drawn) == sorted(figures.__all__)
+  # What is on disk is what was returned.
+  path = tmp_path / "out" / "report.json"
+  strict(path)
+  loaded = report.load(path)
+  assert loaded["runs"][0]["config"] == json.loads(json.dumps(first["config"]))
+  assert loaded["runs"][1]["fisher"] == second["fisher"]
+
+
+def test_a_second_build_measures_nothing_and_says_the_same(
+  tmp_path, drawn, calls
+):
+  runs = [make_run("a")]
+  first = build(runs, tmp_path)
+  assert len(calls) == 3 + 3 + 1  # Norms and lenses, PGD, KL-PGD.
+  calls.clear()
+  assert json.dumps(build(runs, tmp_path)) == json.dumps(first)
+  assert not calls
+
+
+def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
+  build([make_run("a")], tmp_path)
+  calls.clear()
+  more = dataclasses.replace(SETTINGS, epsilon_grid=(0.02, 0.1, 0.3))
+  build([make_run("a")], tmp_path, settings=more)
+  assert calls == [("attack", 0.3)]
+  calls.clear()
+  # The same network by another name is known; another network is not.
+  build([make_run("b"), make_run("c", seed=1)], tmp_path)
+  assert len(calls) == 7
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"seed": 1},
+    {"num_examples": 20},
+    {"settings": dataclasses.replace(SETTINGS, num_pairs=9)},
+  ],
+)
+def test_other_settings_are_measured_anew(tmp_path, drawn, calls, change):
+  build([make_run("a")], tmp_path)
+  calls.clear()
+  build([make_run("a")], tmp_path, **change)
+  assert len(calls) == 7
+
+
+def test_numbers_of_other_code_are_not_taken(
+  tmp_path, drawn, calls, monkeypatch
+):
+  build([make_run("a")], tmp_path)
+  calls.clear()
+  monkeypatch.setattr(report, "_code", lambda: "edited")
+  build([make_run("a")], tmp_path)
+  assert len(calls) == 7
+
+
+def test_runs_of_one_architecture_share_an_evaluator(
+  tmp_path, drawn, monkeypatch
+):
+  made = []
+
+  class Evaluator(evaluation.Evaluator):
+    def __init__(self, *args, **kwargs):
+      made.append(self)
+      super().__init__(*args, **kwargs)
+
+  monkeypatch.setattr(evaluation, "Evaluator", Evaluator)
+  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  other = dataclasses.replace(MODEL, name="mlp", hidden_sizes=(5,))
+  found = build(
+    [make_run("a"), make_run("b", seed=1), make_run("c", model=other)],
+    tmp_path,
+  )
+  assert len(made) == 2
+  assert found["runs"][2]["model"] == "mlp (relu)"
+
+
+def test_only_the_first_examples(tmp_path, drawn):
+  found = build([make_run("a")], tmp_path, num_examples=20)
+  assert found["data"]["num_examples"] == 20
+  whole = build([make_run("a")], tmp_path, num_examples=1000)
+  assert whole["data"]["num_examples"] == 45
+  with pytest.raises(ValueError, match="Expected num_examples >= 1, got"):
+    build([make_run("a")], tmp_path, num_examples=-5)
+
+
+def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
+  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
+  build([make_run("a", model=model)], tmp_path, source=make_source(2))
+  assert sorted(drawn) == sorted(set(figures.__all__) - {"examples"})
+
+
+def test_figures_are_drawn(tmp_path):
+  build([make_run("a"), make_run("b", seed=1)], tmp_path / "new" / "out")
+  assert {path.stem for path in (tmp_path / "new" / "out").glob("*.png")} == {
+    "training_curves",
+    "robust_accuracy",
+    "components",
+    "cckl_matrices",
+    "examples",
+  }
+
+
+@pytest.mark.parametrize(
+  ("runs", "message"),
+  [
+    ([], "Expected at least one run, got none."),
+    (
+      [make_run("a"), make_run("b", data_name="y")],
+      "Expected runs on the same data, got x in a and y in b.",
+    ),
+    (
+      [make_run("a"), make_run("./c/../a")],
+      "Expected every workdir once, got ",
+    ),
+    (
+      [make_run("a", model=dataclasses.replace(MODEL, num_classes=3))],
+      "Expected the data of a, images (4, 4, 1) of 3 classes, got noise with "
+      "images (4, 4, 1) of 4 classes.",
+    ),
+    (
+      [make_run("a", model=dataclasses.replace(MODEL, image_shape=(5, 4, 1)))],
+      "Expected the data of a, images (5, 4, 1) of 4 classes, got noise",
+    ),
+  ],
+)
+def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs, message):
+  with pytest.raises(ValueError) as caught:  # noqa: PT011
+    build(runs, tmp_path / "out")
+  assert str(caught.value).startswith(message)
+  assert "\n" not in str(caught.value)
+  assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_said_before_measuring(
+  tmp_path, calls
+):
+  (tmp_path / "file").write_text("in the way")
+  with pytest.raises(
+    OSError, match=r"Cannot write to output .*file: "
+  ) as found:
+    build([make_run("a")], tmp_path / "file")
+  assert "choose another" in str(found.value)
+  assert not calls
+
+
+@pytest.mark.parametrize(
+  ("runs", "names"),
+  [
+    ([("runs/a", "last")], ["a"]),
+    ([("runs/a", "last"), ("runs/b", "last")], ["a", "b"]),
+    ([("x/a", "last"), ("y/a", "last")], ["x/a", "y/a"]),
+    ([("x/a", "last"), ("y/a", "last"), ("y/b", "last")],
+     ["x/a", "y/a", "y/b"]),
+    ([("a", "last"), ("a", "best")], ["a (last)", "a (best)"]),
+    ([("x/a/", "best"), ("y/../b", "best")], ["a", "b"]),
+  ],
+)  # fmt: skip
+def test_names_are_the_shortest_that_differ(tmp_path, drawn, runs, names):
+  runs = [make_run(path, checkpoint=which) for path, which in runs]
+  found = build(runs, tmp_path)
+  assert [run["name"] for run in found["runs"]] == names
+
+
+def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
+  original = {
+    "schema": report.SCHEMA,
+    "runs": [
+      {
+        "name": "a",
+        "config": {"data": {"data_dir": None}},
+        "starts": [{"git": None}],
+        "step": 3,
+        "fisher": {"mean": math.nan, "worst": math.inf, "least": -math.inf},
+        "cckl_matrix": [[0.0, math.nan], (1.5, 1e-300)],
+      }
+    ],
+  }
+  report.save(original, tmp_path / "r.json")
+  on_disk = strict(tmp_path / "r.json")["runs"][0]
+  assert on_disk["fisher"] == {"mean": None, "worst": None, "least": None}
+  [run] = report.load(tmp_path / "r.json")["runs"]
+  assert all(math.isnan(value) for value in run["fisher"].values())
+  np.testing.assert_array_equal(
+    run["cckl_matrix"], [[0.0, math.nan], [1.5, 1e-300]]
+  )
+  assert run["step"] == 3
+  # None that stands for "none" stays.
+  assert run["config"]["data"]["data_dir"] is None
+  assert run["starts"] == [{"git": None}]
+
+
+def test_a_save_that_fails_leaves_the_old_report(tmp_path):
+  path = tmp_path / "report.json"
+  report.save({"schema": report.SCHEMA, "runs": []}, path)
+  with pytest.raises(TypeError):
+    report.save({"schema": report.SCHEMA, "runs": [object()]}, path)
+  assert report.load(path)["runs"] == []
+
+
+@pytest.mark.parametrize(
+  "content", [b"", b"[1, 2]", b'{"schema": 0, "runs": []}', b"{", b"\xff\xfe"]
+)
+def test_other_files_are_no_reports(tmp_path, content):
+  path = tmp_path / "report.json"
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r"Expected .* to be a report of schema"):
+    report.load(path)

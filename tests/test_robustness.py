@@ -1,0 +1,50 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+import robust_info as ri
+
+rng = np.random.default_rng(0)
+LABELS = np.arange(60) % 3
+CLEAN = (rng.normal(size=(60, 3)) + 4 * np.eye(3)[LABELS]).astype(np.float32)
+ATTACKED = (CLEAN - 3 * np.eye(3)[LABELS]).astype(np.float32)
+
+
+def stats(logits, labels=LABELS):
+  return ri.information_stats(logits, labels)
+
+
+def test_parts_are_the_clean_and_the_attacked_values():
+  lens = ri.epsilon_lens(stats(CLEAN), stats(ATTACKED))
+  before = ri.summarize(stats(CLEAN))
+  after = ri.summarize(stats(ATTACKED))
+  for field in dataclasses.fields(lens):
+    parts = getattr(lens, field.name)
+    np.testing.assert_array_equal(parts.total, getattr(before, field.name))
+    np.testing.assert_array_equal(parts.robust, getattr(after, field.name))
+    np.testing.assert_array_equal(parts.non_robust, parts.total - parts.robust)
+  assert lens.label_information.non_robust > 0
+  assert lens.cckl_matrix.total.shape == (3, 3)
+
+
+def test_no_attack_takes_nothing():
+  lens = ri.epsilon_lens(stats(CLEAN), stats(CLEAN))
+  assert lens.cckl.non_robust == 0
+  assert lens.accuracy.non_robust == 0
+
+
+@pytest.mark.parametrize(
+  ("attacked", "message"),
+  [
+    (stats(ATTACKED[:59], LABELS[:59]), "the same examples.*59 and 60"),
+    (stats(ATTACKED, (LABELS + (LABELS == 0)) % 3), "the same examples"),
+    (
+      stats(np.zeros((60, 4), np.float32)),
+      "num_classes=4 and 3",
+    ),
+  ],
+)
+def test_statistics_of_other_examples_are_refused(attacked, message):
+  with pytest.raises(ValueError, match=message):
+    ri.epsilon_lens(stats(CLEAN), attacked)
