@@ -17,7 +17,7 @@ The metrics need jax and numpy only. Training and evaluation
 and need the extra `train`.
 """
 
-from robust_info import attacks
+from robust_info import _known_faults, attacks
 from robust_info._version import __version__
 from robust_info.accumulator import merge_across
 from robust_info.calibration import fit_temperature
@@ -61,6 +61,8 @@ from robust_info.information import (
 )
 from robust_info.pairs import sample_cross_pairs
 from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
+
+_known_faults.warn()
 
 __all__ = [
   "Components",

@@ -69,7 +69,7 @@ def test_identity_a_mean_over_all_pairs_is_mutual_plus_lautum():
 
 @pytest.mark.parametrize(
   ("num_examples", "num_classes", "scale"),
-  [(1000, 10, 5.0), (1000, 10, 1e-2), (300, 4, 20.0), (7, 50, 2.0)],
+  [(1000, 10, 5.0), (1000, 10, 1e-2), (1000, 10, 20.0), (7, 50, 2.0)],
 )
 def test_information_matches_extended_precision(
   num_examples, num_classes, scale
@@ -122,13 +122,13 @@ def test_information_in_float64(x64):
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 10.0])
 def test_chain_rule_and_bounds(scale):
-  logits, labels = data(500, 6, scale)
+  logits, labels = data(scale=scale)
   result = summary(logits, labels)
   label, mutual = result.label_information, result.mutual_information
   np.testing.assert_allclose(
     label + result.conditional_information, mutual, rtol=1e-6
   )
-  assert 0 <= label <= mutual <= np.log(6)
+  assert 0 <= label <= mutual <= np.log(10)
   np.testing.assert_allclose(
     result.variational_bound,
     result.label_entropy - result.cross_entropy,
@@ -279,7 +279,7 @@ def test_masked_rows_reach_neither_values_nor_gradients():
   poisoned[15:] = np.nan
   bad_labels = np.where(where, labels, 99)
   for metric in (ri.cckl, ri.label_information):
-    value, gradient = jax.value_and_grad(metric)(
+    value, gradient = jax.jit(jax.value_and_grad(metric))(
       poisoned, bad_labels, where=where
     )
     np.testing.assert_allclose(
@@ -288,7 +288,7 @@ def test_masked_rows_reach_neither_values_nor_gradients():
     assert np.isfinite(gradient).all()
     assert (gradient[15:] == 0).all()
   for metric in (ri.mutual_information, ri.lautum_information):
-    value, gradient = jax.value_and_grad(metric)(poisoned, where=where)
+    value, gradient = jax.jit(jax.value_and_grad(metric))(poisoned, where=where)
     np.testing.assert_allclose(value, metric(logits[:15]), rtol=1e-6)
     assert np.isfinite(gradient).all()
 
@@ -418,10 +418,10 @@ def test_a_nan_row_gives_nan():
 
 
 def test_class_information_averages_to_label_information():
-  logits, labels = data(300, 5)
+  logits, labels = data()
   result = summary(logits, labels)
   np.testing.assert_allclose(
-    np.sum(result.class_count * result.class_information) / 300,
+    np.sum(result.class_count * result.class_information) / 1000,
     result.label_information,
     rtol=1e-6,
   )

@@ -13,7 +13,7 @@ STANDARD = set(sys.stdlib_module_names)
 
 # The third-party libraries of each layer of the package, lowest first. What is
 # not named here is pure core: jax, numpy and itself.
-CORE = {"jax", "numpy"}
+CORE = {"jax", "jaxlib", "numpy"}
 EDGES = {
   "models": {"flax"},
   "data": {"tensorflow_datasets", "PIL", "sklearn"},
