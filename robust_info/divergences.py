@@ -213,7 +213,7 @@ def _phi_series(u):
 def _kl(logits_p, logits_q):
   p, u = _prediction_and_log_ratio(logits_p, logits_q)
   divergence = kl_from_log_ratio(p, jnp.exp(log_softmax(logits_q)), u)
-  # Said explicitly: inside a fusion XLA's exp may turn NaN into 0.
+  # Said explicitly: compiled by jaxlib 0.10.2, NaN here became 0.
   is_nan = jnp.any(jnp.isnan(logits_p) | jnp.isnan(logits_q), axis=-1)
   return jnp.where(is_nan, jnp.nan, divergence)
 
