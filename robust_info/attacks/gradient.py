@@ -63,11 +63,12 @@ def pgd(
   """Projected gradient descent (Madry et al. 2018), worst case per example.
 
   Guarantees: `x_adv` lies in the ball to 1e-6 and in `bounds`; `epsilon=0`
-  returns `x` bit for bit; masked rows are returned unchanged; a row's result
-  depends neither on the rest of the batch nor on its place in it (given
-  `example_ids`). Inputs that the model gets wrong are attacked like the others
-  and normally stay wrong; `keep="worst"` guarantees it for `random_start=False`
-  only, as the clean point itself is otherwise not visited.
+  returns `x` bit for bit (subnormal numbers, below 1e-38, may become 0); masked
+  rows are returned unchanged; a row's result depends neither on the rest of the
+  batch nor on its place in it (given `example_ids`). Inputs that the model gets
+  wrong are attacked like the others and normally stay wrong; `keep="worst"`
+  guarantees it for `random_start=False` only, as the clean point itself is
+  otherwise not visited.
 
   Cost: per restart `num_steps` gradients and one forward pass. Restarts run as
   one batch of `restarts * N` rows, and `eot_samples` multiplies that again:
