@@ -19,7 +19,11 @@ and need the extra `train`.
 
 from robust_info import _known_faults, attacks
 from robust_info._version import __version__
-from robust_info.accumulator import merge_across
+from robust_info.accumulator import (
+  grouped_information_stats,
+  merge_across,
+  merge_groups,
+)
 from robust_info.calibration import fit_temperature
 from robust_info.disentangle import (
   Components,
@@ -29,11 +33,11 @@ from robust_info.disentangle import (
 )
 from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
 from robust_info.estimators import (
-  Jackknife,
+  LensErrors,
   LensMatrices,
   LensMeans,
   PairMean,
-  jackknife,
+  lens_errors,
   lens_matrices,
   lens_means,
   pair_mean,
@@ -60,6 +64,7 @@ from robust_info.information import (
   summarize,
 )
 from robust_info.pairs import sample_cross_pairs
+from robust_info.resampling import Jackknife, jackknife
 from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
 
 _known_faults.warn()
@@ -72,6 +77,7 @@ __all__ = [
   "InformationStats",
   "InformationSummary",
   "Jackknife",
+  "LensErrors",
   "LensMatrices",
   "LensMeans",
   "PairMean",
@@ -92,14 +98,17 @@ __all__ = [
   "fisher_trace",
   "fisher_vector_product",
   "fit_temperature",
+  "grouped_information_stats",
   "information_stats",
   "jackknife",
   "kl_divergence",
   "label_information",
   "lautum_information",
+  "lens_errors",
   "lens_matrices",
   "lens_means",
   "merge_across",
+  "merge_groups",
   "mutual_information",
   "pair_mean",
   "path_fisher_estimate",

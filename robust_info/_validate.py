@@ -76,7 +76,12 @@ def labels(name: str, value: Any, num_examples: int) -> jax.Array:
 
 
 def labels_in_range(
-  name: str, array: Any, num_classes: int, where: Any = None
+  name: str,
+  array: Any,
+  num_classes: int,
+  where: Any = None,
+  *,
+  meaning: str = "the number of classes of the logits",
 ) -> None:
   """Concrete labels of unmasked rows must lie in [0, num_classes)."""
   if not (is_concrete(array) and (where is None or is_concrete(where))):
@@ -88,8 +93,8 @@ def labels_in_range(
   if bad.any():
     index = int(np.argmax(bad))
     raise ValueError(
-      f"Expected {name} in [0, {num_classes}), the number of classes of the "
-      f"logits, got {name}[{index}]={int(values[index])}."
+      f"Expected {name} in [0, {num_classes}), {meaning}, got "
+      f"{name}[{index}]={int(values[index])}."
     )
 
 

@@ -7,8 +7,6 @@ examples count: the ragged last batch is padded and masked.
 Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
 """
 
-import dataclasses
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,13 +17,14 @@ import numpy as np
 
 from robust_info import (
   _validate,
+  accumulator,
   attacks,
   data,
   disentangle,
   divergences,
   fisher,
-  information,
   pairs,
+  predictions,
 )
 from robust_info import config as config_lib
 
@@ -33,47 +32,11 @@ ApplyFn = Callable[[Any, jax.Array], jax.Array]
 # (done, total): called after each batch of a long measurement.
 Tick = Callable[[int, int], None]
 ATTACKS = ("pgd", "kl_pgd")
-_CALIBRATION_BINS = 15
-_summarize = jax.jit(information.summarize)
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-  """The predictions of a network on a split, clean or attacked.
-
-  Attributes:
-    stats: `InformationStats` of all examples.
-    correct: bool [N], whether the most probable class is the label.
-    confidence: float [N], the probability of the most probable class.
-  """
-
-  stats: information.InformationStats
-  correct: np.ndarray
-  confidence: np.ndarray
-
-  @property
-  def summary(self) -> information.InformationSummary:
-    """`information.summarize` of the statistics, compiled once."""
-    return _summarize(self.stats)
-
-  @property
-  def calibration_error(self) -> float:
-    """Expected calibration error, 15 equal-width bins of confidence.
-
-    The mean over examples of |accuracy - confidence| of their bin (Guo et al.
-    2017); in [0, 1]. NaN if any confidence is.
-    """
-    if not np.isfinite(self.confidence).all():
-      return math.nan
-    bins = np.minimum(
-      (self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1
-    )
-    gap = np.bincount(
-      bins,
-      weights=self.correct - self.confidence.astype(np.float64),
-      minlength=_CALIBRATION_BINS,
-    )
-    return float(np.abs(gap).sum() / len(self.correct))
+# Groups of the jackknife: the more, the surer its errors; the fewer, the less
+# memory, O(G C^2).
+_MAX_GROUPS = 50
+_MIN_GROUPS = 20
+_MANY_CLASSES = 100
 
 
 class Evaluator:
@@ -106,24 +69,30 @@ class Evaluator:
     """
     self._apply = apply_fn
     self._split = split
-    self._num_classes = num_classes
     self._settings = settings
     self._pair_key, self._attack_key, self._probe_key = jax.random.split(
       jax.random.key(seed), 3
     )
     self._batch_size = min(settings.batch_size, len(split))
+    groups = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
+    self._num_groups = min(groups, len(split))
     self._predict = jax.jit(self._predict_batch)
     self._attack = jax.jit(self._attack_batch, static_argnames="attack")
     self._fisher = jax.jit(self._fisher_batch)
     self._local = jax.jit(self._local_batch)
     self._path = jax.jit(self._path_batch)
     self._portray = jax.jit(self._portray_batch)
-    self._merge = jax.jit(operator.add)
+    self._merge = jax.jit(jax.vmap(operator.add))
 
-  def predict(self, variables: Any) -> Predictions:
+  @property
+  def labels(self) -> np.ndarray:
+    """[N], of the split."""
+    return self._split.labels
+
+  def predict(self, variables: Any) -> predictions.Predictions:
     """Clean predictions: one forward pass an example."""
     return self._collect(
-      self._predict(variables, batch) for _, batch in self._batches(None)
+      self._predict(variables, batch, ids) for ids, batch in self._batches(None)
     )
 
   def attack(
@@ -133,7 +102,7 @@ class Evaluator:
     epsilon: float,
     attack: str = "pgd",
     tick: Tick | None = None,
-  ) -> Predictions:
+  ) -> predictions.Predictions:
     """Predictions at attacked inputs, in the ball that `settings` names.
 
     Args:
@@ -240,15 +209,14 @@ class Evaluator:
       if tick is not None:
         tick(min((number + 1) * size, total), total)
 
-  def _collect(self, parts: Iterator[tuple]) -> Predictions:
-    stats = information.InformationStats.identity(self._num_classes)
-    rows = []
+  def _collect(self, parts: Iterator[tuple]) -> predictions.Predictions:
+    total, rows = None, []
     for part, correct, confidence, mask in parts:
-      stats = self._merge(stats, part)
+      total = part if total is None else self._merge(total, part)
       mask = np.asarray(mask)
       rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
     correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
-    return Predictions(stats, correct, confidence)
+    return predictions.Predictions(total, correct, confidence)
 
   def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
     """A lens over all pairs, in padded batches of one shape."""
@@ -271,19 +239,25 @@ class Evaluator:
   def _logits_fn(self, variables):
     return lambda x: self._apply(variables, x)
 
-  def _predict_batch(self, variables, batch):
+  def _predict_batch(self, variables, batch, ids):
     logits = self._apply(variables, data.to_float(batch.image))
-    return self._rows(logits, batch)
+    return self._rows(logits, batch, ids)
 
-  def _rows(self, logits, batch):
+  def _rows(self, logits, batch, ids):
     correct = jnp.argmax(logits, axis=-1) == batch.label
     confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
-    stats = information.information_stats(logits, batch.label, where=batch.mask)
-    return stats, correct, confidence, batch.mask
+    parts = accumulator.grouped_information_stats(
+      logits,
+      batch.label,
+      ids % self._num_groups,
+      num_groups=self._num_groups,
+      where=batch.mask,
+    )
+    return parts, correct, confidence, batch.mask
 
   def _attack_batch(self, variables, batch, ids, key, epsilon, *, attack):
     result = self._run_attack(variables, batch, ids, key, epsilon, attack)
-    return self._rows(result.logits, batch)
+    return self._rows(result.logits, batch, ids)
 
   def _run_attack(self, variables, batch, ids, key, epsilon, attack):
     logits_fn = self._logits_fn(variables)

@@ -24,7 +24,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robust_info import _validate, accumulator, divergences
+from robust_info import (
+  _mean_divergences,
+  _validate,
+  accumulator,
+  divergences,
+)
 from robust_info._compensated import Compensated
 from robust_info.accumulator import InformationStats, information_stats
 
@@ -126,7 +131,7 @@ def summarize(stats: InformationStats) -> InformationSummary:
   log_pbar = accumulator.safe_log(pbar.value)
 
   means = accumulator.arithmetic_means(stats)
-  to_pbar = accumulator.kl_of_means(
+  to_pbar = _mean_divergences.kl_of_means(
     means,
     jax.tree.map(lambda row: jnp.broadcast_to(row, means.high.shape), pbar),
   )

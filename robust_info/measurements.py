@@ -3,6 +3,7 @@
 Finished measurements are kept in a `MeasurementCache`. Information in nats.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +14,17 @@ import numpy as np
 from robust_info import config as config_lib
 from robust_info import (
   disentangle,
+  estimators,
   evaluation,
   fisher,
+  information,
   measurement_cache,
+  predictions,
+  resampling,
   robustness,
+  samples,
 )
 
-_QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 # Name in a report -> field of `fisher.FisherNorms`.
 _NORMS = {
   "trace": "trace",
@@ -36,7 +41,6 @@ _INFORMATION = (
   "prediction_entropy",
   "cckl",
 )
-_compiled_lens = jax.jit(robustness.epsilon_lens)
 # (label of the measurement) -> called with (done, total).
 Ticks = Callable[[str], evaluation.Tick]
 
@@ -66,12 +70,17 @@ def measure(
     ticks: gives the progress callback of each long measurement.
 
   Returns:
-    The fields of a `runs` entry that are measured. `robust_accuracy` takes
+    The fields of a `runs` entry that are measured. Standard errors are over
+    examples: of `performance`, `information` and `cckl_matrix` in
+    `standard_errors`, of all else beside the numbers. `robust_accuracy` takes
     each example at its worst up to a radius, the clean point included, and so
     may lie below the accuracy of `epsilon_lens`, which is that of one attack.
   """
   clean = evaluator.predict(variables)
-  summary = clean.summary
+  jackknife = resampling.jackknife(clean.parts, information.summarize)
+  summary, errors = jax.device_get(
+    (jackknife.estimate, jackknife.standard_error)
+  )
 
   def attack(kind: str, epsilon: float) -> dict[str, Any]:
     label = f"{attack_name(kind, settings)} {settings.norm} {epsilon:g}"
@@ -82,7 +91,7 @@ def measure(
       )
       return {
         "correct": found.correct.astype(int).tolist(),
-        "lens": _epsilon_lens(_compiled_lens(clean.stats, found.stats)),
+        "lens": _describe_epsilon_lens(clean, found),
       }
 
     return cache.get(f"{kind}-{epsilon!r}", run)
@@ -93,14 +102,27 @@ def measure(
       evaluator.fisher_norms(variables, tick=ticks("Fisher information"))
     ),
   )
-  local = cache.get(
-    "local-lens", lambda: describe_lens(evaluator.local_lens(variables))
-  )
-  path = cache.get(
+
+  def lens(name: str, measure: Callable[[], disentangle.Components]):
+    stored = cache.get(
+      name,
+      lambda: {
+        part: _floats(values)
+        for part, values in vars(measure()).items()
+        if values is not None
+      },
+    )
+    components = disentangle.Components(
+      **{k: np.asarray(v, np.float32) for k, v in stored.items()}
+    )
+    return describe_lens(
+      components, evaluator.pair_indices(), evaluator.labels, jackknife
+    )
+
+  local = lens("local-lens", lambda: evaluator.local_lens(variables))
+  path = lens(
     "path-lens",
-    lambda: describe_lens(
-      evaluator.path_lens(variables, tick=ticks("path lens"))
-    ),
+    lambda: evaluator.path_lens(variables, tick=ticks("path lens")),
   )
   grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
   curve = accuracy_curve(
@@ -130,6 +152,19 @@ def measure(
       name: float(getattr(summary, name)) for name in _INFORMATION
     },
     "cckl_matrix": _floats(summary.cckl_matrix),
+    "standard_errors": {
+      "performance": {
+        "accuracy": float(errors.accuracy),
+        "cross_entropy": float(errors.cross_entropy),
+        "calibration_error": float(
+          resampling.standard_error(clean.calibration_error_deleted)
+        ),
+      },
+      "information": {
+        name: float(getattr(errors, name)) for name in _INFORMATION
+      },
+      "cckl_matrix": _floats(errors.cckl_matrix),
+    },
     "fisher": norms,
     "local_lens": local,
     "path_lens": path,
@@ -142,25 +177,6 @@ def measure(
   }
 
 
-def describe(values: np.ndarray) -> dict[str, float]:
-  """Mean, its standard error, and quantiles of a sample [M].
-
-  The standard error of a single value is NaN.
-  """
-  values = np.asarray(values, np.float64)
-  error = math.nan
-  if len(values) > 1:
-    error = values.std(ddof=1) / math.sqrt(len(values))
-  return {
-    "mean": float(values.mean()),
-    "standard_error": float(error),
-    **{
-      name: float(np.quantile(values, level))
-      for name, level in _QUANTILES.items()
-    },
-  }
-
-
 def _norms(norms: fisher.FisherNorms) -> dict[str, Any]:
   """Sample statistics of the norms over examples.
 
@@ -169,7 +185,7 @@ def _norms(norms: fisher.FisherNorms) -> dict[str, Any]:
   """
   return {
     name: {
-      **describe(getattr(norms, field)),
+      **samples.describe(getattr(norms, field)),
       "estimation_error": float(
         getattr(norms, f"{field}_error").mean(dtype=np.float64)
       ),
@@ -178,31 +194,67 @@ def _norms(norms: fisher.FisherNorms) -> dict[str, Any]:
   }
 
 
-def describe_lens(components: disentangle.Components) -> dict[str, Any]:
-  """Sample statistics of a lens over pairs.
+def describe_lens(
+  components: disentangle.Components,
+  pairs: tuple[np.ndarray, np.ndarray],
+  labels: np.ndarray,
+  clean: resampling.Jackknife,
+) -> dict[str, Any]:
+  """A lens over all cross-category pairs, estimated from sampled ones.
 
   Args:
     components: NumPy [P].
+    pairs: the examples of each pair, both [P].
+    labels: [N], of all examples.
+    clean: the jackknife of `summarize` at the clean predictions, example i in
+      group i mod G.
 
   Returns:
-    `describe` of the three parts; `non_robust_share`, the ratio of the means
-    of the non-robust part and the total, with its standard error by the delta
-    method (NaN for a mean total of 0); and, of a lens with a quadrature, the
-    mean and the largest of its estimated errors.
+    For `total` (CCKL, exact), `non_robust` and `robust`: the `mean` over all
+    pairs, its `standard_error` over examples, and quantiles of the sample. For
+    the latter two also the `sampling_error`, the part of it that more pairs
+    would reduce; the `plain_mean` of the sampled values and its
+    `plain_sampling_error`; and the `variance_reduction` by the control
+    variate. Then `non_robust_share`, the ratio of the means, with its standard
+    error over examples; the means `by_class` with their sampling errors; and,
+    of a lens with a quadrature, the mean and the largest of its estimated
+    errors.
   """
-  parts = {
-    name: describe(getattr(components, name))
-    for name in ("total", "non_robust", "robust")
-  }
-  total = parts["total"]["mean"]
-  share = parts["non_robust"]["mean"] / total if total else math.nan
-  entry = {
-    "num_pairs": len(components.total),
-    **parts,
-    "non_robust_share": share,
-    "non_robust_share_standard_error": _ratio_error(
-      components.non_robust, components.total
-    ),
+  first, second = pairs
+  num_groups = len(clean.deleted.cckl)
+  means, errors, matrices = jax.device_get(
+    _estimate_lens(
+      dataclasses.replace(components, error=None),
+      first % num_groups,
+      second % num_groups,
+      labels[first],
+      labels[second],
+      clean,
+    )
+  )
+  entry: dict[str, Any] = {"num_pairs": len(components.total)}
+  for name in ("total", "non_robust", "robust"):
+    sample = samples.describe(getattr(components, name))
+    found = getattr(means, name)
+    part = {"mean": float(means.total)}
+    if name != "total":
+      part = {
+        "mean": float(found.mean),
+        "sampling_error": float(found.standard_error),
+        "plain_mean": sample["mean"],
+        "plain_sampling_error": sample["standard_error"],
+        "variance_reduction": float(found.variance_reduction),
+      }
+    error = float(getattr(errors, name))
+    entry[name] = {**sample, **part, "standard_error": error}
+  total = float(means.total)
+  entry["non_robust_share"] = (
+    float(means.non_robust.mean) / total if total else math.nan
+  )
+  entry["non_robust_share_standard_error"] = float(errors.non_robust_share)
+  entry["by_class"] = {
+    name: _floats(getattr(matrices, name))
+    for name in ("non_robust", "robust", "standard_error", "count")
   }
   if components.error is not None:
     entry["quadrature_error"] = {
@@ -212,14 +264,17 @@ def describe_lens(components: disentangle.Components) -> dict[str, Any]:
   return entry
 
 
-def _ratio_error(part: np.ndarray, total: np.ndarray) -> float:
-  """Standard error of mean(part) / mean(total), by the delta method."""
-  part, total = np.asarray(part, np.float64), np.asarray(total, np.float64)
-  mean = total.mean()
-  if len(part) < 2 or mean == 0:
-    return math.nan
-  residual = part - part.mean() / mean * total
-  return float(residual.std(ddof=1) / math.sqrt(len(part)) / mean)
+@jax.jit
+def _estimate_lens(components, groups, groups_other, labels, others, clean):
+  return (
+    estimators.lens_means(components, clean.estimate.cckl),
+    estimators.lens_errors(
+      components, groups, groups_other, clean.deleted.cckl
+    ),
+    estimators.lens_matrices(
+      components, labels, others, clean.estimate.cckl_matrix
+    ),
+  )
 
 
 def accuracy_curve(
@@ -252,14 +307,37 @@ def accuracy_curve(
   return curve
 
 
-def _epsilon_lens(lens: robustness.EpsilonLens) -> dict[str, Any]:
-  entry = {}
-  for name in ("accuracy", "label_information", "cckl"):
-    parts = {k: float(v) for k, v in vars(getattr(lens, name)).items()}
-    share = parts["non_robust"] / parts["total"] if parts["total"] else math.nan
-    entry[name] = {**parts, "non_robust_share": share}
-  entry["robust_cckl_matrix"] = _floats(lens.cckl_matrix.robust)
+def _describe_epsilon_lens(
+  clean: predictions.Predictions, attacked: predictions.Predictions
+) -> dict[str, Any]:
+  """The epsilon lens, with standard errors over examples."""
+  found = jax.device_get(
+    resampling.jackknife(
+      {"clean": clean.parts, "attacked": attacked.parts}, _epsilon_lens
+    )
+  )
+  entry = jax.tree.map(float, found.estimate["parts"])
+  for name, errors in found.standard_error["parts"].items():
+    entry[name]["standard_errors"] = jax.tree.map(float, errors)
+  for source, key in (
+    (found.estimate, "robust_cckl_matrix"),
+    (found.standard_error, "robust_cckl_matrix_standard_error"),
+  ):
+    entry[key] = _floats(source["robust_cckl_matrix"])
   return entry
+
+
+def _epsilon_lens(parts: dict[str, Any]) -> dict[str, Any]:
+  """What of the epsilon lens a report holds, as a statistic to resample."""
+  lens = robustness.epsilon_lens(parts["clean"], parts["attacked"])
+  found = {}
+  for name in ("accuracy", "label_information", "cckl"):
+    split = getattr(lens, name)
+    found[name] = {
+      **vars(split),
+      "non_robust_share": split.non_robust / split.total,
+    }
+  return {"parts": found, "robust_cckl_matrix": lens.cckl_matrix.robust}
 
 
 def _floats(array: Any) -> Any:

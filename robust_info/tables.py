@@ -17,8 +17,8 @@ def render(report: Mapping[str, Any]) -> str:
 
   Returns:
     Lines of which none ends in a space; columns are as wide as their widest
-    cell. A `±` is one standard error over examples or pairs; information is
-    in nats; what is not a number is n/a.
+    cell. A `±` is one standard error over examples; information is in nats;
+    what is not a number is n/a.
   """
   names = [run["name"] for run in report["runs"]]
   sections = list(_sections(report))
@@ -27,8 +27,8 @@ def render(report: Mapping[str, Any]) -> str:
   about = report["data"]
   lines = [
     f"{about['name']} {about['split']} split, "
-    f"{about['num_examples']:,} examples; information in nats; "
-    "± is one standard error",
+    f"{about['num_examples']:,} examples; information in nats;",
+    "± is one standard error over examples",
     "",
     _line("", names, width),
   ]
@@ -53,13 +53,11 @@ def _sections(report):
     [
       row("objective, model", lambda r: f"{r['objective']}, {r['model']}"),
       row("checkpoint", lambda r: f"{r['checkpoint']}, step {r['step']:,}"),
-      row("accuracy", lambda r: _percent(r["performance"]["accuracy"])),
-      row(
-        "cross-entropy", lambda r: _number(r["performance"]["cross_entropy"])
-      ),
+      row("accuracy", lambda r: _percent(*_pair(r, "accuracy"))),
+      row("cross-entropy", lambda r: _number(*_pair(r, "cross_entropy"))),
       row(
         "calibration error",
-        lambda r: _percent(r["performance"]["calibration_error"]),
+        lambda r: _percent(*_pair(r, "calibration_error")),
       ),
     ],
   )
@@ -80,7 +78,10 @@ def _sections(report):
   yield (
     "Information",
     [
-      row(label, lambda r, name=name: _number(r["information"][name]))
+      row(
+        label,
+        lambda r, name=name: _number(*_pair(r, name, "information")),
+      )
       for label, name in (
         ("CCKL, all cross-category pairs", "cckl"),
         ("I(X;Y^)  mutual information", "mutual_information"),
@@ -97,7 +98,7 @@ def _sections(report):
       row(
         label,
         lambda r, name=name: (
-          f"{_number(r['fisher'][name]['mean'])} "
+          f"{_sampled(r['fisher'][name])} "
           f"({_number(r['fisher'][name]['median'])})"
         ),
       )
@@ -114,9 +115,11 @@ def _sections(report):
   ):
     pairs = runs[0][name]["num_pairs"]
     yield (
-      f"{title} ({pairs:,} pairs)",
+      f"{title}; from {pairs:,} pairs",
       [
-        row("mean divergence", lambda r, n=name: _sampled(r[n]["total"])),
+        row(
+          "mean divergence (CCKL)", lambda r, n=name: _sampled(r[n]["total"])
+        ),
         row("non-robust part", lambda r, n=name: _sampled(r[n]["non_robust"])),
         row("robust part", lambda r, n=name: _sampled(r[n]["robust"])),
         row(
@@ -145,16 +148,14 @@ def _sections(report):
         rows.append(
           row(
             f"{label}, {part.replace('_', '-')}",
-            lambda r, n=name, p=part, i=index: _number(
-              r["epsilon_lens_by_attack"][i][n][p]
-            ),
+            lambda r, n=name, p=part, i=index: _number(*_attacked(r, i, n, p)),
           )
         )
       rows.append(
         row(
           f"{label}, non-robust share",
           lambda r, n=name, i=index: _percent(
-            r["epsilon_lens_by_attack"][i][n]["non_robust_share"]
+            *_attacked(r, i, n, "non_robust_share")
           ),
         )
       )
@@ -165,10 +166,22 @@ def _sections(report):
     )
 
 
-def _number(value: float) -> str:
+def _pair(run, name: str, section: str = "performance") -> tuple[float, float]:
+  """A number of a section and its standard error."""
+  return run[section][name], run["standard_errors"][section][name]
+
+
+def _attacked(run, index: int, name: str, part: str) -> tuple[float, float]:
+  """A number of an epsilon lens and its standard error."""
+  entry = run["epsilon_lens_by_attack"][index][name]
+  return entry[part], entry["standard_errors"][part]
+
+
+def _number(value: float, error: float = math.nan) -> str:
   if not math.isfinite(value):
     return "n/a"
-  return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+  text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+  return f"{text} ± {error:.2g}" if math.isfinite(error) else text
 
 
 def _percent(value: float, error: float = math.nan) -> str:
@@ -179,6 +192,4 @@ def _percent(value: float, error: float = math.nan) -> str:
 
 
 def _sampled(part: Mapping[str, float]) -> str:
-  error = part["standard_error"]
-  text = _number(part["mean"])
-  return f"{text} ± {error:.2g}" if math.isfinite(error) else text
+  return _number(part["mean"], part["standard_error"])

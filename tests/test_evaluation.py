@@ -281,27 +281,6 @@ def test_checkpoints_of_one_architecture_share_all_programs():
   assert network.traces == before
 
 
-def test_calibration_error_of_a_case_by_hand():
-  # Bins of 1/15: .41 and .45 share one, .8 has its own (edges at .8, .8667).
-  found = evaluation.Predictions(
-    None,
-    correct=np.array([True, False, True, True]),
-    confidence=np.array([0.41, 0.45, 0.81, 1.0], np.float32),
-  )
-  # |(1 - .41) + (0 - .45)| + |1 - .81| + |1 - 1| over 4.
-  assert found.calibration_error == pytest.approx((0.14 + 0.19) / 4, rel=1e-5)
-
-
-def test_calibration_error_is_zero_for_honest_and_one_for_sure_wrong():
-  confidence = np.full(8, 0.75, np.float32)
-  honest = evaluation.Predictions(None, np.arange(8) % 4 > 0, confidence)
-  assert honest.calibration_error == pytest.approx(0, abs=1e-7)
-  wrong = evaluation.Predictions(None, np.zeros(3, bool), np.ones(3))
-  assert wrong.calibration_error == 1
-  broken = evaluation.Predictions(None, np.zeros(3, bool), np.full(3, np.nan))
-  assert math.isnan(broken.calibration_error)
-
-
 def test_validator_gives_the_same_finite_numbers_every_time(validator):
   first = validator(MLP)
   assert set(first) == VALIDATOR_KEYS

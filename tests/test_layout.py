@@ -24,6 +24,7 @@ EDGES = {
   "_schema": set(),
   "measurement_cache": set(),
   "progress": set(),
+  "samples": {"scipy"},
   "tables": set(),
   "workdir": set(),
 }

@@ -12,10 +12,10 @@ import pytest
 import tiny_problem as tiny
 
 from robust_info import (
-  disentangle,
   evaluation,
   measurement_cache,
   measurements,
+  samples,
 )
 
 VARIABLES = tiny.mlp()
@@ -27,6 +27,8 @@ class Unmeasurable:
 
   def __init__(self, evaluator):
     self.predict = evaluator.predict
+    self.pair_indices = evaluator.pair_indices
+    self.labels = evaluator.labels
 
 
 def make_ticks(seen):
@@ -157,17 +159,68 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
   path = evaluator.path_lens(VARIABLES)
   found = entry["path_lens"]
   assert found["num_pairs"] == 37
-  assert found["robust"] == measurements.describe(path.robust)
-  assert found["non_robust_share"] == pytest.approx(
-    path.non_robust.mean(dtype=float) / path.total.mean(dtype=float)
-  )
+  sample = samples.describe(path.robust)
+  assert found["robust"]["plain_mean"] == sample["mean"]
+  assert found["robust"]["median"] == sample["median"]
   assert found["quadrature_error"]["max"] == float(path.error.max())
   assert "quadrature_error" not in entry["local_lens"]
-  local = entry["local_lens"]
-  assert local["total"]["mean"] == pytest.approx(found["total"]["mean"])
-  assert local["non_robust"]["mean"] + local["robust"]["mean"] == pytest.approx(
-    local["total"]["mean"], rel=1e-5
+
+
+@pytest.mark.parametrize("name", ["local_lens", "path_lens"])
+def test_lens_means_split_the_exact_cckl_and_follow_the_control(
+  evaluator, entry, name
+):
+  components = getattr(evaluator, name)(VARIABLES)
+  non_robust, total = (
+    getattr(components, part).astype(float) for part in ("non_robust", "total")
   )
+  slope = np.cov(non_robust, total)[0, 1] / total.var(ddof=1)
+  found, cckl = entry[name], entry["information"]["cckl"]
+  assert found["total"]["mean"] == pytest.approx(cckl, rel=1e-6)
+  expected = non_robust.mean() - slope * (total.mean() - cckl)
+  assert found["non_robust"]["mean"] == pytest.approx(expected, rel=1e-4)
+  assert found["non_robust"]["mean"] + found["robust"]["mean"] == pytest.approx(
+    cckl, rel=1e-5
+  )
+  assert found["non_robust_share"] == pytest.approx(expected / cckl, rel=1e-4)
+  explained = 1 / (1 - np.corrcoef(non_robust, total)[0, 1] ** 2)
+  assert found["non_robust"]["variance_reduction"] == pytest.approx(
+    explained * 35 / 36, rel=1e-3
+  )
+  matrix = np.array(found["by_class"]["robust"]) + np.array(
+    found["by_class"]["non_robust"]
+  )
+  seen = np.array(found["by_class"]["count"]) > 0
+  np.testing.assert_allclose(
+    matrix[seen], np.array(entry["cckl_matrix"])[seen], rtol=1e-5
+  )
+
+
+def test_every_number_of_a_data_set_has_an_error_over_examples(entry):
+  for section in ("performance", "information"):
+    assert entry["standard_errors"][section].keys() == entry[section].keys()
+  correct = entry["performance"]["accuracy"]
+  # Groups of one example: the textbook error of a mean.
+  assert entry["standard_errors"]["performance"]["accuracy"] == pytest.approx(
+    math.sqrt(correct * (1 - correct) / 44), rel=1e-4
+  )
+  assert np.shape(entry["standard_errors"]["cckl_matrix"]) == (4, 4)
+  for lens in (entry["local_lens"], entry["path_lens"]):
+    for part in ("total", "non_robust", "robust"):
+      assert 0 < lens[part]["standard_error"] < 10 * abs(lens["total"]["mean"])
+    assert lens["non_robust_share_standard_error"] > 0
+  cckl_error = entry["standard_errors"]["information"]["cckl"]
+  for lens in entry["epsilon_lens_by_attack"]:
+    for name in ("accuracy", "label_information", "cckl"):
+      assert lens[name]["standard_errors"].keys() == {
+        "total",
+        "robust",
+        "non_robust",
+        "non_robust_share",
+      }
+    assert lens["cckl"]["standard_errors"]["total"] == pytest.approx(
+      cckl_error, rel=1e-3
+    )
 
 
 def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
@@ -192,69 +245,6 @@ def test_an_attack_is_named_with_its_strength(
 ):
   settings = tiny.make_settings(num_steps=steps, restarts=restarts)
   assert measurements.attack_name(attack, settings) == expected
-
-
-def test_describe_in_closed_form():
-  # 0..100: mean 50, variance with ddof 1 of n (n + 1) / 12, n = 101.
-  found = measurements.describe(np.random.default_rng(0).permutation(101))
-  assert found == pytest.approx(
-    {
-      "mean": 50.0,
-      "standard_error": math.sqrt(102 / 12),
-      "median": 50.0,
-      "q05": 5.0,
-      "q25": 25.0,
-      "q75": 75.0,
-      "q95": 95.0,
-    }
-  )
-
-
-def test_describe_sums_float32_in_float64():
-  values = np.full(3_000_001, 0.1, np.float32)
-  values[0] = 1e4
-  exact = values.astype(np.float64)
-  found = measurements.describe(values)
-  assert found["mean"] == pytest.approx(exact.mean(), rel=1e-12)
-  assert found["standard_error"] == pytest.approx(
-    exact.std(ddof=1) / math.sqrt(len(exact)), rel=1e-9
-  )
-
-
-def test_a_single_value_has_no_standard_error():
-  found = measurements.describe(np.array([2.0]))
-  assert math.isnan(found.pop("standard_error"))
-  assert set(found.values()) == {2.0}
-
-
-def test_standard_error_of_a_share_agrees_with_the_bootstrap():
-  rng = np.random.default_rng(0)
-  total = rng.gamma(2.0, size=400)
-  non_robust = total * rng.uniform(0.1, 0.5, 400) + 0.1 * rng.normal(size=400)
-  found = measurements.describe_lens(
-    disentangle.Components(total, non_robust, total - non_robust)
-  )
-  draws = rng.integers(0, 400, (4000, 400))
-  shares = non_robust[draws].mean(1) / total[draws].mean(1)
-  error = found["non_robust_share_standard_error"]
-  assert error == pytest.approx(shares.std(), rel=0.1)
-  # Far from the error of a difference of independent means.
-  naive = np.hypot(non_robust.std() / total.mean(), total.std() / total.mean())
-  assert error < 0.5 * naive / math.sqrt(400)
-
-
-def test_a_constant_share_has_no_error_and_zero_totals_no_share():
-  total = np.array([1.0, 2.0, 4.0])
-  found = measurements.describe_lens(
-    disentangle.Components(total, 0.25 * total, 0.75 * total)
-  )
-  assert found["non_robust_share"] == 0.25
-  assert found["non_robust_share_standard_error"] == pytest.approx(0)
-  nothing = measurements.describe_lens(
-    disentangle.Components(*(np.zeros(3) for _ in range(3)))
-  )
-  assert math.isnan(nothing["non_robust_share"])
-  assert math.isnan(nothing["non_robust_share_standard_error"])
 
 
 @hypothesis.given(

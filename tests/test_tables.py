@@ -36,7 +36,30 @@ def split(total, robust):
     "robust": robust,
     "non_robust": total - robust,
     "non_robust_share": 1 - robust / total,
+    "standard_errors": {
+      "total": 0.5,
+      "robust": 0.25,
+      "non_robust": 0.03,
+      "non_robust_share": 0.021,
+    },
   }
+
+
+PERFORMANCE = {
+  "accuracy": 0.98765,
+  "cross_entropy": 0.04321,
+  "calibration_error": 0.011,
+}
+INFORMATION = {
+  "cckl": 12.346,
+  "mutual_information": 2.1,
+  "lautum_information": 9.9,
+  "label_information": 2.05,
+  "conditional_information": 0.05,
+  "variational_bound": -0.25,
+  "label_entropy": 2.302,
+  "prediction_entropy": 2.3,
+}
 
 
 def make_run(name, model="cnn (relu)"):
@@ -57,20 +80,11 @@ def make_run(name, model="cnn (relu)"):
     "model": model,
     "checkpoint": "last",
     "step": 12345,
-    "performance": {
-      "accuracy": 0.98765,
-      "cross_entropy": 0.04321,
-      "calibration_error": 0.011,
-    },
-    "information": {
-      "cckl": 12.346,
-      "mutual_information": 2.1,
-      "lautum_information": 9.9,
-      "label_information": 2.05,
-      "conditional_information": 0.05,
-      "variational_bound": -0.25,
-      "label_entropy": 2.302,
-      "prediction_entropy": 2.3,
+    "performance": dict(PERFORMANCE),
+    "information": dict(INFORMATION),
+    "standard_errors": {
+      "performance": dict.fromkeys(PERFORMANCE, 0.002),
+      "information": dict.fromkeys(INFORMATION, 0.013),
     },
     "fisher": {
       name: sample(3.25) for name in ("trace", "frobenius", "spectral")
@@ -131,12 +145,12 @@ def test_numbers_are_where_their_labels_are():
   report = make_report(make_run("a"), make_run("b"))
   report["runs"][1]["performance"]["accuracy"] = 0.5
   report["runs"][1]["path_lens"]["robust"] = sample(-2.5)
-  assert cells_of(report, "accuracy") == [["98.8 %", "50.0 %"]]
-  assert cells_of(report, "cross-entropy") == [["0.04321"] * 2]
+  assert cells_of(report, "accuracy") == [["98.8 % ± 0.2", "50.0 % ± 0.2"]]
+  assert cells_of(report, "cross-entropy") == [["0.04321 ± 0.002"] * 2]
   assert cells_of(report, "checkpoint") == [["last, step 12,345"] * 2]
   assert cells_of(report, "epsilon 0.15") == [["83.8 % ± 1.2"] * 2]
-  assert cells_of(report, "CCKL, all cross") == [["12.35"] * 2]
-  assert cells_of(report, "trace") == [["3.25 (1.625)"] * 2]
+  assert cells_of(report, "CCKL, all cross") == [["12.35 ± 0.013"] * 2]
+  assert cells_of(report, "trace") == [["3.25 ± 0.12 (1.625)"] * 2]
   assert cells_of(report, "robust part") == [
     ["11.4 ± 0.12"] * 2,
     ["-3 ± 0.12", "-2.5 ± 0.12"],
@@ -145,7 +159,9 @@ def test_numbers_are_where_their_labels_are():
     ["5.0 % ± 1.5"] * 2,
     ["125.0 % ± 1.5"] * 2,
   ]
-  assert cells_of(report, "CCKL, non-robust share") == [["25.0 %"] * 2] * 2
+  assert (
+    cells_of(report, "CCKL, non-robust share") == [["25.0 % ± 2.1"] * 2] * 2
+  )
 
 
 def test_the_head_tells_the_data_and_titles_the_attacks():
@@ -154,7 +170,7 @@ def test_the_head_tells_the_data_and_titles_the_attacks():
   assert "Accuracy under PGD-20, linf ball\n" in text
   assert "epsilon ball: PGD-20, linf 0.15\n" in text
   assert "epsilon ball: KL-PGD-20, linf 0.15\n" in text
-  assert "(1,024 pairs)" in text
+  assert "; from 1,024 pairs\n" in text
 
 
 @pytest.mark.parametrize(
@@ -198,7 +214,7 @@ def test_what_is_not_a_number_is_not_available():
       entry["epsilon"] = 0.15
   text = tables.render(report)
   assert "nan" not in text.lower()
-  assert cells_of(report, "accuracy") == [["n/a", "98.8 %"]]
+  assert cells_of(report, "accuracy") == [["n/a", "98.8 % ± 0.2"]]
   assert cells_of(report, "non-robust share")[0] == ["n/a", "5.0 % ± 1.5"]
 
 

@@ -1,0 +1,54 @@
+"""Statistics of a sample, and how far they may be off."""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+_QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+_LEVEL = 0.95
+
+
+def describe(values: np.ndarray) -> dict[str, Any]:
+  """Mean, quantiles, and their uncertainty, of a sample [M].
+
+  Args:
+    values: [M], drawn independently.
+
+  Returns:
+    `mean`, its `standard_error` (NaN for a single value), the quantiles `q05`,
+    `q25`, `median`, `q75` and `q95`, and `intervals`: for each quantile two
+    order statistics between which the quantile of the population lies with a
+    probability of at least 95 %, whatever the distribution; NaN at a side
+    where the sample is too small to give one.
+  """
+  values = np.sort(np.asarray(values, np.float64))
+  size = len(values)
+  error = values.std(ddof=1) / math.sqrt(size) if size > 1 else math.nan
+  return {
+    "mean": float(values.mean()),
+    "standard_error": float(error),
+    **{
+      name: float(np.quantile(values, level))
+      for name, level in _QUANTILES.items()
+    },
+    "intervals": {
+      name: _quantile_interval(values, level)
+      for name, level in _QUANTILES.items()
+    },
+  }
+
+
+def _quantile_interval(values: np.ndarray, level: float) -> list[float]:
+  """Order statistics around a quantile, from the binomial distribution."""
+  size = len(values)
+  tail = (1 - _LEVEL) / 2
+  # The number of values below the quantile is binomial. Counted from zero,
+  # value i lies above the quantile only if i or fewer lie below it.
+  low = int(stats.binom.ppf(tail, size, level)) - 1
+  high = int(stats.binom.isf(tail, size, level))
+  return [
+    float(values[low]) if low >= 0 else math.nan,
+    float(values[high]) if high < size else math.nan,
+  ]

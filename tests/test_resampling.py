@@ -1,0 +1,152 @@
+"""The jackknife against textbook errors, and the groups it works on."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import robust_info as ri
+
+
+def groups(logits, labels, count):
+  stats = jax.jit(ri.information_stats)
+  return [stats(logits[g::count], labels[g::count]) for g in range(count)]
+
+
+def accuracy(stats):
+  return ri.summarize(stats).accuracy
+
+
+def test_jackknife_error_of_a_mean_is_the_textbook_error():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 2, 400)
+  right = rng.random(400) < 0.8
+  logits = np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)]
+  result = ri.jackknife(groups(logits, labels, 40), accuracy)
+  np.testing.assert_allclose(result.estimate, right.mean(), rtol=1e-6)
+  np.testing.assert_allclose(
+    result.standard_error,
+    (right.mean() * (1 - right.mean()) / 400) ** 0.5,
+    rtol=0.35,
+  )
+  np.testing.assert_allclose(result.bias, 0.0, atol=1e-4)
+  np.testing.assert_allclose(
+    result.high - result.low, 2 * 1.959964 * result.standard_error, rtol=1e-4
+  )
+
+
+def test_jackknife_error_matches_the_spread_over_data_sets():
+  def draw(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, 300)
+    logits = rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
+    return logits.astype(np.float32), labels
+
+  cckl = jax.jit(ri.cckl)
+  values = [float(cckl(*draw(seed))) for seed in range(60)]
+  result = ri.jackknife(groups(*draw(99), 30), ri.summarize)
+  np.testing.assert_allclose(
+    result.standard_error.cckl, np.std(values), rtol=0.5
+  )
+  np.testing.assert_allclose(
+    result.estimate.cckl, ri.cckl(*draw(99)), rtol=1e-5
+  )
+  assert result.low.cckl < np.mean(values) < result.high.cckl
+
+
+def test_jackknife_finds_the_bias_of_hard_information():
+  rng = np.random.default_rng(2)
+  guesses, labels = rng.integers(0, 3, (2, 300))
+  logits = np.eye(3, dtype=np.float32)[guesses]
+  result = ri.jackknife(groups(logits, labels, 60), ri.summarize)
+  # Independent: the truth is 0, the plug-in value about (3-1)^2 / 2N.
+  np.testing.assert_allclose(
+    result.bias.hard_label_information, 4 / 600, rtol=0.5
+  )
+
+
+def masked_batch():
+  rng = np.random.default_rng(3)
+  logits = rng.normal(size=(40, 3)).astype(np.float32)
+  labels, where = rng.integers(0, 3, 40), rng.random(40) < 0.8
+  logits[~where] = np.nan
+  return logits, labels, where
+
+
+def assert_same_summary(one, other):
+  for name, value in vars(ri.summarize(one)).items():
+    np.testing.assert_allclose(
+      value, getattr(ri.summarize(other), name), rtol=1e-5, err_msg=name
+    )
+
+
+def test_groups_hold_their_own_examples_and_merge_to_all():
+  logits, labels, where = masked_batch()
+  group = np.arange(40) % 4
+  half = slice(0, 23), slice(23, 40)
+  grouped = [
+    ri.grouped_information_stats(
+      logits[rows], labels[rows], group[rows], num_groups=4, where=where[rows]
+    )
+    for rows in half
+  ]
+  stacked = jax.vmap(operator.add)(*grouped)
+  third = jax.tree.map(lambda leaf: leaf[2], stacked)
+  assert_same_summary(
+    third,
+    ri.information_stats(logits, labels, where=where & (group == 2)),
+  )
+  whole = ri.information_stats(logits, labels, where=where)
+  assert_same_summary(ri.merge_groups(stacked), whole)
+
+
+def test_a_label_out_of_range_does_not_land_in_another_group():
+  grouped = jax.jit(
+    lambda labels: ri.grouped_information_stats(
+      jnp.zeros((2, 3)), labels, jnp.array([0, 1]), num_groups=2
+    )
+  )(jnp.array([3, 0]))
+  assert np.isnan(ri.summarize(ri.merge_groups(grouped)).cckl)
+
+
+def test_stacked_parts_and_parts_side_by_side_are_resampled_together():
+  logits, labels, where = masked_batch()
+  stacked = ri.grouped_information_stats(
+    logits, labels, np.arange(40) % 20, num_groups=20, where=where
+  )
+  listed = [jax.tree.map(lambda leaf, g=g: leaf[g], stacked) for g in range(20)]
+  one, other = (ri.jackknife(p, accuracy) for p in (stacked, listed))
+  np.testing.assert_array_equal(one.standard_error, other.standard_error)
+  assert one.deleted.shape == (20,)
+
+  def difference(parts):
+    return accuracy(parts["a"]) - accuracy(parts["b"])
+
+  both = ri.jackknife({"a": stacked, "b": stacked}, difference)
+  assert one.standard_error > 0
+  np.testing.assert_allclose(both.standard_error, 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: ri.jackknife([], accuracy), "at least two groups.*got 0"),
+    (
+      lambda: ri.jackknife(
+        [ri.InformationStats.identity(2)] * 2, accuracy, level=95
+      ),
+      r"Expected level in \(0, 1\), got level=95",
+    ),
+    (
+      lambda: ri.grouped_information_stats(
+        jnp.zeros((2, 3)), np.array([0, 1]), np.array([0, 2]), num_groups=2
+      ),
+      r"Expected groups in \[0, 2\), num_groups, got groups\[1\]=2",
+    ),
+  ],
+)
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
