@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS ?= runs
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +21,15 @@ demo: $(STAMP)
 	$(BIN)/python evaluate.py --workdir=$(RUNS)/digits-standard \
 	  --workdir=$(RUNS)/digits-pgd --output=$(RUNS)/digits-report
 
+# A file of tests stays on one process, where it shares compiled programs.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+  --dist=loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+	$(PYTEST) -m "not slow and not oracle"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

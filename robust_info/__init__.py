@@ -19,11 +19,6 @@ and need the extra `train`.
 
 from robust_info import _known_faults, attacks
 from robust_info._version import __version__
-from robust_info.accumulator import (
-  grouped_information_stats,
-  merge_across,
-  merge_groups,
-)
 from robust_info.calibration import fit_temperature
 from robust_info.disentangle import (
   Components,
@@ -52,6 +47,11 @@ from robust_info.fisher import (
   fisher_trace,
 )
 from robust_info.fisher_products import fisher_quadratic, fisher_vector_product
+from robust_info.groups import (
+  grouped_information_stats,
+  merge_across,
+  merge_groups,
+)
 from robust_info.information import (
   InformationStats,
   InformationSummary,

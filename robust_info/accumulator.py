@@ -82,24 +82,38 @@ class InformationStats:
         "Expected InformationStats of the same classes, got num_classes="
         f"{self.num_classes} and num_classes={other.num_classes}."
       )
-    merged = InformationStats(
-      self.confusion + other.confusion,
-      self.prob_sum.plus(other.prob_sum),
-      self.log_prob_sum.plus(other.log_prob_sum),
-      self.spread.plus(other.spread),
-      self.dual_spread.plus(other.dual_spread),
+    return _merge(self, other)
+
+
+@jax.jit
+def _merge(one: InformationStats, other: InformationStats) -> InformationStats:
+  merged = InformationStats(
+    one.confusion + other.confusion,
+    one.prob_sum.plus(other.prob_sum),
+    one.log_prob_sum.plus(other.log_prob_sum),
+    one.spread.plus(other.spread),
+    one.dual_spread.plus(other.dual_spread),
+  )
+  mean, geometric = arithmetic_means(merged), log_prob_means(merged)
+
+  @jax.vmap
+  def moved(part):
+    """What the spreads gain by the move of a part's means."""
+    count = class_count(part).astype(part.spread.high.dtype)
+    to_mean = _mean_divergences.kl_of_means(arithmetic_means(part), mean)
+    from_mean = _mean_divergences.kl_of_geometric_means(
+      geometric, log_prob_means(part)
     )
-    mean, geometric = arithmetic_means(merged), log_prob_means(merged)
-    spread, dual_spread = merged.spread, merged.dual_spread
-    for part in (self, other):
-      count = class_count(part).astype(spread.high.dtype)
-      to_mean = _mean_divergences.kl_of_means(arithmetic_means(part), mean)
-      from_mean = _mean_divergences.kl_of_geometric_means(
-        geometric, log_prob_means(part)
-      )
-      spread = spread.plus(Compensated.of(times(count, to_mean)))
-      dual_spread = dual_spread.plus(Compensated.of(times(count, from_mean)))
-    return dataclasses.replace(merged, spread=spread, dual_spread=dual_spread)
+    return times(count, to_mean), times(count, from_mean)
+
+  gains = moved(jax.tree.map(lambda *leaves: jnp.stack(leaves), one, other))
+  spread, dual_spread = (
+    total.plus(Compensated.of(gain[0])).plus(Compensated.of(gain[1]))
+    for total, gain in zip(
+      (merged.spread, merged.dual_spread), gains, strict=True
+    )
+  )
+  return dataclasses.replace(merged, spread=spread, dual_spread=dual_spread)
 
 
 def information_stats(
@@ -129,78 +143,7 @@ def information_stats(
   labels = _validate.labels("labels", labels, num_examples)
   where = _validate.mask("where", where, num_examples)
   _validate.labels_in_range("labels", labels, num_classes, where)
-  return _grouped_stats(logits, labels, where, num_classes)
-
-
-def grouped_information_stats(
-  logits: jax.Array,
-  labels: jax.Array,
-  groups: jax.Array,
-  *,
-  num_groups: int,
-  where: jax.Array | None = None,
-) -> InformationStats:
-  """`information_stats` of every group of examples, in one pass [ours].
-
-  What `jackknife` takes; `merge_groups` gives the statistics of all examples.
-
-  Args:
-    logits: [N, C], any float dtype.
-    labels: [N] integers in [0, C).
-    groups: [N] integers in [0, G), the group of each example.
-    num_groups: G.
-    where: [N] booleans, as for `information_stats`.
-
-  Returns:
-    `InformationStats` with a leading axis [G, ...] on every field. Stacked
-    statistics of other examples in the same groups merge with
-    `jax.vmap(operator.add)`. Cost: that of `information_stats`, and O(G C^2)
-    for every max(4096, 4 G C) rows.
-
-  Raises:
-    TypeError: labels or groups that are not integers.
-    ValueError: wrong shapes, or labels or groups out of range.
-  """
-  logits = check_batch(logits)
-  num_examples, num_classes = logits.shape
-  _validate.positive_int("num_groups", num_groups)
-  where = _validate.mask("where", where, num_examples)
-  labels = _validate.labels("labels", labels, num_examples)
-  _validate.labels_in_range("labels", labels, num_classes, where)
-  groups = _validate.labels("groups", groups, num_examples)
-  _validate.labels_in_range(
-    "groups", groups, num_groups, where, meaning="num_groups"
-  )
-  # One row of statistics for each group and class; a label out of range must
-  # not land in the next group.
-  in_range = (labels >= 0) & (labels < num_classes)
-  cells = jnp.where(in_range, groups * num_classes + labels, -1)
-  stats = _grouped_stats(logits, cells, where, num_groups * num_classes)
-  return jax.tree.map(
-    lambda rows: rows.reshape(num_groups, num_classes, *rows.shape[1:]), stats
-  )
-
-
-def merge_groups(stacked: InformationStats) -> InformationStats:
-  """The union of G groups: fields [G, ...] to fields [...]."""
-  start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), stacked)
-  return jax.lax.scan(lambda total, part: (total + part, None), start, stacked)[
-    0
-  ]
-
-
-def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
-  """The union over a mesh axis, for use inside `jax.shard_map`.
-
-  Args:
-    stats: each device's own.
-    axis_name: of the mesh.
-
-  Returns:
-    `InformationStats` of all devices' examples, the same on every device, bit
-    for bit. Cost: one all-gather of O(C^2) and as many merges as devices.
-  """
-  return merge_groups(jax.lax.all_gather(stats, axis_name))
+  return stats_of_groups(logits, labels, where, num_classes)
 
 
 def unlabelled_stats(
@@ -210,7 +153,7 @@ def unlabelled_stats(
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
-  return _grouped_stats(logits, labels, where, 1)
+  return stats_of_groups(logits, labels, where, 1)
 
 
 def check_batch(logits: jax.Array) -> jax.Array:
@@ -290,7 +233,10 @@ def _zero_stats(num_groups, num_classes, dtype):
 
 
 @functools.partial(jax.jit, static_argnames="num_groups")
-def _grouped_stats(logits, labels, where, num_groups) -> InformationStats:
+def stats_of_groups(
+  logits: jax.Array, labels: jax.Array, where: jax.Array, num_groups: int
+) -> InformationStats:
+  """Statistics [G, C] of rows [N, C] by group: `labels` [N] in [0, G)."""
   num_examples, num_classes = logits.shape
   bad = where & ((labels < 0) | (labels >= num_groups))
   # Masked rows may hold anything: neutralise them before any arithmetic, so

@@ -17,12 +17,12 @@ import numpy as np
 
 from robust_info import (
   _validate,
-  accumulator,
   attacks,
   data,
   disentangle,
   divergences,
   fisher,
+  groups,
   pairs,
   predictions,
 )
@@ -74,8 +74,8 @@ class Evaluator:
       jax.random.key(seed), 3
     )
     self._batch_size = min(settings.batch_size, len(split))
-    groups = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
-    self._num_groups = min(groups, len(split))
+    most = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
+    self._num_groups = min(most, len(split))
     self._predict = jax.jit(self._predict_batch)
     self._attack = jax.jit(self._attack_batch, static_argnames="attack")
     self._fisher = jax.jit(self._fisher_batch)
@@ -246,7 +246,7 @@ class Evaluator:
   def _rows(self, logits, batch, ids):
     correct = jnp.argmax(logits, axis=-1) == batch.label
     confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
-    parts = accumulator.grouped_information_stats(
+    parts = groups.grouped_information_stats(
       logits,
       batch.label,
       ids % self._num_groups,

@@ -109,6 +109,7 @@ class InformationSummary:
   cckl_matrix: jax.Array
 
 
+@jax.jit
 def summarize(stats: InformationStats) -> InformationSummary:
   """The information quantities of the examples behind `stats`.
 
@@ -255,10 +256,7 @@ def lautum_information(
     `mutual_information` it adds up to the mean of `KL(p_i||p_j)` over all N^2
     ordered pairs (Identity A [ours]). Cost O(N C).
   """
-  stats = accumulator.unlabelled_stats(logits, where)
-  log_mean, log_geometric = _log_centres(stats)
-  between = divergences.kl_divergence(log_mean, log_geometric)[0]
-  return between + _per_example(stats.dual_spread, stats)
+  return _lautum_information(accumulator.unlabelled_stats(logits, where))
 
 
 def label_information(
@@ -299,6 +297,13 @@ def cckl(
     label.
   """
   return summarize(information_stats(logits, labels, where=where)).cckl
+
+
+@jax.jit
+def _lautum_information(stats: InformationStats) -> jax.Array:
+  log_mean, log_geometric = _log_centres(stats)
+  between = divergences.kl_divergence(log_mean, log_geometric)[0]
+  return between + _per_example(stats.dual_spread, stats)
 
 
 def _per_example(total: Compensated, stats: InformationStats) -> jax.Array:

@@ -4,16 +4,15 @@ Shapes: `N` examples, `G` groups of examples.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 
-import jax
 import numpy as np
 
-from robust_info import accumulator, information
+from robust_info import groups, information
 
 _CALIBRATION_BINS = 15
-_summarize = jax.jit(information.summarize)
-_merge_groups = jax.jit(accumulator.merge_groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Predictions:
   @property
   def stats(self) -> information.InformationStats:
     """The statistics of all examples."""
-    return _merge_groups(self.parts)
+    return functools.reduce(operator.add, groups.split_groups(self.parts))
 
   @property
   def summary(self) -> information.InformationSummary:
-    """`information.summarize` of the statistics, compiled once."""
-    return _summarize(self.stats)
+    """`information.summarize` of the statistics."""
+    return information.summarize(self.stats)
 
   @property
   def calibration_error(self) -> float:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tiny_problem as tiny
 
-from robust_info import accumulator, predictions
+from robust_info import groups, predictions
 
 NUM_GROUPS = 3
 
 
 def make_predictions(correct, confidence):
   logits = np.zeros((len(correct), 2), np.float32)
-  parts = accumulator.grouped_information_stats(
+  parts = groups.grouped_information_stats(
     logits,
     np.zeros(len(correct), int),
     np.arange(len(correct)) % NUM_GROUPS,

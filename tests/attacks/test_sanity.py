@@ -29,27 +29,23 @@ def test_honest_network_is_trustworthy(linear, batch):
   assert result.accuracies["pgd-20"] <= result.accuracies["fgsm"]
 
 
-@pytest.mark.slow
 def test_saturated_logits_are_flagged(mlp, batch):
   result = report(lambda x: 1e4 * mlp(x), batch)
   assert {"float32 saturation", "zero gradient, CE"} <= failed(result)
   assert result.verdict.startswith("not trustworthy: float32 saturation")
 
 
-@pytest.mark.slow
 def test_rounding_layer_is_flagged(mlp, batch):
   result = report(lambda x: mlp(jnp.round(8 * x) / 8), batch)
   assert {"zero gradient, CE", "zero gradient, DLR"} <= failed(result)
   assert not result.trustworthy
 
 
-@pytest.mark.slow
 def test_probabilities_are_flagged(mlp, batch):
   result = report(lambda x: jax.nn.softmax(mlp(x)), batch)
   assert "probabilities" in failed(result)
 
 
-@pytest.mark.slow
 def test_random_forward_pass_is_flagged(mlp, batch):
   rng = np.random.default_rng(0)
 
@@ -60,7 +56,6 @@ def test_random_forward_pass_is_flagged(mlp, batch):
   assert "random forward pass" in failed(report(noisy, batch))
 
 
-@pytest.mark.slow
 def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):
   def training_mode(x):
     return mlp(x - jnp.mean(x, axis=0, keepdims=True))
