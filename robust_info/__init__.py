@@ -20,6 +20,7 @@ and need the extra `train`.
 from robust_info import _known_faults, attacks
 from robust_info._version import __version__
 from robust_info.calibration import fit_temperature
+from robust_info.coarse_fisher import coarse_fisher_norms
 from robust_info.disentangle import (
   Components,
   disentangle_local,
@@ -84,6 +85,7 @@ __all__ = [
   "__version__",
   "attacks",
   "cckl",
+  "coarse_fisher_norms",
   "disentangle_local",
   "disentangle_path",
   "entropy",
