@@ -129,9 +129,11 @@ def batch_norm(
 def pool(x: jax.Array, reduce: Callable[..., jax.Array]) -> jax.Array:
   """Reduces blocks of 2x2 pixels; an odd last row or column is dropped.
 
-  A reduction of a reshaped array, unlike a reduction over windows, can be
-  differentiated forwards, backwards and one after the other in every dtype.
-  A maximum shares its gradient evenly among equal entries.
+  A reduction of a reshaped array, not of windows: it can be differentiated
+  forwards, backwards and one after the other in every dtype, and beside a
+  convolution its gradient costs nothing, where that of `nn.max_pool` takes as
+  long as half the convolution (2 CPU cores, jax 0.10.1, 64 channels). A
+  maximum shares its gradient evenly among equal entries.
 
   Args:
     x: [N, H, W, channels].
