@@ -5,12 +5,13 @@
     resnet20          activation after  3         16 / 16 32 64        272,474
     resnet32          activation after  5         16 / 16 32 64        466,906
     preact_resnet18   activation first  2         64 / 64 ... 512   11,172,170
-    wide_resnet28     activation first  4         16 / 16 32 64
-    wide_resnet34     activation first  5         16 / 16 32 64
+    wide_resnet28     activation first  4         16 / 16 32 64        369,498
+    wide_resnet34     activation first  5         16 / 16 32 64        466,714
 
-(10 classes, 3 channels.) `width` multiplies the channels of the stages, not of
-the stem: width 5 and 10 of resnet20 and resnet32 are the paper's resnet20x5 to
-resnet32x10, width 10 of the wide ones WRN-28-10 and WRN-34-10.
+(10 classes, 3 channels, width 1; docs/models.md has the other widths.) `width`
+multiplies the channels of the stages, not of the stem: width 5 and 10 of
+resnet20 and resnet32 are the paper's resnet20x5 to resnet32x10, width 10 of
+the wide ones WRN-28-10 and WRN-34-10.
 
 Activation after: He, Zhang, Ren, Sun, "Deep Residual Learning for Image
 Recognition", 2016, with the shortcut of the paper's public code [code]: where
