@@ -75,7 +75,7 @@ def create(
 
   Raises:
     ValueError: an unknown name, activation, variant or dtype, sizes below 1,
-      or an argument that the network has no use for.
+      or a variant, a width, remat or a VGG's activation that would do nothing.
   """
   _validate.one_of("name", name, NAMES)
   _validate.one_of("activation", activation, ACTIVATIONS)
