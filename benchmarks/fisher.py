@@ -9,8 +9,9 @@
   (target: 5x) and peak memory (target: 50x).
 * crossover: "matrix_free" over "gram" by number of classes.
 
-The CNN is conv 16-32, 5x5, stride 2, dense 100, with random weights; times do
-not depend on them. `--fast` leaves the CIFAR shapes out.
+The CNN is conv 16-32, 5x5, stride 2, dense 100; ResNet-20 and VGG13 are those
+of `robust_info.models`. Weights are random; times do not depend on them.
+`--fast` leaves the CIFAR shapes out.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from benchmarks import timing
 from robust_info import _loops, models
 
 
-def network(shape, num_classes=10, features=(16, 32)):
+def network(shape, num_classes=10, name="cnn"):
   """A compiled-in function of (variables, x), and the variables."""
-  model = models.create("cnn", num_classes=num_classes, features=features)
+  model = models.create(name, num_classes=num_classes)
   variables = models.init(model, jax.random.key(0), shape)
   return models.apply_fn(model), variables
 
@@ -130,16 +131,19 @@ def main():
     crossover(num_classes)
   if is_fast:
     return
-  apply, variables = network((32, 32, 3), features=(16, 32, 64))
-  x = jax.random.uniform(jax.random.key(1), (64, 32, 32, 3))
-  frobenius = compare("CNN 16-32-64, 32x32x3, N=64", apply, variables, x)
-  ours, theirs = (
-    peak_bytes(fn, variables, x) for fn in (frobenius, dense(apply))
-  )
-  print(
-    f"CIFAR shape, N=64, peak memory: dense {theirs / 2**20:.0f} MiB, ours "
-    f"{ours / 2**20:.1f} MiB, ratio {theirs / ours:.0f}"
-  )
+  for name, num_examples in (("resnet20", 64), ("vgg13", 16)):
+    apply, variables = network((32, 32, 3), name=name)
+    x = jax.random.uniform(jax.random.key(1), (num_examples, 32, 32, 3))
+    case = f"{name}, 32x32x3, N={num_examples}"
+    frobenius = compare(case, apply, variables, x)
+    ours, theirs = (
+      peak_bytes(fn, variables, x) for fn in (frobenius, dense(apply))
+    )
+    print(
+      f"{case}, peak memory: dense {theirs / 2**20:.0f} MiB, ours "
+      f"{ours / 2**20:.1f} MiB, ratio {theirs / ours:.0f}",
+      flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,20 @@ from ml_collections import config_dict
 from robust_info import _schema
 
 NORMS = ("linf", "l2")
+MODELS = (
+  "logistic",
+  "mlp",
+  "cnn",
+  "madry_cnn",
+  "vgg11",
+  "vgg13",
+  "vgg16",
+  "resnet20",
+  "resnet32",
+  "preact_resnet18",
+  "wide_resnet28",
+  "wide_resnet34",
+)
 OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
 # Where the data lies says nothing about what is trained.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
@@ -56,22 +70,37 @@ class ModelConfig:
   restored model needs no data.
 
   Attributes:
-    name: `logistic`, `mlp` or `cnn`.
-    activation: `relu`, `softplus`, `tanh` or `identity`.
+    name: `logistic`, `mlp`, `cnn`, `madry_cnn`, `vgg11`, `vgg13`, `vgg16`,
+      `resnet20`, `resnet32`, `preact_resnet18`, `wide_resnet28` or
+      `wide_resnet34`.
+    activation: `relu`, `softplus`, `tanh` or `identity`; of a VGG it is part
+      of the variant.
     features: channels of the convolutions (5x5, stride 2) of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
+    variant: of a VGG: `relu`; `half_linear`, no activation; `pure_linear`, no
+      activation and mean instead of maximum pools.
+    width: factor on the channels of a residual network: `resnet20` with 5 is
+      resnet20x5, `wide_resnet28` with 10 is WRN-28-10.
+    dtype: what layers compute in, `float32` or `bfloat16`; parameters, batch
+      statistics and logits are float32 in any case.
+    remat: whether a VGG or a residual network computes its blocks anew in the
+      backward pass: less memory for one more forward pass.
     num_classes: number of classes; 0 means that of the data.
     image_shape: (height, width, channels); () means that of the data.
     mean: subtracted per channel; () means the mean of the training images.
     std: divided by per channel; () means their standard deviation.
   """
 
-  name: str = _schema.one_of("cnn", ("logistic", "mlp", "cnn"))
+  name: str = _schema.one_of("cnn", MODELS)
   activation: str = _schema.one_of(
     "relu", ("relu", "softplus", "tanh", "identity")
   )
   features: tuple[int, ...] = _schema.each((16, 32), "> 0", lambda v: v > 0)
   hidden_sizes: tuple[int, ...] = _schema.each((100,), "> 0", lambda v: v > 0)
+  variant: str = _schema.one_of("relu", ("relu", "half_linear", "pure_linear"))
+  width: int = _schema.positive(1)
+  dtype: str = _schema.one_of("float32", ("float32", "bfloat16"))
+  remat: bool = False
   num_classes: int = _schema.non_negative(0)
   image_shape: tuple[int, ...] = _schema.each((), "> 0", lambda v: v > 0)
   mean: tuple[float, ...] = ()

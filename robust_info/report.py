@@ -260,9 +260,16 @@ def _identity(run: training.Run, name: str) -> dict[str, Any]:
 
 
 def _model_name(model: config_lib.ModelConfig) -> str:
+  name = model.name if model.width == 1 else f"{model.name}x{model.width}"
   if model.name == "logistic":  # It has no activation.
-    return model.name
-  return f"{model.name} ({model.activation})"
+    details = []
+  elif model.name.startswith("vgg"):
+    details = [model.variant]
+  else:
+    details = [model.activation]
+  if model.dtype != "float32":
+    details.append(model.dtype)
+  return f"{name} ({', '.join(details)})" if details else name
 
 
 def _draw_examples(used, split, source, settings, output) -> None:

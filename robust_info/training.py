@@ -83,7 +83,8 @@ def resolve(
     A configuration from which the model can be built without data.
 
   Raises:
-    ValueError: a field that is given does not fit the data.
+    ValueError: a field that is given does not fit the data, or the model is
+      none that can be built, for example for images of this size.
   """
   model = config.model
   found = {
@@ -104,7 +105,15 @@ def resolve(
       f"Expected config.model.mean with {source.image_shape[2]} entries, the "
       f"channels of {source.name}, got {model.mean}."
     )
-  return dataclasses.replace(config, model=dataclasses.replace(model, **found))
+  model = dataclasses.replace(model, **found)
+  try:
+    jax.eval_shape(
+      lambda key: models.init(create_model(model), key, model.image_shape),
+      jax.random.key(0),
+    )
+  except ValueError as error:
+    raise ValueError(f"In config.model: {error}") from error
+  return dataclasses.replace(config, model=model)
 
 
 def create_model(config: config_lib.ModelConfig) -> nn.Module:
@@ -115,8 +124,12 @@ def create_model(config: config_lib.ModelConfig) -> nn.Module:
     activation=config.activation,
     features=config.features,
     hidden_sizes=config.hidden_sizes,
+    variant=config.variant,
+    width=config.width,
     mean=config.mean,
     std=config.std,
+    dtype=config.dtype,
+    remat=config.remat,
   )
 
 

@@ -84,6 +84,7 @@ def test_config_values_are_frozen():
     ("train.decay_at", (0.7, 0.2), "config.train.decay_at to increase"),
     ("train.weight_decay", 0.1, "use 'adamw'"),
     ("model.mean", (0.5,), "one entry a channel each"),
+    ("model.width", 0, "Expected config.model.width > 0, got 0."),
     ("model.image_shape", (8, 8), "(height, width, channels), got (8, 8)"),
   ],
 )
@@ -197,14 +198,18 @@ def test_location_of_the_data_is_no_difference():
   assert len(config_lib.difference(old, moved, ignore=())) == 2
 
 
-def test_model_names_and_activations_are_those_of_models():
-  for name in models.NAMES:
-    config_lib.from_config_dict({"model": {"name": name}})
-  for name in models.ACTIVATIONS:
-    config_lib.from_config_dict({"model": {"activation": name}})
+@pytest.mark.parametrize(
+  ("field", "choices"),
+  [
+    ("name", models.NAMES),
+    ("activation", models.ACTIVATIONS),
+    ("variant", models.VARIANTS),
+    ("dtype", models.DTYPES),
+  ],
+)
+def test_choices_of_a_model_field_are_those_of_models(field, choices):
+  for choice in choices:
+    config_lib.from_config_dict({"model": {field: choice}})
   with pytest.raises(ValueError) as error:  # noqa: PT011
-    config_lib.from_config_dict({"model": {"name": ""}})
-  assert ", ".join(map(repr, models.NAMES)) in str(error.value)
-  with pytest.raises(ValueError) as error:  # noqa: PT011
-    config_lib.from_config_dict({"model": {"activation": ""}})
-  assert ", ".join(map(repr, models.ACTIVATIONS)) in str(error.value)
+    config_lib.from_config_dict({"model": {field: ""}})
+  assert ", ".join(map(repr, choices)) in str(error.value)

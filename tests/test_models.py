@@ -8,6 +8,7 @@ import pytest
 from robust_info import models
 
 SHAPE = (8, 8, 1)
+SMALL = pytest.mark.parametrize("name", ["logistic", "mlp", "cnn"])
 
 
 def num_parameters(variables):
@@ -36,6 +37,8 @@ def build(name, shape=SHAPE, **kwargs):
     ("cnn", (28, 28, 1), 416 + 12832 + 156900 + 1010),
     ("cnn", (8, 8, 1), 416 + 12832 + 12900 + 1010),
     ("cnn", (32, 32, 3), 1216 + 12832 + 204900 + 1010),
+    # 25*1*32+32, 25*32*64+64, 7*7*64*1024+1024, 1024*10+10.
+    ("madry_cnn", (28, 28, 1), 832 + 51264 + 3212288 + 10250),
   ],
 )
 def test_parameter_count_by_hand(name, shape, count):
@@ -47,7 +50,7 @@ def test_parameter_count_by_hand(name, shape, count):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (8, 8, 1)])
-@pytest.mark.parametrize("name", models.NAMES)
+@SMALL
 def test_any_image_size_gives_float32_logits(name, shape):
   model = models.create(name, num_classes=10)
 
@@ -61,7 +64,7 @@ def test_any_image_size_gives_float32_logits(name, shape):
 
 
 @pytest.mark.parametrize("activation", models.ACTIVATIONS)
-@pytest.mark.parametrize("name", models.NAMES)
+@SMALL
 def test_rows_are_independent_in_evaluation_mode(name, activation):
   model, variables = build(name, activation=activation)
   x = jax.random.uniform(jax.random.key(1), (5, *SHAPE))
@@ -105,7 +108,7 @@ def test_mlp_equals_the_formula(activation, numpy_fn):
   np.testing.assert_allclose(models.apply_fn(model)(variables, x), z, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@SMALL
 def test_normalisation_inside_equals_normalised_input_outside(name):
   mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
   inside, variables = build(name, (8, 8, 3), mean=mean, std=std)
@@ -122,7 +125,7 @@ def test_normalisation_inside_equals_normalised_input_outside(name):
   )
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@SMALL
 def test_models_without_batch_norm_are_the_same_in_both_modes(name):
   model, variables = build(name)
   x = jax.random.uniform(jax.random.key(1), (4, *SHAPE))

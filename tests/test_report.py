@@ -220,6 +220,18 @@ def test_runs_of_one_architecture_share_an_evaluator(
   assert found["runs"][2]["model"] == "mlp (relu)"
 
 
+@pytest.mark.parametrize(
+  ("fields", "name"),
+  [
+    ({"name": "vgg13", "variant": "half_linear"}, "vgg13 (half_linear)"),
+    ({"name": "resnet20", "width": 5}, "resnet20x5 (relu)"),
+    ({"name": "cnn", "dtype": "bfloat16"}, "cnn (relu, bfloat16)"),
+  ],
+)
+def test_a_model_is_named_by_what_sets_it_apart(fields, name):
+  assert report._model_name(config.ModelConfig(**fields)) == name
+
+
 def test_only_the_first_examples(tmp_path, drawn):
   found = build([make_run("a")], tmp_path, num_examples=20)
   assert found["data"]["num_examples"] == 20

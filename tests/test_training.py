@@ -235,6 +235,8 @@ def test_resolve_keeps_what_is_given_and_is_idempotent():
     ({"num_classes": 3}, "config.model.num_classes = 4"),
     ({"image_shape": (8, 8, 1)}, "config.model.image_shape = "),
     ({"mean": (0.1,) * 3, "std": (1.0,) * 3}, "config.model.mean"),
+    ({"name": "vgg13"}, "In config.model: Expected image_shape of at least 32"),
+    ({"width": 2}, "In config.model: Expected width = 1 with name = 'cnn'"),
   ],
 )
 def test_resolve_refuses_what_does_not_fit_the_data(fields, name):

@@ -25,10 +25,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from robust_info import _validate
-from robust_info.models import layers, small
+from robust_info.models import layers, residual, small, vgg
 
-NAMES = ("logistic", "mlp", "cnn")
+SMALL = ("logistic", "mlp", "cnn", "madry_cnn")
+NAMES = (*SMALL, *vgg.DEPTHS, *residual.ARCHITECTURES)
 ACTIVATIONS = tuple(layers.ACTIVATIONS)
+VARIANTS = vgg.VARIANTS
+DTYPES = layers.DTYPES
 
 
 def create(
@@ -38,49 +41,91 @@ def create(
   activation: str = "relu",
   features: tuple[int, ...] = (16, 32),
   hidden_sizes: tuple[int, ...] = (100,),
+  variant: str = "relu",
+  width: int = 1,
   mean: tuple[float, ...] = (),
   std: tuple[float, ...] = (),
+  dtype: str = "float32",
+  remat: bool = False,
 ) -> nn.Module:
   """A network by name.
 
   Args:
-    name: `logistic` (linear in the input), `mlp`, or `cnn` (5x5 convolutions
-      of stride 2, then dense layers).
+    name: `logistic` (linear in the input), `mlp`, `cnn` (5x5 convolutions of
+      stride 2, then dense layers), `madry_cnn` (see `small`), `vgg11`,
+      `vgg13`, `vgg16` (see `vgg`), `resnet20`, `resnet32`, `preact_resnet18`,
+      `wide_resnet28` or `wide_resnet34` (see `residual`).
     num_classes: C.
-    activation: `relu`, `softplus`, `tanh` or `identity`; `logistic` has none.
+    activation: `relu`, `softplus`, `tanh` or `identity`; `logistic` has none,
+      that of a VGG is part of its variant.
     features: channels of the convolutions of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
+    variant: of a VGG: `relu`, `half_linear` or `pure_linear`.
+    width: factor on the channels of a residual network.
     mean: subtracted from the input per channel; empty means 0.
     std: divides the input per channel; empty means 1.
+    dtype: what layers compute in, `float32` or `bfloat16`; parameters, batch
+      statistics, the last layer and the logits are float32 in any case.
+    remat: whether the backward pass computes the blocks of a residual network
+      or the stages of a VGG anew instead of keeping what is inside them: less
+      memory for one more forward pass, the same numbers to rounding.
 
   Returns:
     The module; hashable, equal for equal arguments.
 
   Raises:
-    ValueError: an unknown name or activation, or sizes below 1.
+    ValueError: an unknown name, activation, variant or dtype, sizes below 1,
+      or a variant, a width, remat or a VGG's activation that would do nothing.
   """
   _validate.one_of("name", name, NAMES)
   _validate.one_of("activation", activation, ACTIVATIONS)
+  _validate.one_of("variant", variant, VARIANTS)
+  _validate.one_of("dtype", dtype, DTYPES)
   _validate.positive_int("num_classes", num_classes)
+  _validate.positive_int("width", width)
   for size in (*features, *hidden_sizes):
     _validate.positive_int("each of features and hidden_sizes", size)
   if len(mean) != len(std):
     raise ValueError(
       f"Expected mean and std of one length, got mean={mean}, std={std}."
     )
-  normalization = {"mean": tuple(mean), "std": tuple(std)}
+  for argument, value, default, takes in (
+    ("activation", activation, "relu", set(NAMES) - set(vgg.DEPTHS)),
+    ("variant", variant, "relu", vgg.DEPTHS),
+    ("width", width, 1, residual.ARCHITECTURES),
+    ("remat", remat, False, {*vgg.DEPTHS, *residual.ARCHITECTURES}),
+  ):
+    if value != default and name not in takes:
+      raise ValueError(
+        f"Expected {argument} = {default!r} with name = {name!r}, which has "
+        f"no other, got {value!r}."
+      )
+  common = {"mean": tuple(mean), "std": tuple(std)}
   if name == "logistic":
-    return small.Logistic(num_classes, **normalization)
+    return small.Logistic(num_classes, **common)
+  common["dtype"] = dtype
   if name == "mlp":
-    return small.MLP(
-      num_classes, tuple(hidden_sizes), activation, **normalization
+    return small.MLP(num_classes, tuple(hidden_sizes), activation, **common)
+  if name == "cnn":
+    return small.CNN(
+      num_classes, tuple(features), tuple(hidden_sizes), activation, **common
     )
-  return small.CNN(
+  if name == "madry_cnn":
+    return small.MadryCNN(num_classes, activation, **common)
+  if name in vgg.DEPTHS:
+    return vgg.VGG(
+      num_classes, vgg.DEPTHS[name], variant=variant, remat=remat, **common
+    )
+  pre_activation, num_blocks, stem, stages = residual.ARCHITECTURES[name]
+  return residual.ResNet(
     num_classes,
-    tuple(features),
-    tuple(hidden_sizes),
+    pre_activation,
+    num_blocks,
+    stem,
+    tuple(width * channels for channels in stages),
     activation,
-    **normalization,
+    remat=remat,
+    **common,
   )
 
 
@@ -98,8 +143,8 @@ def init(
     `{"params": ...}` and, for models that keep them, `"batch_stats"`.
 
   Raises:
-    ValueError: `image_shape` is not three sizes, or its channels are not
-      those of the model's normalisation.
+    ValueError: `image_shape` is not three sizes, its channels are not those
+      of the model's normalisation, or it is too small for the model.
   """
   if len(image_shape) != 3:
     raise ValueError(
@@ -138,15 +183,22 @@ def train_fn(
   Returns:
     A function (variables, x [N, H, W, channels], where [N]) -> (logits
     [N, C], batch_stats), the statistics updated by the unmasked rows; `{}`
-    for models that have none.
+    for models that have none. Without an unmasked row they stay as they are,
+    and the logits are finite.
   """
 
   def apply(
     variables: Any, x: jax.Array, where: jax.Array
   ) -> tuple[jax.Array, Any]:
+    some = jnp.any(where)
     logits, changed = model.apply(
-      variables, x, train=True, where=where, mutable=["batch_stats"]
+      variables, x, train=True, where=where | ~some, mutable=["batch_stats"]
     )
-    return logits, changed.get("batch_stats", {})
+    batch_stats = jax.tree.map(
+      lambda new, old: jnp.where(some, new, old),
+      changed.get("batch_stats", {}),
+      variables.get("batch_stats", {}),
+    )
+    return logits, batch_stats
 
   return apply

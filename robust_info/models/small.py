@@ -1,19 +1,23 @@
-"""Multinomial logistic regression, an MLP and a small CNN.
+"""Multinomial logistic regression, an MLP and two CNNs of a few layers.
 
 Every module maps images [N, H, W, channels] in [0, 1] to logits [N, C]. The
 arguments `train` and `where` (a mask [N] of the rows that count) are those of
-all models of the package; these three have no layer that depends on them, so
-both modes are the same function.
+all models of the package; these have no layer that depends on them, so both
+modes are the same function. `dtype` is what the hidden layers compute in.
 """
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from robust_info.models import layers
 
 
 class Logistic(nn.Module):
-  """Multinomial logistic regression: C*(D+1) parameters."""
+  """Multinomial logistic regression: C*(D+1) parameters.
+
+  Its one layer is the last one, which is float32 in every model.
+  """
 
   num_classes: int
   mean: tuple[float, ...] = ()
@@ -41,6 +45,7 @@ class MLP(nn.Module):
   activation: str
   mean: tuple[float, ...] = ()
   std: tuple[float, ...] = ()
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(
@@ -53,7 +58,9 @@ class MLP(nn.Module):
     """Images [N, H, W, channels] to logits [N, C]."""
     del train, where
     x = layers.Normalize(self.mean, self.std)(x)
-    return layers.Head(self.num_classes, self.hidden_sizes, self.activation)(x)
+    return layers.Head(
+      self.num_classes, self.hidden_sizes, self.activation, self.dtype
+    )(x)
 
 
 class CNN(nn.Module):
@@ -70,6 +77,7 @@ class CNN(nn.Module):
   activation: str
   mean: tuple[float, ...] = ()
   std: tuple[float, ...] = ()
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(
@@ -83,6 +91,43 @@ class CNN(nn.Module):
     del train, where
     x = layers.Normalize(self.mean, self.std)(x)
     for features in self.features:
-      x = nn.Conv(features, (5, 5), strides=(2, 2))(x)
+      x = nn.Conv(features, (5, 5), strides=(2, 2), dtype=self.dtype)(x)
       x = layers.ACTIVATIONS[self.activation](x)
-    return layers.Head(self.num_classes, self.hidden_sizes, self.activation)(x)
+    return layers.Head(
+      self.num_classes, self.hidden_sizes, self.activation, self.dtype
+    )(x)
+
+
+class MadryCNN(nn.Module):
+  """The network of Madry et al. 2018 for MNIST.
+
+  Two 5x5 convolutions of 32 and 64 channels, each with a 2x2 max-pool, then
+  one dense layer of 1,024: 3,274,634 parameters on 28x28x1 and 10 classes.
+  Images of at least 4x4.
+  """
+
+  num_classes: int
+  activation: str
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool = False,
+    where: jax.Array | None = None,
+  ) -> jax.Array:
+    """Images [N, H, W, channels] to logits [N, C]."""
+    del train, where
+    layers.require_size(x, 4)
+    x = layers.Normalize(self.mean, self.std)(x)
+    for features in (32, 64):
+      x = nn.Conv(features, (5, 5), dtype=self.dtype)(x)
+      x = layers.ACTIVATIONS[self.activation](x)
+      x = layers.pool(x, jnp.max)
+    return layers.Head(self.num_classes, (1024,), self.activation, self.dtype)(
+      x
+    )

@@ -1,0 +1,111 @@
+r"""Parameters and operations of every network, as the table of docs/models.md.
+
+    python -m benchmarks.models
+
+Operations are those of one forward pass of one example in evaluation mode. Two
+counts:
+
+- convolutions and matrix products read off the traced network, two operations
+  a multiply-add, zeros of the padding included: what papers call FLOPs, twice
+  what they call MACs;
+- everything XLA counts in the lowered program: normalisations, activations and
+  pools too, and of a convolution only what does not multiply padding.
+
+Nothing is compiled or run, so neither depends on the machine.
+"""
+
+import argparse
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from robust_info import models
+
+SMALL, COLOUR = (28, 28, 1), (32, 32, 3)
+# How papers write it, image shape, name, further arguments.
+NETWORKS = (
+  ("logistic regression", SMALL, "logistic", {}),
+  ("MLP, 100", SMALL, "mlp", {}),
+  ("small CNN, 16-32-100", SMALL, "cnn", {}),
+  ("Madry's MNIST CNN", SMALL, "madry_cnn", {}),
+  ("VGG11", COLOUR, "vgg11", {}),
+  ("VGG13", COLOUR, "vgg13", {}),
+  ("VGG16", COLOUR, "vgg16", {}),
+  ("ResNet-20x1", COLOUR, "resnet20", {"width": 1}),
+  ("ResNet-20x5", COLOUR, "resnet20", {"width": 5}),
+  ("ResNet-20x10", COLOUR, "resnet20", {"width": 10}),
+  ("ResNet-32x1", COLOUR, "resnet32", {"width": 1}),
+  ("ResNet-32x5", COLOUR, "resnet32", {"width": 5}),
+  ("ResNet-32x10", COLOUR, "resnet32", {"width": 10}),
+  ("PreActResNet-18", COLOUR, "preact_resnet18", {}),
+  ("WRN-28-10", COLOUR, "wide_resnet28", {"width": 10}),
+  ("WRN-34-10", COLOUR, "wide_resnet34", {"width": 10}),
+)
+
+
+def abstract(shape, name, arguments):
+  """The evaluation mode, and abstract variables and image of one example."""
+  model = models.create(name, num_classes=10, **arguments)
+  variables = jax.eval_shape(
+    lambda key: models.init(model, key, shape), jax.random.key(0)
+  )
+  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  return models.apply_fn(model), variables, image
+
+
+def num_parameters(variables) -> int:
+  """Entries of all parameters; running statistics are none."""
+  return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def product_flops(jaxpr) -> int:
+  """Operations of the convolutions and matrix products of a jaxpr."""
+  total = 0
+  for equation in jaxpr.eqns:
+    out = equation.outvars[0].aval
+    if equation.primitive.name == "conv_general_dilated":
+      kernel = equation.invars[1].aval.shape
+      numbers = equation.params["dimension_numbers"]
+      # A kernel holds the channels of its group only.
+      terms = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+      total += 2 * math.prod(out.shape) * terms
+    elif equation.primitive.name == "dot_general":
+      (contracted, _), _ = equation.params["dimension_numbers"]
+      left = equation.invars[0].aval.shape
+      terms = math.prod(left[axis] for axis in contracted)
+      total += 2 * math.prod(out.shape) * terms
+    for inner in core.jaxprs_in_params(equation.params):
+      total += product_flops(inner)
+  return total
+
+
+def rows(networks):
+  """Lines of the table: name, configuration, parameters and operations."""
+  for title, shape, name, arguments in networks:
+    apply, variables, image = abstract(shape, name, arguments)
+    flops = product_flops(jax.make_jaxpr(apply)(variables, image).jaxpr)
+    counted = jax.jit(apply).lower(variables, image).cost_analysis()["flops"]
+    fields = "".join(f", `{k}={v}`" for k, v in arguments.items())
+    yield (
+      f"| {title} | `{name}`{fields} | {'x'.join(map(str, shape))} "
+      f"| {num_parameters(variables):,} | {flops / 1e6:,.3f} "
+      f"| {counted / 1e6:,.3f} |"
+    )
+
+
+def main() -> None:
+  """Prints the table."""
+  argparse.ArgumentParser(description=__doc__).parse_args()
+  print(
+    "| network | `config.model` | image | parameters | MFLOP, products "
+    "| MFLOP, XLA |"
+  )
+  print("|---|---|---|---|---|---|")
+  for row in rows(NETWORKS):
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+  main()
