@@ -214,9 +214,14 @@ def _fingerprint(
   seed: int,
 ) -> str:
   """Stands for all that a measurement depends on, beside its name."""
-  # Radii are in the names, and the last field is the validator's.
+  # Radii and attacks are in the names, the last field is the validator's.
   others = dataclasses.replace(
-    settings, epsilon=0.0, epsilon_grid=(), validation_examples=0
+    settings,
+    epsilon=0.0,
+    epsilon_grid=(),
+    attack="pgd",
+    autoattack_version="standard",
+    validation_examples=0,
   )
   return measurement_cache.fingerprint(
     SCHEMA,
@@ -300,12 +305,15 @@ def _ticks(name: str) -> measurements.Ticks:
   def start(label: str) -> evaluation.Tick:
     state = {"done": 0, "progress": None}
 
-    def tick(done: int, total: int) -> None:
+    def tick(
+      done: int, total: int, *, resumed: int = 0, note: str = ""
+    ) -> None:
       if state["progress"] is None:
+        state["done"] = resumed
         state["progress"] = progress.CountProgress(
-          f"{name}: {label}", total, unit="examples"
+          f"{name}: {label}", total, unit="examples", start=resumed
         )
-      state["progress"].advance(done - state["done"])
+      state["progress"].advance(done - state["done"], note)
       state["done"] = done
       if done == total:
         state["progress"].close()

@@ -44,6 +44,7 @@ class Progress:
     attack: which attack is running.
     finished: examples it is done with.
     total: examples it was given.
+    resumed: those of the finished that an earlier process did.
     robust_accuracy: so far; only falls.
     seconds: since the evaluation was started (or resumed).
   """
@@ -51,6 +52,7 @@ class Progress:
   attack: str
   finished: int
   total: int
+  resumed: int
   robust_accuracy: float
   seconds: float
 
@@ -272,6 +274,7 @@ def _evaluate(
             part["index"], part["found"], part["x_found"], part["no_gradient"]
           )
         )
+    resumed = int(field.finished.sum())
     compiled = build(name, plan)
     targeted = compiled.method.targeted
     tries = restarts if name in ("apgd-ce", "apgd-dlr", "fab") else 1
@@ -298,6 +301,7 @@ def _evaluate(
             attack=name,
             finished=int(field.finished.sum()),
             total=total,
+            resumed=resumed,
             robust_accuracy=field.accuracy(),
             seconds=time.monotonic() - began,
           )
