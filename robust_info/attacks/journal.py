@@ -94,7 +94,11 @@ def recorded(
   number: int,
   batch_size: int,
 ) -> Iterator[pool.Finished]:
-  """Passes everything on and writes it down, a part at a time."""
+  """Passes everything on and writes it down, a part at a time.
+
+  What was passed on and is not yet on disk are always fewer examples than
+  `batch_size`.
+  """
   waiting: list[pool.Finished] = []
   written = time.monotonic()
 
@@ -104,15 +108,13 @@ def recorded(
     waiting.clear()
 
   for finished in flow:
-    yield finished
-    if book is None:
-      continue
-    if len(finished.index):
+    if book is not None and len(finished.index):
       waiting.append(finished)
     late = time.monotonic() - written > _SECONDS_PER_PART
     full = sum(len(part.index) for part in waiting) >= batch_size
     if waiting and (late or full):
       write()
       written = time.monotonic()
-  if book is not None and waiting:
+    yield finished
+  if waiting:
     write()

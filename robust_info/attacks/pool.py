@@ -78,7 +78,10 @@ def compile_programs(
       step_key = None
       if eot_samples is not None:
         step_key = jax.random.fold_in(key, number)
-      return method.step(evaluate, state, epsilon, step_key), None
+      after = method.step(evaluate, state, epsilon, step_key)
+      # A row ends at its first success. Were it to go on to the next look, its
+      # point would depend on when that is, and so on the rest of the pool.
+      return results.select(state.found, state, after), None
 
     numbers = call * steps_per_call + jnp.arange(steps_per_call)
     state, _ = _loops.scan(one, state, numbers, length=steps_per_call)
