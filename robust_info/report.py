@@ -32,6 +32,7 @@ from robust_info import (
   models,
   progress,
   training,
+  under_attack,
 )
 from robust_info import config as config_lib
 from robust_info._version import __version__
@@ -134,6 +135,8 @@ def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
   figures.robust_accuracy(report, output / "robust_accuracy.png")
   figures.components(report, output / "components.png")
   figures.cckl_matrices(report, output / "cckl_matrices.png")
+  if report["settings"]["attack"] != "pgd":  # Else there is one strength.
+    figures.strength(report, output / "strength.png")
 
 
 def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -293,13 +296,13 @@ def _draw_examples(used, split, source, settings, output) -> None:
     label_names=source.label_names,
     run_names=[name for name, _, _ in used],
     threat=(
-      f"{measurements.attack_name('pgd', settings)}, {settings.norm} "
+      f"{under_attack.attack_name('pgd', settings)}, {settings.norm} "
       f"{settings.epsilon:g}"
     ),
   )
 
 
-def _ticks(name: str) -> measurements.Ticks:
+def _ticks(name: str) -> under_attack.Ticks:
   """Progress on stderr for each measurement of a run."""
 
   def start(label: str) -> evaluation.Tick:
