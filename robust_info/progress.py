@@ -167,16 +167,26 @@ class CountProgress:
     self._note = ""
     self._shown = False
 
-  def advance(self, count: int, note: str = "") -> None:
-    """Counts, and reports if it is time to, with the latest note."""
+  def advance(
+    self, count: int, *, under_way: float = 0.0, note: str = ""
+  ) -> None:
+    """Counts, and reports if it is time to.
+
+    Args:
+      count: done since the last call.
+      under_way: the work done on those that are not, in counts; it tells of
+        the time left where many end together.
+      note: shown at the end of the line.
+    """
     self._count += count
     self._note = note
     now = self._clock()
     if self._line.is_due(now):
-      done = self._count - self._first
+      done = self._count - self._first + under_way
       left = "? s left"
       if done:
-        seconds = (self._total - self._count) * (now - self._start) / done
+        ahead = self._total - self._first - done
+        seconds = ahead * (now - self._start) / done
         left = f"{seconds:.0f} s left"
       self._write(left, now, lasting=False)
 

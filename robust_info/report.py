@@ -309,14 +309,21 @@ def _ticks(name: str) -> under_attack.Ticks:
     state = {"done": 0, "progress": None}
 
     def tick(
-      done: int, total: int, *, resumed: int = 0, note: str = ""
+      done: int,
+      total: int,
+      *,
+      resumed: int = 0,
+      under_way: float = 0.0,
+      note: str = "",
     ) -> None:
       if state["progress"] is None:
         state["done"] = resumed
         state["progress"] = progress.CountProgress(
           f"{name}: {label}", total, unit="examples", start=resumed
         )
-      state["progress"].advance(done - state["done"], note)
+      state["progress"].advance(
+        done - state["done"], under_way=under_way, note=note
+      )
       state["done"] = done
       if done == total:
         state["progress"].close()

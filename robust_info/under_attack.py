@@ -285,6 +285,7 @@ class _Runner:
         event.finished,
         event.total,
         resumed=event.resumed,
+        under_way=event.under_way,
         note=f"robust accuracy so far {100 * event.robust_accuracy:.1f} %",
       )
 

@@ -83,7 +83,7 @@ def killed(evaluator, tmp_path_factory):
   """The entry, stopped in Square and started again, and its progress."""
   folder, seen = tmp_path_factory.mktemp("killed"), []
 
-  def watch(label, done, total, *, resumed=0, note=""):
+  def watch(label, done, total, *, resumed=0, note="", under_way=0.0):
     seen.append((label, done, total, resumed, note))
     if label.endswith("fab-t") and done:
       raise KilledError

@@ -43,6 +43,7 @@ class Progress:
   Attributes:
     attack: which attack is running.
     finished: examples it is done with.
+    under_way: work done on others, in examples, were each to take all steps.
     total: examples it was given.
     resumed: those of the finished that an earlier process did.
     robust_accuracy: so far; only falls.
@@ -51,6 +52,7 @@ class Progress:
 
   attack: str
   finished: int
+  under_way: float
   total: int
   resumed: int
   robust_accuracy: float
@@ -131,8 +133,8 @@ def auto_attack(
   rows (given `example_ids`), up to float rounding; `x_adv` lies in the ball to
   1e-6 and in the box; `epsilon=0` gives the clean accuracy; robust accuracy
   never exceeds that of any attack in the list before it. With `state_dir` a run
-  killed at any point resumes where it was, losing at most ten seconds or the
-  batch in flight, with the same result.
+  killed at any point resumes where it was, with the same result; it loses the
+  batch in flight, and of what was finished fewer than `batch_size` examples.
 
   Not for use under `jit`. Compiles two programs an attack and one for the plain
   forward pass. Pass parameters as `jax.tree_util.Partial(apply, params)`: they
@@ -293,13 +295,14 @@ def _evaluate(
       batch_size=batch_size,
       look_every=_LOOK_EVERY.get(name, _LOOK_EVERY_OTHERWISE),
     )
-    for finished in journal.recorded(flow, book, number, batch_size):
-      field.finish(finished)
+    for look in journal.recorded(flow, book, number, batch_size):
+      field.finish(look.finished)
       if progress is not None:
         progress(
           Progress(
             attack=name,
             finished=int(field.finished.sum()),
+            under_way=look.under_way,
             total=total,
             resumed=resumed,
             robust_accuracy=field.accuracy(),

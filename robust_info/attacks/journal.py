@@ -89,11 +89,11 @@ class Journal:
 
 
 def recorded(
-  flow: Iterator[pool.Finished],
+  flow: Iterator[pool.Look],
   book: Journal | None,
   number: int,
   batch_size: int,
-) -> Iterator[pool.Finished]:
+) -> Iterator[pool.Look]:
   """Passes everything on and writes it down, a part at a time.
 
   What was passed on and is not yet on disk are always fewer examples than
@@ -107,14 +107,14 @@ def recorded(
     book.append(attack=np.array(number), **pool.Finished(*rows)._asdict())
     waiting.clear()
 
-  for finished in flow:
-    if book is not None and len(finished.index):
-      waiting.append(finished)
+  for look in flow:
+    if book is not None and len(look.finished.index):
+      waiting.append(look.finished)
     late = time.monotonic() - written > _SECONDS_PER_PART
     full = sum(len(part.index) for part in waiting) >= batch_size
     if waiting and (late or full):
       write()
       written = time.monotonic()
-    yield finished
+    yield look
   if waiting:
     write()
