@@ -75,7 +75,7 @@ def _robustness(runs):
     worst = [_percent(f["accuracy"], f["standard_error"]) for f in found]
     rows.append(("each example at its worst", worst))
     yield f"Accuracy under {first['attack']}, {place}", rows, []
-  if first["sanity"] is None:
+  if not first["sanity"]:  # There is no ball.
     return
   reports = [f["sanity"] for f in found]
   rows = [

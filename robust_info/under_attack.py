@@ -78,7 +78,7 @@ def measure(
     `robustness`: the accuracy in the ball under `settings.attack`, at worst
     over all that `robust_accuracy` saw up to this radius as well; what each
     attack left (of an ensemble by itself, as it is published); and the
-    `sanity` checks, which tell whether it can be believed (none at epsilon 0).
+    `sanity` checks, which tell whether it can be believed (empty at epsilon 0).
 
     `epsilon_lens_by_attack`: the lens at the largest label loss and at the
     largest divergence. For PGD these are two attacks; for an ensemble the two
@@ -116,7 +116,7 @@ def measure(
   ]
   strengths = []
   if settings.attack == "pgd":
-    sanity = runner.sanity() if settings.epsilon > 0 else None
+    sanity = runner.sanity() if settings.epsilon > 0 else {}
   else:
     found = runner.ensemble()
     sanity = found["sanity"]
@@ -262,7 +262,7 @@ class _Runner:
       "accuracies": {name: result.accuracies[name] for name in result.attacks},
       "correct": worst.correct.astype(int).tolist(),
       "strengths": strengths,
-      "sanity": self._check(epsilon, result) if epsilon > 0 else None,
+      "sanity": self._check(epsilon, result) if epsilon > 0 else {},
     }
 
   def _lenses(self, label, divergence):

@@ -125,6 +125,16 @@ def test_accuracy_curve_starts_clean_and_covers_grid_and_threat(entry):
   assert curve[2]["accuracy"] <= attacked
 
 
+def test_the_robust_accuracy_comes_with_its_checks(entry):
+  found = entry["robustness"]
+  assert found["attack"] == "PGD-4"
+  assert found["accuracy"] == entry["robust_accuracy"][2]["accuracy"]
+  assert [step["attack"] for step in found["steps"]] == ["PGD-4"]
+  assert found["sanity"]["verdict"] == "trustworthy"
+  assert len(found["sanity"]["checks"]) == 14
+  assert entry["strength_curve"] == []
+
+
 def test_epsilon_lenses_name_their_attack_and_add_up(entry):
   lenses = entry["epsilon_lens_by_attack"]
   assert [lens["attack"] for lens in lenses] == ["PGD-4", "KL-PGD-4"]
@@ -227,6 +237,7 @@ def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
     evaluator, VARIABLES, settings, cache, ticks=make_ticks([])
   )
   [point] = entry["robust_accuracy"]
+  assert entry["robustness"]["sanity"] == {}
   assert point["accuracy"] == entry["performance"]["accuracy"]
   for name in ("accuracy", "cckl", "label_information"):
     parts = entry["epsilon_lens"][name]

@@ -266,7 +266,7 @@ def test_an_ensemble_is_named_and_shown_attack_by_attack():
 
 def test_no_ball_no_checks():
   report = make_report(make_run("a"))
-  report["runs"][0]["robustness"]["sanity"] = None
+  report["runs"][0]["robustness"]["sanity"] = {}
   assert "Sanity" not in tables.render(report)
 
 
