@@ -5,6 +5,11 @@ r"""Reports on one or several runs, side by side, on the whole test split.
 
 Prints a table, and writes it, report.json and figures to --output. A report
 that was stopped goes on where it was when it is started again.
+
+  python evaluate.py --workdir=runs/digits-pgd --output=runs/digits-strong \
+    --attack=autoattack --norm=linf --epsilon=0.1 --num_examples=1000
+
+Every robust accuracy comes with checks that tell whether it can be believed.
 """
 
 import dataclasses
@@ -22,6 +27,7 @@ from robust_info import (
   training,
   workdir,
 )
+from robust_info import config as config_lib
 
 _WORKDIR = flags.DEFINE_multi_string(
   "workdir", None, "Directory of a run; repeat it to compare several."
@@ -47,6 +53,15 @@ _NUM_EXAMPLES = flags.DEFINE_integer(
 _OVERRIDES = (
   flags.DEFINE_enum("norm", None, ["linf", "l2"], "Norm of the ball."),
   flags.DEFINE_float("epsilon", None, "Radius of the ball.", 0.0),
+  flags.DEFINE_enum(
+    "attack", None, config_lib.ATTACKS, "What attacks, beside PGD."
+  ),
+  flags.DEFINE_enum(
+    "autoattack_version", None, ["standard", "plus"], "Of --attack=autoattack."
+  ),
+  flags.DEFINE_integer(
+    "sanity_examples", None, "Examples of the sanity checks.", 1
+  ),
   flags.DEFINE_integer("num_steps", None, "Steps of the PGD attack.", 1),
   flags.DEFINE_integer("restarts", None, "Restarts of the PGD attack.", 1),
   flags.DEFINE_integer("num_pairs", None, "Pairs of both lenses.", 1),

@@ -13,9 +13,9 @@ from robust_info import (
   checkpoints,
   command_line,
   data,
-  evaluation,
   models,
   training,
+  validation,
   workdir,
 )
 
@@ -35,7 +35,7 @@ def main() -> None:
     cache_dir=config.data.cache_dir,
   )
   config = training.resolve(config, source)
-  validate = evaluation.Validator(
+  validate = validation.Validator(
     models.apply_fn(training.create_model(config.model)),
     source.validation,
     num_classes=source.num_classes,

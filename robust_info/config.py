@@ -35,6 +35,7 @@ MODELS = (
   "wide_resnet28",
   "wide_resnet34",
 )
+ATTACKS = ("pgd", "apgd", "autoattack")
 OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
 # Where the data lies says nothing about what is trained.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
@@ -214,7 +215,15 @@ class EvaluationConfig:
     batch_size: examples a batch.
     norm: norm of the ball, `linf` or `l2`.
     epsilon: its radius, in units of the input range [0, 1].
-    epsilon_grid: radii of the accuracy curve of evaluate.py.
+    epsilon_grid: radii of the accuracy curve of evaluate.py, always of PGD.
+    attack: of evaluate.py at that radius: `pgd`; `apgd`, beside PGD also
+      APGD-CE and APGD-T; or `autoattack`, beside PGD also AutoAttack. Training
+      is followed with PGD whatever this says.
+    autoattack_version: `standard`, or `plus` with more attacks and restarts.
+      (AutoAttack's `rand` is for networks that draw random numbers; these
+      never do.)
+    sanity_examples: how many examples of the test split, chosen at random
+      once, the checks use that tell whether a robust accuracy can be believed.
     num_steps: steps of the PGD attack.
     restarts: its restarts, the worst case per example counts.
     num_pairs: cross-category pairs of the local and the path lens.
@@ -230,6 +239,9 @@ class EvaluationConfig:
   epsilon_grid: tuple[float, ...] = _schema.each(
     (0.0, 0.02, 0.05, 0.1, 0.15, 0.2), ">= 0", lambda v: v >= 0
   )
+  attack: str = _schema.one_of("pgd", ATTACKS)
+  autoattack_version: str = _schema.one_of("standard", ("standard", "plus"))
+  sanity_examples: int = _schema.positive(128)
   num_steps: int = _schema.positive(20)
   restarts: int = _schema.positive(1)
   num_pairs: int = _schema.positive(512)

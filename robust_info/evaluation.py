@@ -7,12 +7,10 @@ examples count: the ragged last batch is padded and masked.
 Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
 """
 
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from robust_info import (
@@ -20,9 +18,7 @@ from robust_info import (
   attacks,
   data,
   disentangle,
-  divergences,
   fisher,
-  groups,
   pairs,
   predictions,
 )
@@ -30,17 +26,17 @@ from robust_info import config as config_lib
 
 ApplyFn = Callable[[Any, jax.Array], jax.Array]
 # (done, total): called after each batch of a long measurement.
-Tick = Callable[[int, int], None]
+Tick = Callable[..., None]
+# On the label, and on the divergence from the clean prediction.
 ATTACKS = ("pgd", "kl_pgd")
-# Groups of the jackknife: the more, the surer its errors; the fewer, the less
-# memory, O(G C^2).
-_MAX_GROUPS = 50
-_MIN_GROUPS = 20
-_MANY_CLASSES = 100
+# Logits [N, C] of a batch, the batch, and its row numbers.
+_Logits = tuple[Any, data.Batch, np.ndarray]
 
 
 class Evaluator:
   """Compiled measurements of the networks of one architecture on one split.
+
+  `split`, `settings` and `seed` are what it was made with.
 
   Two evaluators with the same arguments give the same numbers. The randomness
   of an attack belongs to the example and that of a pair to the pair: another
@@ -68,32 +64,53 @@ class Evaluator:
       seed: of attacks, pairs, and probes of the Fisher information.
     """
     self._apply = apply_fn
-    self._split = split
-    self._settings = settings
+    self.split = split
+    self.settings = settings
+    self.seed = seed
     self._pair_key, self._attack_key, self._probe_key = jax.random.split(
       jax.random.key(seed), 3
     )
     self._batch_size = min(settings.batch_size, len(split))
-    most = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
-    self._num_groups = min(most, len(split))
-    self._predict = jax.jit(self._predict_batch)
-    self._attack = jax.jit(self._attack_batch, static_argnames="attack")
+    self._forward = jax.jit(self._forward_batch)
+    self._attack = jax.jit(
+      self._attack_batch, static_argnames=("attack", "num_steps")
+    )
+    self._tally = predictions.Tally(len(split), num_classes)
     self._fisher = jax.jit(self._fisher_batch)
     self._local = jax.jit(self._local_batch)
     self._path = jax.jit(self._path_batch)
     self._portray = jax.jit(self._portray_batch)
-    self._merge = jax.jit(jax.vmap(operator.add))
 
   @property
   def labels(self) -> np.ndarray:
     """[N], of the split."""
-    return self._split.labels
+    return self.split.labels
+
+  def logits_fn(self, variables: Any) -> jax.tree_util.Partial:
+    """The network as a function of float inputs, not compiled.
+
+    The same function for all `variables`, which are leaves: programs compiled
+    for one network serve all others.
+    """
+    return jax.tree_util.Partial(self._apply, variables)
 
   def predict(self, variables: Any) -> predictions.Predictions:
     """Clean predictions: one forward pass an example."""
-    return self._collect(
-      self._predict(variables, batch, ids) for ids, batch in self._batches(None)
-    )
+    return self._collect(self._forwarded(variables))
+
+  def logits(self, variables: Any) -> np.ndarray:
+    """Clean logits [N, C], in memory."""
+    return _stack(self._forwarded(variables))
+
+  def tally(self, logits: np.ndarray) -> predictions.Predictions:
+    """`Predictions` of logits [N, C] of the examples, whatever the inputs."""
+
+    def rows():
+      for ids, batch in self._batches(None):
+        # Padding repeats the last example; it is masked.
+        yield logits[np.minimum(ids, len(logits) - 1)], batch, ids
+
+    return self._collect(rows())
 
   def attack(
     self,
@@ -123,14 +140,25 @@ class Evaluator:
     Raises:
       ValueError: an unknown attack, or epsilon below 0.
     """
-    _validate.one_of("attack", attack, ATTACKS)
-    _validate.at_least("epsilon", epsilon, 0)
-    return self._collect(
-      self._attack(
-        variables, batch, ids, self._attack_key, epsilon, attack=attack
-      )
-      for ids, batch in self._batches(tick)
-    )
+    return self._collect(self._attacked(variables, epsilon, attack, None, tick))
+
+  def attacked_logits(
+    self,
+    variables: Any,
+    *,
+    epsilon: float,
+    attack: str = "pgd",
+    num_steps: int | None = None,
+  ) -> np.ndarray:
+    """Logits [N, C] at the inputs of `attack`, in memory.
+
+    Args:
+      variables: of the network.
+      epsilon: radius of the ball, >= 0; not compiled in.
+      attack: as in `attack`.
+      num_steps: instead of those of `settings`.
+    """
+    return _stack(self._attacked(variables, epsilon, attack, num_steps, None))
 
   def fisher_norms(
     self, variables: Any, *, tick: Tick | None = None
@@ -168,8 +196,8 @@ class Evaluator:
     """
     first, second = pairs.sample_cross_pairs(
       self._pair_key,
-      self._split.labels,
-      num_pairs=self._settings.num_pairs,
+      self.split.labels,
+      num_pairs=self.settings.num_pairs,
     )
     return np.asarray(first), np.asarray(second)
 
@@ -188,12 +216,12 @@ class Evaluator:
       `adversarial_probabilities`, both [M, C].
     """
     batch = data.Batch(
-      image=self._split.images[indices],
-      label=self._split.labels[indices],
+      image=self.split.images[indices],
+      label=self.split.labels[indices],
       mask=np.ones(len(indices), bool),
     )
     found = self._portray(
-      variables, batch, indices, self._attack_key, self._settings.epsilon
+      variables, batch, indices, self._attack_key, self.settings.epsilon
     )
     return jax.device_get(found)
 
@@ -201,34 +229,56 @@ class Evaluator:
     self, tick: Tick | None
   ) -> Iterator[tuple[np.ndarray, data.Batch]]:
     """Row numbers and batches, in file order."""
-    total, size = len(self._split), self._batch_size
+    total, size = len(self.split), self._batch_size
     for number, batch in enumerate(
-      data.eval_batches(self._split, batch_size=size)
+      data.eval_batches(self.split, batch_size=size)
     ):
       yield number * size + np.arange(size), batch
       if tick is not None:
         tick(min((number + 1) * size, total), total)
 
-  def _collect(self, parts: Iterator[tuple]) -> predictions.Predictions:
-    total, rows = None, []
-    for part, correct, confidence, mask in parts:
-      total = part if total is None else self._merge(total, part)
-      mask = np.asarray(mask)
-      rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
-    correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
-    return predictions.Predictions(total, correct, confidence)
+  def _forwarded(self, variables: Any) -> Iterator[_Logits]:
+    for ids, batch in self._batches(None):
+      yield self._forward(variables, batch), batch, ids
+
+  def _attacked(
+    self,
+    variables: Any,
+    epsilon: float,
+    attack: str,
+    num_steps: int | None,
+    tick: Tick | None,
+  ) -> Iterator[_Logits]:
+    _validate.one_of("attack", attack, ATTACKS)
+    _validate.at_least("epsilon", epsilon, 0)
+    for ids, batch in self._batches(tick):
+      logits = self._attack(
+        variables,
+        batch,
+        ids,
+        self._attack_key,
+        epsilon,
+        attack=attack,
+        num_steps=num_steps or self.settings.num_steps,
+      )
+      yield logits, batch, ids
+
+  def _collect(self, batches: Iterator[_Logits]) -> predictions.Predictions:
+    return self._tally(
+      (logits, batch.label, ids, batch.mask) for logits, batch, ids in batches
+    )
 
   def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
     """A lens over all pairs, in padded batches of one shape."""
     indices = self.pair_indices()
-    num_pairs = self._settings.num_pairs
-    size = min(self._settings.batch_size, num_pairs)
+    num_pairs = self.settings.num_pairs
+    size = min(self.settings.batch_size, num_pairs)
     found = []
     for start in range(0, num_pairs, size):
       rows = np.arange(start, start + size)
       # Padding repeats the last pair; it is cut off below.
       rows = np.minimum(rows, num_pairs - 1)
-      x, x_other = (self._split.images[side[rows]] for side in indices)
+      x, x_other = (self.split.images[side[rows]] for side in indices)
       found.append(jax.device_get(measure(variables, x, x_other)))
       if tick is not None:
         tick(min(start + size, num_pairs), num_pairs)
@@ -236,37 +286,25 @@ class Evaluator:
       lambda *blocks: np.concatenate(blocks)[:num_pairs], *found
     )
 
-  def _logits_fn(self, variables):
-    return lambda x: self._apply(variables, x)
+  def _forward_batch(self, variables, batch):
+    return self._apply(variables, data.to_float(batch.image))
 
-  def _predict_batch(self, variables, batch, ids):
-    logits = self._apply(variables, data.to_float(batch.image))
-    return self._rows(logits, batch, ids)
-
-  def _rows(self, logits, batch, ids):
-    correct = jnp.argmax(logits, axis=-1) == batch.label
-    confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
-    parts = groups.grouped_information_stats(
-      logits,
-      batch.label,
-      ids % self._num_groups,
-      num_groups=self._num_groups,
-      where=batch.mask,
+  def _attack_batch(
+    self, variables, batch, ids, key, epsilon, *, attack, num_steps
+  ):
+    result = self._run_attack(
+      variables, batch, ids, key, epsilon, attack, num_steps
     )
-    return parts, correct, confidence, batch.mask
+    return result.logits
 
-  def _attack_batch(self, variables, batch, ids, key, epsilon, *, attack):
-    result = self._run_attack(variables, batch, ids, key, epsilon, attack)
-    return self._rows(result.logits, batch, ids)
-
-  def _run_attack(self, variables, batch, ids, key, epsilon, attack):
-    logits_fn = self._logits_fn(variables)
+  def _run_attack(self, variables, batch, ids, key, epsilon, attack, num_steps):
+    logits_fn = self.logits_fn(variables)
     x = data.to_float(batch.image)
     options = {
       "epsilon": epsilon,
-      "num_steps": self._settings.num_steps,
-      "norm": self._settings.norm,
-      "restarts": self._settings.restarts,
+      "num_steps": num_steps,
+      "norm": self.settings.norm,
+      "restarts": self.settings.restarts,
       "keep": "worst",
       "where": batch.mask,
       "example_ids": ids,
@@ -277,14 +315,16 @@ class Evaluator:
 
   def _fisher_batch(self, variables, batch, key):
     return fisher.fisher_norms(
-      self._logits_fn(variables), data.to_float(batch.image), key=key
+      self.logits_fn(variables), data.to_float(batch.image), key=key
     )
 
   def _portray_batch(self, variables, batch, ids, key, epsilon):
-    logits_fn = self._logits_fn(variables)
+    logits_fn = self.logits_fn(variables)
     x = data.to_float(batch.image)
     _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
-    attacked = self._run_attack(variables, batch, ids, key, epsilon, "pgd")
+    attacked = self._run_attack(
+      variables, batch, ids, key, epsilon, "pgd", self.settings.num_steps
+    )
     return {
       "eigenvectors": vectors[:, 0],
       "adversarial": attacked.x_adv,
@@ -294,85 +334,25 @@ class Evaluator:
 
   def _local_batch(self, variables, x, x_other):
     return disentangle.disentangle_local(
-      self._logits_fn(variables), data.to_float(x), data.to_float(x_other)
+      self.logits_fn(variables), data.to_float(x), data.to_float(x_other)
     )
 
   def _path_batch(self, variables, x, x_other):
     return disentangle.disentangle_path(
-      self._logits_fn(variables),
+      self.logits_fn(variables),
       data.to_float(x),
       data.to_float(x_other),
-      num_nodes=self._settings.num_nodes,
+      num_nodes=self.settings.num_nodes,
     )
 
 
-class Validator:
-  """The metrics that training follows, on the validation split.
+def random_rows(split: data.Split, limit: int, seed: int) -> np.ndarray:
+  """At most `limit` examples of a split, chosen by the seed alone, sorted."""
+  return np.sort(data.epoch_permutation(seed, 0, len(split))[:limit])
 
-  Called as `validator(variables)`; a pure function. Accuracy, cross-entropy
-  and information are exact over the split; attack and Fisher metrics use a
-  fixed random subset of `settings.validation_examples`, both lenses a fixed
-  set of pairs.
-  """
 
-  def __init__(
-    self,
-    apply_fn: ApplyFn,
-    split: data.Split,
-    *,
-    num_classes: int,
-    settings: config_lib.EvaluationConfig,
-    seed: int,
-  ):
-    """See `Evaluator`."""
-    self._settings = settings
-    self._whole = Evaluator(
-      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
-    )
-    limit = settings.validation_examples
-    if limit and limit < len(split):
-      order = data.epoch_permutation(seed, 0, len(split))
-      rows = np.sort(order[:limit])
-      split = data.Split(split.images[rows], split.labels[rows])
-    self._subset = Evaluator(
-      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
-    )
-
-  def __call__(self, variables: Any) -> Mapping[str, float]:
-    """The metrics of a network.
-
-    Args:
-      variables: what `apply_fn` takes.
-
-    Returns:
-      `accuracy`, `cross_entropy`, `cckl`, `mutual_information`,
-      `lautum_information` and `label_information` over the whole split;
-      `robust_accuracy` (PGD at `settings.epsilon`) and the mean
-      `fisher_frobenius` over the subset; and the means of `local_total`,
-      `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
-      `path_robust` over the pairs.
-    """
-    summary = self._whole.predict(variables).summary
-    attacked = self._subset.attack(variables, epsilon=self._settings.epsilon)
-    norms = self._subset.fisher_norms(variables)
-    metrics = {
-      name: float(getattr(summary, name))
-      for name in (
-        "accuracy",
-        "cross_entropy",
-        "cckl",
-        "mutual_information",
-        "lautum_information",
-        "label_information",
-      )
-    }
-    metrics["robust_accuracy"] = float(attacked.correct.mean())
-    metrics["fisher_frobenius"] = float(norms.frobenius.mean(dtype=np.float64))
-    for name, lens in (
-      ("local", self._whole.local_lens(variables)),
-      ("path", self._whole.path_lens(variables)),
-    ):
-      for part in ("total", "non_robust", "robust"):
-        values = getattr(lens, part)
-        metrics[f"{name}_{part}"] = float(values.mean(dtype=np.float64))
-    return metrics
+def _stack(batches: Iterator[_Logits]) -> np.ndarray:
+  """The logits of all examples, without padding."""
+  return np.concatenate(
+    [np.asarray(logits)[batch.mask] for logits, batch, _ in batches]
+  )

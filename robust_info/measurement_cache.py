@@ -54,6 +54,17 @@ class MeasurementCache:
     os.replace(scratch, path)
     return json.loads(text)
 
+  def folder(self, name: str) -> pathlib.Path:
+    """Where a measurement may keep its state while it is being made.
+
+    Args:
+      name: that of the measurement.
+
+    Returns:
+      A path that nothing else uses; made by whoever writes there.
+    """
+    return self._directory / f"{urllib.parse.quote(name, safe='')}.state"
+
 
 def fingerprint(*parts: Any) -> str:
   """A short hash of texts, numbers and arrays (pytrees of them).

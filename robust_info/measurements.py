@@ -17,12 +17,10 @@ from robust_info import (
   estimators,
   evaluation,
   fisher,
-  information,
   measurement_cache,
-  predictions,
   resampling,
-  robustness,
   samples,
+  under_attack,
 )
 
 # Name in a report -> field of `fisher.FisherNorms`.
@@ -41,15 +39,6 @@ _INFORMATION = (
   "prediction_entropy",
   "cckl",
 )
-# (label of the measurement) -> called with (done, total).
-Ticks = Callable[[str], evaluation.Tick]
-
-
-def attack_name(attack: str, settings: config_lib.EvaluationConfig) -> str:
-  """What a number of this attack is called, "PGD-20x2" with two restarts."""
-  name = {"pgd": "PGD", "kl_pgd": "KL-PGD"}[attack]
-  restarts = f"x{settings.restarts}" if settings.restarts > 1 else ""
-  return f"{name}-{settings.num_steps}{restarts}"
 
 
 def measure(
@@ -58,7 +47,7 @@ def measure(
   settings: config_lib.EvaluationConfig,
   cache: measurement_cache.MeasurementCache,
   *,
-  ticks: Ticks,
+  ticks: under_attack.Ticks,
 ) -> dict[str, Any]:
   """Measures one network; finished measurements come from the cache.
 
@@ -72,29 +61,12 @@ def measure(
   Returns:
     The fields of a `runs` entry that are measured. Standard errors are over
     examples: of `performance`, `information` and `cckl_matrix` in
-    `standard_errors`, of all else beside the numbers. `robust_accuracy` takes
-    each example at its worst up to a radius, the clean point included, and so
-    may lie below the accuracy of `epsilon_lens`, which is that of one attack.
+    `standard_errors`, of all else beside the numbers. For what is measured
+    under attack see `under_attack.measure`.
   """
   clean = evaluator.predict(variables)
-  jackknife = resampling.jackknife(clean.parts, information.summarize)
-  summary, errors = jax.device_get(
-    (jackknife.estimate, jackknife.standard_error)
-  )
-
-  def attack(kind: str, epsilon: float) -> dict[str, Any]:
-    label = f"{attack_name(kind, settings)} {settings.norm} {epsilon:g}"
-
-    def run():
-      found = evaluator.attack(
-        variables, epsilon=epsilon, attack=kind, tick=ticks(label)
-      )
-      return {
-        "correct": found.correct.astype(int).tolist(),
-        "lens": _describe_epsilon_lens(clean, found),
-      }
-
-    return cache.get(f"{kind}-{epsilon!r}", run)
+  jackknife = clean.jackknife
+  summary, errors = jackknife.estimate, jackknife.standard_error
 
   norms = cache.get(
     "fisher",
@@ -124,24 +96,6 @@ def measure(
     "path-lens",
     lambda: evaluator.path_lens(variables, tick=ticks("path lens")),
   )
-  grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
-  curve = accuracy_curve(
-    clean.correct,
-    [
-      (epsilon, np.array(attack("pgd", epsilon)["correct"], bool))
-      for epsilon in grid
-      if epsilon > 0
-    ],
-  )
-  lenses = [
-    {
-      "attack": attack_name(kind, settings),
-      "norm": settings.norm,
-      "epsilon": settings.epsilon,
-      **attack(kind, settings.epsilon)["lens"],
-    }
-    for kind in evaluation.ATTACKS
-  ]
   return {
     "performance": {
       "accuracy": float(clean.correct.mean()),
@@ -168,12 +122,9 @@ def measure(
     "fisher": norms,
     "local_lens": local,
     "path_lens": path,
-    "epsilon_lens": lenses[0],
-    "epsilon_lens_by_attack": lenses,
-    "robust_accuracy": [
-      {"attack": attack_name("pgd", settings), "norm": settings.norm, **point}
-      for point in curve
-    ],
+    **under_attack.measure(
+      evaluator, variables, clean, cache, settings, ticks=ticks
+    ),
   }
 
 
@@ -229,7 +180,9 @@ def describe_lens(
       second % num_groups,
       labels[first],
       labels[second],
-      clean,
+      clean.estimate.cckl,
+      clean.deleted.cckl,
+      clean.estimate.cckl_matrix,
     )
   )
   entry: dict[str, Any] = {"num_pairs": len(components.total)}
@@ -265,79 +218,14 @@ def describe_lens(
 
 
 @jax.jit
-def _estimate_lens(components, groups, groups_other, labels, others, clean):
+def _estimate_lens(
+  components, groups, groups_other, labels, others, cckl, deleted, matrix
+):
   return (
-    estimators.lens_means(components, clean.estimate.cckl),
-    estimators.lens_errors(
-      components, groups, groups_other, clean.deleted.cckl
-    ),
-    estimators.lens_matrices(
-      components, labels, others, clean.estimate.cckl_matrix
-    ),
+    estimators.lens_means(components, cckl),
+    estimators.lens_errors(components, groups, groups_other, deleted),
+    estimators.lens_matrices(components, labels, others, matrix),
   )
-
-
-def accuracy_curve(
-  clean: np.ndarray, attacked: list[tuple[float, np.ndarray]]
-) -> list[dict[str, float]]:
-  """Robust accuracy by radius, each example at its worst so far.
-
-  A point that fools the network at a radius lies in every larger ball, so an
-  example broken once stays broken: the curve never rises.
-
-  Args:
-    clean: bool [N], correct at the clean inputs.
-    attacked: radii, in increasing order, with who is correct there, bool [N].
-
-  Returns:
-    `epsilon`, `accuracy` and its binomial `standard_error`, from radius 0 on.
-  """
-  correct = clean.copy()
-  curve = []
-  for epsilon, survivors in [(0.0, clean), *attacked]:
-    correct &= survivors
-    accuracy = float(correct.mean())
-    curve.append(
-      {
-        "epsilon": epsilon,
-        "accuracy": accuracy,
-        "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(correct)),
-      }
-    )
-  return curve
-
-
-def _describe_epsilon_lens(
-  clean: predictions.Predictions, attacked: predictions.Predictions
-) -> dict[str, Any]:
-  """The epsilon lens, with standard errors over examples."""
-  found = jax.device_get(
-    resampling.jackknife(
-      {"clean": clean.parts, "attacked": attacked.parts}, _epsilon_lens
-    )
-  )
-  entry = jax.tree.map(float, found.estimate["parts"])
-  for name, errors in found.standard_error["parts"].items():
-    entry[name]["standard_errors"] = jax.tree.map(float, errors)
-  for source, key in (
-    (found.estimate, "robust_cckl_matrix"),
-    (found.standard_error, "robust_cckl_matrix_standard_error"),
-  ):
-    entry[key] = _floats(source["robust_cckl_matrix"])
-  return entry
-
-
-def _epsilon_lens(parts: dict[str, Any]) -> dict[str, Any]:
-  """What of the epsilon lens a report holds, as a statistic to resample."""
-  lens = robustness.epsilon_lens(parts["clean"], parts["attacked"])
-  found = {}
-  for name in ("accuracy", "label_information", "cckl"):
-    split = getattr(lens, name)
-    found[name] = {
-      **vars(split),
-      "non_robust_share": split.non_robust / split.total,
-    }
-  return {"parts": found, "robust_cckl_matrix": lens.cckl_matrix.robust}
 
 
 def _floats(array: Any) -> Any:

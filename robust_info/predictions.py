@@ -1,18 +1,27 @@
 """The predictions of a network on a split, and what follows from them alone.
 
-Shapes: `N` examples, `G` groups of examples.
+Shapes: `N` examples, `C` classes, `G` groups of examples.
 """
 
 import dataclasses
 import functools
 import math
 import operator
+from collections.abc import Iterable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from robust_info import groups, information
+from robust_info import divergences, groups, information, resampling
 
+# Groups of the jackknife: the more, the surer its errors; the fewer, the less
+# memory, O(G C^2).
+_MAX_GROUPS = 50
+_MIN_GROUPS = 20
+_MANY_CLASSES = 100
 _CALIBRATION_BINS = 15
+_add_parts = jax.jit(jax.vmap(operator.add))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +48,11 @@ class Predictions:
   def summary(self) -> information.InformationSummary:
     """`information.summarize` of the statistics."""
     return information.summarize(self.stats)
+
+  @functools.cached_property
+  def jackknife(self) -> resampling.Jackknife:
+    """`resampling.jackknife` of the summary."""
+    return resampling.jackknife(self.parts, information.summarize)
 
   @property
   def calibration_error(self) -> float:
@@ -76,3 +90,48 @@ class Predictions:
 def _calibration_error(gaps: np.ndarray) -> np.ndarray:
   """[..., bins, 2] of sums and counts to [...]."""
   return np.abs(gaps[..., 0]).sum(axis=-1) / gaps[..., 1].sum(axis=-1)
+
+
+class Tally:
+  """Collects the predictions of a split from its logits, batch by batch."""
+
+  def __init__(self, num_examples: int, num_classes: int):
+    """Compiles nothing yet.
+
+    Args:
+      num_examples: N, of the split.
+      num_classes: C; beyond 100 the jackknife has 20 groups, else 50.
+    """
+    most = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
+    self._num_groups = min(most, num_examples)
+
+  def __call__(
+    self,
+    batches: Iterable[tuple[jax.Array, np.ndarray, np.ndarray, np.ndarray]],
+  ) -> Predictions:
+    """The predictions of all unmasked rows.
+
+    Args:
+      batches: of logits [M, C], labels [M], row numbers [M], mask bool [M]; in
+        the order of the split.
+    """
+    total, rows = None, []
+    for logits, labels, ids, mask in batches:
+      part, correct, confidence = _tally(
+        logits, labels, ids, mask, num_groups=self._num_groups
+      )
+      total = part if total is None else _add_parts(total, part)
+      rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
+    correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
+    return Predictions(total, correct, confidence)
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _tally(logits, labels, ids, mask, *, num_groups):
+  """One batch."""
+  parts = groups.grouped_information_stats(
+    logits, labels, ids % num_groups, num_groups=num_groups, where=mask
+  )
+  correct = jnp.argmax(logits, axis=-1) == labels
+  confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
+  return parts, correct, confidence

@@ -141,6 +141,7 @@ class CountProgress:
     total: int,
     *,
     unit: str,
+    start: int = 0,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -150,6 +151,7 @@ class CountProgress:
       label: what is going on, "decoding mnist train".
       total: count at the end.
       unit: what is counted, "images".
+      start: count done before, in a job that was resumed.
       stream: where to; stderr unless given.
       clock: seconds.
     """
@@ -161,16 +163,32 @@ class CountProgress:
       stream, clock, plain_interval=_COUNT_INTERVAL, silence=_SILENCE
     )
     self._start = clock()
-    self._count = 0
+    self._first = self._count = start
+    self._note = ""
     self._shown = False
 
-  def advance(self, count: int) -> None:
-    """Counts, and reports if it is time to."""
+  def advance(
+    self, count: int, *, under_way: float = 0.0, note: str = ""
+  ) -> None:
+    """Counts, and reports if it is time to.
+
+    Args:
+      count: done since the last call.
+      under_way: the work done on those that are not, in counts; it tells of
+        the time left where many end together.
+      note: shown at the end of the line.
+    """
     self._count += count
+    self._note = note
     now = self._clock()
     if self._line.is_due(now):
-      left = (self._total - self._count) * (now - self._start) / self._count
-      self._write(f"{left:.0f} s left", now, lasting=False)
+      done = self._count - self._first + under_way
+      left = "? s left"
+      if done:
+        ahead = self._total - self._first - done
+        seconds = ahead * (now - self._start) / done
+        left = f"{seconds:.0f} s left"
+      self._write(left, now, lasting=False)
 
   def close(self) -> None:
     """The last line, with the total time."""
@@ -179,10 +197,12 @@ class CountProgress:
       self._write(f"in {now - self._start:.1f} s", now, lasting=True)
 
   def _write(self, tail: str, now: float, *, lasting: bool) -> None:
-    rate = self._count / max(now - self._start, 1e-9)
+    rate = (self._count - self._first) / max(now - self._start, 1e-9)
     line = (
       f"{self._label}: {self._count:,}/{self._total:,} {self._unit}, "
       f"{rate:,.0f} {self._unit}/s, {tail}"
     )
+    if self._note:
+      line += f", {self._note}"
     self._line.write(line, lasting=lasting)
     self._shown = True

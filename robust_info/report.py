@@ -32,6 +32,7 @@ from robust_info import (
   models,
   progress,
   training,
+  under_attack,
 )
 from robust_info import config as config_lib
 from robust_info._version import __version__
@@ -134,6 +135,8 @@ def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
   figures.robust_accuracy(report, output / "robust_accuracy.png")
   figures.components(report, output / "components.png")
   figures.cckl_matrices(report, output / "cckl_matrices.png")
+  if report["settings"]["attack"] != "pgd":  # Else there is one strength.
+    figures.strength(report, output / "strength.png")
 
 
 def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -214,9 +217,14 @@ def _fingerprint(
   seed: int,
 ) -> str:
   """Stands for all that a measurement depends on, beside its name."""
-  # Radii are in the names, and the last field is the validator's.
+  # Radii and attacks are in the names, the last field is the validator's.
   others = dataclasses.replace(
-    settings, epsilon=0.0, epsilon_grid=(), validation_examples=0
+    settings,
+    epsilon=0.0,
+    epsilon_grid=(),
+    attack="pgd",
+    autoattack_version="standard",
+    validation_examples=0,
   )
   return measurement_cache.fingerprint(
     SCHEMA,
@@ -295,24 +303,34 @@ def _draw_examples(used, split, source, settings, output) -> None:
     label_names=source.label_names,
     run_names=[name for name, _, _ in used],
     threat=(
-      f"{measurements.attack_name('pgd', settings)}, {settings.norm} "
+      f"{under_attack.attack_name('pgd', settings)}, {settings.norm} "
       f"{settings.epsilon:g}"
     ),
   )
 
 
-def _ticks(name: str) -> measurements.Ticks:
+def _ticks(name: str) -> under_attack.Ticks:
   """Progress on stderr for each measurement of a run."""
 
   def start(label: str) -> evaluation.Tick:
     state = {"done": 0, "progress": None}
 
-    def tick(done: int, total: int) -> None:
+    def tick(
+      done: int,
+      total: int,
+      *,
+      resumed: int = 0,
+      under_way: float = 0.0,
+      note: str = "",
+    ) -> None:
       if state["progress"] is None:
+        state["done"] = resumed
         state["progress"] = progress.CountProgress(
-          f"{name}: {label}", total, unit="examples"
+          f"{name}: {label}", total, unit="examples", start=resumed
         )
-      state["progress"].advance(done - state["done"])
+      state["progress"].advance(
+        done - state["done"], under_way=under_way, note=note
+      )
       state["done"] = done
       if done == total:
         state["progress"].close()

@@ -1,12 +1,14 @@
 """A report as a table for people."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 _LABEL_WIDTH = 34
 _MIN_WIDTH = 20  # of a column; two of them fit 80 characters
 _GAP = 2
+_NOTE_WIDTH = 80
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -18,11 +20,12 @@ def render(report: Mapping[str, Any]) -> str:
   Returns:
     Lines of which none ends in a space; columns are as wide as their widest
     cell. A `±` is one standard error over examples; information is in nats;
-    what is not a number is n/a.
+    what is not a number is n/a. Below the sanity checks stands for each run
+    whether its robust accuracies can be believed.
   """
   names = [run["name"] for run in report["runs"]]
   sections = list(_sections(report))
-  cells = [names, *(row[1] for _, rows in sections for row in rows)]
+  cells = [names, *(row[1] for _, rows, _ in sections for row in rows)]
   width = max(_MIN_WIDTH, *(len(cell) for row in cells for cell in row)) + _GAP
   about = report["data"]
   lines = [
@@ -32,9 +35,11 @@ def render(report: Mapping[str, Any]) -> str:
     "",
     _line("", names, width),
   ]
-  for title, rows in sections:
+  for title, rows, notes in sections:
     lines += ["", title]
     lines += [_line(f"  {label}", row, width) for label, row in rows]
+    for note in notes:
+      lines += textwrap.wrap(note, _NOTE_WIDTH)
   return "\n".join(lines)
 
 
@@ -43,6 +48,56 @@ def _line(label: str, cells: list[str], width: int) -> str:
 
 
 def _sections(report):
+  """(title, rows, notes), where a row is a label and a cell a run."""
+  for title, rows in _numbers(report):
+    yield title, rows, []
+    # Next to the accuracies they are about.
+    if title.startswith("Accuracy under"):
+      yield from _robustness(report["runs"])
+
+
+def _robustness(runs):
+  """The strongest attack, and whether to believe it."""
+  found = [run["robustness"] for run in runs]
+  first = found[0]
+  place = f"{first['norm']} {first['epsilon']:g}"
+  if len(first["steps"]) > 1:
+    rows = [
+      (
+        f"after {step['attack']}" if i else f"{step['attack']} alone",
+        [
+          _percent(f["steps"][i]["accuracy"], f["steps"][i]["standard_error"])
+          for f in found
+        ],
+      )
+      for i, step in enumerate(first["steps"])
+    ]
+    worst = [_percent(f["accuracy"], f["standard_error"]) for f in found]
+    rows.append(("each example at its worst", worst))
+    yield f"Accuracy under {first['attack']}, {place}", rows, []
+  if not first["sanity"]:  # There is no ball.
+    return
+  reports = [f["sanity"] for f in found]
+  rows = [
+    (
+      f"{check['name']} <= {_number(check['limit'])}",
+      [_verdict(r["checks"][i]) for r in reports],
+    )
+    for i, check in enumerate(reports[0]["checks"])
+  ]
+  notes = [
+    f"{run['name']}: {report['verdict']}"
+    for run, report in zip(runs, reports, strict=True)
+  ]
+  title = f"Sanity checks at {place}, {reports[0]['num_examples']:,} examples"
+  yield title, rows, notes
+
+
+def _verdict(check) -> str:
+  return f"{'pass' if check['passed'] else 'FAIL'} {_number(check['value'])}"
+
+
+def _numbers(report):
   runs = report["runs"]
 
   def row(label, read):

@@ -63,6 +63,31 @@ def make_run(
       }
       for e in (0.3, 0.0, 0.1, 0.2)
     ],
+    "strength_curve": [
+      {
+        "attack": attack,
+        "norm": "linf",
+        "epsilon": 0.1,
+        **{
+          name: {
+            "robust": total * level * left,
+            "standard_errors": {"robust": 0.03 * total},
+          }
+          for name, total in (
+            ("accuracy", 0.98 / max(level, 1)),
+            ("label_information", 2.2),
+            ("cckl", sum(epsilon)),
+          )
+        },
+      }
+      for attack, left in (
+        ("none", 1.0),
+        ("PGD-1", 0.7),
+        ("PGD-20x10", 0.5),
+        ("APGD-CE+T", 0.45),
+        ("AutoAttack standard", 0.4),
+      )
+    ],
     "curves": [
       {
         "step": 100 * epoch,
@@ -105,6 +130,10 @@ def with_holes():
   for row in run["curves"]:
     row["mutual_information"] = row["label_information"] = None
   run["curves"][0]["fisher_frobenius"] = 0.0
+  run["strength_curve"][2]["cckl"]["robust"] = None
+  run["strength_curve"][0]["accuracy"]["standard_errors"]["robust"] = NAN
+  for point in run["strength_curve"]:
+    point["label_information"]["robust"] = NAN
   run["robust_accuracy"][0]["accuracy"] = None
   run["robust_accuracy"][1]["standard_error"] = NAN
   return run
@@ -113,7 +142,7 @@ def with_holes():
 def bare():
   """A run without curves and without attacks, and with zero divergence."""
   run = make_run("bare", local=(0.0, 0.0), path=(0.0, 0.0), epsilon=(0.0, 0.0))
-  return run | {"curves": [], "robust_accuracy": []}
+  return run | {"curves": [], "robust_accuracy": [], "strength_curve": []}
 
 
 def record(monkeypatch):

@@ -220,6 +220,11 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
       2,
       "flag --epsilon=nan: Expected a finite radius >= 0",
     ),
+    (
+      ["--workdir=a", "--output=b", "--attack=fgsm"],
+      2,
+      "flag --attack=fgsm: value should be one of <pgd|apgd|autoattack>",
+    ),
     (["--workdir=a", "--output=b", "--chekpoint=best"], 2, "Unknown command"),
   ],
   ids=lambda value: None if isinstance(value, list | int) else value[:20],

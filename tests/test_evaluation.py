@@ -7,7 +7,7 @@ import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import evaluation
+from robust_info import evaluation, validation
 
 PARTS = ("total", "non_robust", "robust", "error")
 MLP = tiny.mlp()
@@ -59,7 +59,7 @@ def norms(evaluator):
 
 @pytest.fixture(scope="module")
 def validator(programs):
-  return make_evaluator(cls=evaluation.Validator)
+  return make_evaluator(cls=validation.Validator)
 
 
 def assert_same_predictions(one, two):
@@ -262,7 +262,7 @@ def test_portraits_are_those_of_the_measurements(evaluator, norms):
 def test_checkpoints_of_one_architecture_share_all_programs():
   network = tiny.Counting(tiny.apply_mlp)
   evaluator = make_evaluator(network)
-  validate = make_evaluator(network, cls=evaluation.Validator)
+  validate = make_evaluator(network, cls=validation.Validator)
 
   def measure_all(variables, epsilon, row):
     evaluator.predict(variables)
@@ -289,7 +289,7 @@ def test_validator_gives_the_same_finite_numbers_every_time(validator):
   )
   validator(tiny.mlp(seed=1))
   assert validator(MLP) == first
-  assert make_evaluator(cls=evaluation.Validator)(MLP) == first
+  assert make_evaluator(cls=validation.Validator)(MLP) == first
 
 
 def test_validator_on_all_examples_reports_what_the_evaluator_measures(
@@ -315,7 +315,7 @@ def test_validator_on_all_examples_reports_what_the_evaluator_measures(
 def test_subset_is_used_by_attack_and_fisher_metrics_only(validator):
   def subset(limit, seed=3):
     return make_evaluator(
-      cls=evaluation.Validator, validation_examples=limit, seed=seed
+      cls=validation.Validator, validation_examples=limit, seed=seed
     )(MLP)
 
   whole, ten = validator(MLP), subset(10)

@@ -19,6 +19,7 @@ REPORT_FIGURES = [
   figures.robust_accuracy,
   figures.components,
   figures.cckl_matrices,
+  figures.strength,
 ]
 
 
@@ -303,3 +304,20 @@ def test_entries_that_are_not_numbers_are_masked(tmp_path, drawn):
 )
 def test_names_are_shortened_in_the_middle(name, length, expected):
   assert style.shorten(name, length) == expected
+
+
+def test_strengths_go_down_and_bounds_to_the_left(tmp_path, drawn):
+  run = figure_checks.make_run("a")
+  report = figure_checks.make_report([run])
+  figures.strength(report, tmp_path / "figure.png")
+  axes = drawn[0].axes
+  names = [label.get_text() for label in axes[0].get_yticklabels()]
+  assert names == [point["attack"] for point in run["strength_curve"]]
+  assert axes[0].get_ylim()[0] > axes[0].get_ylim()[1]
+  for panel, key in zip(
+    axes, ("accuracy", "label_information", "cckl"), strict=True
+  ):
+    [line] = panel.lines
+    expected = [point[key]["robust"] for point in run["strength_curve"]]
+    np.testing.assert_allclose(line.get_xdata(), expected)
+    np.testing.assert_array_equal(line.get_ydata(), range(5))

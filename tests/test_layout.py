@@ -37,6 +37,9 @@ LOOPS = {
   "evaluation",
   "measurements",
   "report",
+  "under_attack",
+  "validation",
+  "worst_case",
 }
 ENTRY_POINTS = {"command_line"}
 

@@ -41,6 +41,16 @@ def test_a_measurement_is_made_once(cache, tmp_path):
   assert measurement.times == 1
 
 
+def test_the_state_of_a_measurement_has_a_place_of_its_own(cache):
+  folder = cache.folder("a/b")
+  folder.mkdir()
+  (folder / "part").write_text("1")
+  assert cache.get("a/b", Measurement(3)) == 3
+  assert cache.get("a/b", Measurement(4)) == 3
+  assert (folder / "part").exists()
+  assert cache.folder("a") != folder
+
+
 def test_numbers_that_are_not_finite_come_back(cache):
   values = [math.nan, math.inf, -math.inf, 0.1 + 0.2]
   cache.get("a", Measurement(values))

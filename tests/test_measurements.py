@@ -3,9 +3,6 @@
 import json
 import math
 
-import hypothesis
-import hypothesis.extra.numpy as hnp
-import hypothesis.strategies as st
 import numpy as np
 import oracles
 import pytest
@@ -19,7 +16,7 @@ from robust_info import (
 )
 
 VARIABLES = tiny.mlp()
-SETTINGS = tiny.make_settings()
+SETTINGS = tiny.make_settings(sanity_examples=32)
 
 
 class Unmeasurable:
@@ -33,7 +30,7 @@ class Unmeasurable:
 
 def make_ticks(seen):
   def ticks(label):
-    return lambda done, total: seen.append((label, done, total))
+    return lambda done, total, **_: seen.append((label, done, total))
 
   return ticks
 
@@ -126,6 +123,16 @@ def test_accuracy_curve_starts_clean_and_covers_grid_and_threat(entry):
   assert {(p["attack"], p["norm"]) for p in curve} == {("PGD-4", "linf")}
   attacked = entry["epsilon_lens"]["accuracy"]["robust"]
   assert curve[2]["accuracy"] <= attacked
+
+
+def test_the_robust_accuracy_comes_with_its_checks(entry):
+  found = entry["robustness"]
+  assert found["attack"] == "PGD-4"
+  assert found["accuracy"] == entry["robust_accuracy"][2]["accuracy"]
+  assert [step["attack"] for step in found["steps"]] == ["PGD-4"]
+  assert found["sanity"]["verdict"] == "trustworthy"
+  assert len(found["sanity"]["checks"]) == 14
+  assert entry["strength_curve"] == []
 
 
 def test_epsilon_lenses_name_their_attack_and_add_up(entry):
@@ -230,38 +237,8 @@ def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
     evaluator, VARIABLES, settings, cache, ticks=make_ticks([])
   )
   [point] = entry["robust_accuracy"]
+  assert entry["robustness"]["sanity"] == {}
   assert point["accuracy"] == entry["performance"]["accuracy"]
   for name in ("accuracy", "cckl", "label_information"):
     parts = entry["epsilon_lens"][name]
     assert parts["non_robust"] == pytest.approx(0, abs=1e-5 * parts["total"])
-
-
-@pytest.mark.parametrize(
-  ("attack", "steps", "restarts", "expected"),
-  [("pgd", 20, 1, "PGD-20"), ("kl_pgd", 5, 3, "KL-PGD-5x3")],
-)
-def test_an_attack_is_named_with_its_strength(
-  attack, steps, restarts, expected
-):
-  settings = tiny.make_settings(num_steps=steps, restarts=restarts)
-  assert measurements.attack_name(attack, settings) == expected
-
-
-@hypothesis.given(
-  outcomes=hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12)))
-)
-def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
-  clean, *attacked = outcomes
-  before = outcomes.copy()
-  curve = measurements.accuracy_curve(
-    clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
-  )
-  np.testing.assert_array_equal(outcomes, before)
-  worst = np.logical_and.accumulate(outcomes, axis=0).mean(axis=1)
-  assert [point["accuracy"] for point in curve] == worst.tolist()
-  assert (np.diff(worst) <= 0).all()
-  num_examples = outcomes.shape[1]
-  for point, share in zip(curve, worst, strict=True):
-    assert point["standard_error"] == pytest.approx(
-      math.sqrt(share * (1 - share) / num_examples)
-    )

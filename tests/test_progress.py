@@ -100,6 +100,29 @@ def test_plain_counts_are_seldom_and_tell_rate_and_time_left():
   ]
 
 
+def test_the_rate_of_a_resumed_count_is_its_own_and_notes_come_last():
+  stream, clock = io.StringIO(), Clock()
+  meter = progress.CountProgress(
+    "x", 1000, unit="rows", start=900, stream=stream, clock=clock
+  )
+  for seconds, count, under_way, note in (
+    (6, 0, 0.0, "a"),
+    (12, 0, 4.0, "b"),
+    (18, 20, 16.0, "c"),
+    (50, 80, 0.0, "d"),
+  ):
+    clock.now = seconds
+    meter.advance(count, under_way=under_way, note=note)
+  meter.close()
+  assert stream.getvalue().splitlines() == [
+    "x: 900/1,000 rows, 0 rows/s, ? s left, a",
+    "x: 900/1,000 rows, 0 rows/s, 288 s left, b",
+    "x: 920/1,000 rows, 1 rows/s, 32 s left, c",
+    "x: 1,000/1,000 rows, 2 rows/s, 0 s left, d",
+    "x: 1,000/1,000 rows, 2 rows/s, in 50.0 s, d",
+  ]
+
+
 def test_a_count_on_a_terminal_is_one_line_rewritten():
   text = count(Terminal(), steps=12, seconds=1.0)
   assert text.count("\n") == 1

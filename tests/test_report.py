@@ -11,6 +11,7 @@ import pytest
 import tiny_problem as tiny
 
 from robust_info import (
+  attacks,
   config,
   data,
   evaluation,
@@ -19,6 +20,7 @@ from robust_info import (
   models,
   report,
   training,
+  worst_case,
 )
 
 MODEL = config.ModelConfig(
@@ -29,6 +31,9 @@ MODEL = config.ModelConfig(
 SETTINGS = tiny.make_settings(
   batch_size=10, num_steps=2, num_pairs=8, num_nodes=2
 )
+
+
+ALWAYS_DRAWN = set(figures.__all__) - {"strength"}
 
 
 def make_source(channels=1):
@@ -104,6 +109,19 @@ def calls(monkeypatch):
   return seen
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sanity():
+  """Checks that cost nothing: what they find is not at stake."""
+  check = attacks.Check("fine", True, 0.0, 0.1, "nothing")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      worst_case,
+      "sanity",
+      lambda *args, **kwargs: attacks.SanityReport((check,), {"clean": 1.0}),
+    )
+    yield
+
+
 def build(runs, output, *, source=None, settings=SETTINGS, **options):
   return report.build(
     runs, source or make_source(), settings, output=output, **options
@@ -141,7 +159,7 @@ def test_report_says_what_was_measured_of_which_run(tmp_path, drawn):
   assert (first["checkpoint"], first["step"]) == ("last", 7)
   assert [row["step"] for row in first["curves"]] == [0, 7]
   assert first["information"] != second["information"]
-  assert sorted(drawn) == sorted(figures.__all__)
+  assert sorted(drawn) == sorted(ALWAYS_DRAWN)
   # What is on disk is what was returned.
   path = tmp_path / "out" / "report.json"
   strict(path)
@@ -245,7 +263,15 @@ def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
   monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
   model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
   build([make_run("a", model=model)], tmp_path, source=make_source(2))
-  assert sorted(drawn) == sorted(set(figures.__all__) - {"examples"})
+  assert sorted(drawn) == sorted(ALWAYS_DRAWN - {"examples"})
+
+
+def test_an_ensemble_is_drawn_by_strength(tmp_path, drawn, monkeypatch):
+  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  settings = dataclasses.replace(SETTINGS, attack="apgd")
+  found = build([make_run("a")], tmp_path, settings=settings)
+  assert "strength" in drawn
+  assert found["settings"]["attack"] == "apgd"
 
 
 def test_figures_are_drawn(tmp_path):

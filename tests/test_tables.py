@@ -106,6 +106,44 @@ def make_run(name, model="cnn (relu)"):
       }
       for epsilon in (0.0, 0.15)
     ],
+    "robustness": make_robustness(),
+  }
+
+
+def make_robustness(ensemble=False, failed=()):
+  def share(accuracy):
+    return {"accuracy": accuracy, "standard_error": 0.01}
+
+  steps = [{"attack": "PGD-20", "epsilon": 0.15, **share(0.84)}]
+  if ensemble:
+    steps += [
+      {"attack": name, "epsilon": 0.15, **share(accuracy)}
+      for name, accuracy in (("apgd-ce", 0.83), ("square", 0.82))
+    ]
+  return {
+    "attack": "AutoAttack standard" if ensemble else "PGD-20",
+    "norm": "linf",
+    "epsilon": 0.15,
+    **share(0.81 if ensemble else 0.84),
+    "steps": steps,
+    "sanity": {
+      "num_examples": 1280,
+      "trustworthy": not failed,
+      "verdict": "not trustworthy: " + ", ".join(failed)
+      if failed
+      else "trustworthy",
+      "accuracies": {"clean": 0.9},
+      "checks": [
+        {
+          "name": name,
+          "passed": name not in failed,
+          "value": 0.5 if name in failed else 0.0,
+          "limit": 0.02,
+          "meaning": "gradients are masked",
+        }
+        for name in ("random forward pass", "noise is weaker")
+      ],
+    },
   }
 
 
@@ -197,6 +235,41 @@ def test_two_runs_of_short_names_fit_eighty_columns():
   assert max(map(len, text.splitlines())) <= 80
 
 
+def test_every_check_has_its_number_and_each_run_its_verdict():
+  report = make_report(make_run("good"), make_run("bad"))
+  report["runs"][1]["robustness"] = make_robustness(
+    failed=("random forward pass",)
+  )
+  text = tables.render(report)
+  assert "Sanity checks at linf 0.15, 1,280 examples\n" in text
+  assert cells_of(report, "random forward pass <= 0.02") == [
+    ["pass 0", "FAIL 0.5"]
+  ]
+  assert cells_of(report, "noise is weaker") == [["pass 0", "pass 0"]]
+  assert "\ngood: trustworthy\n" in text
+  assert "\nbad: not trustworthy: random forward pass\n" in text
+  assert "Accuracy under PGD-20, linf 0.15" not in text
+
+
+def test_an_ensemble_is_named_and_shown_attack_by_attack():
+  report = make_report(make_run("a"), make_run("b"))
+  for run in report["runs"]:
+    run["robustness"] = make_robustness(ensemble=True)
+  text = tables.render(report)
+  assert "Accuracy under AutoAttack standard, linf 0.15\n" in text
+  assert cells_of(report, "PGD-20 alone") == [["84.0 % ± 1.0"] * 2]
+  assert cells_of(report, "after apgd-ce") == [["83.0 % ± 1.0"] * 2]
+  assert cells_of(report, "after square") == [["82.0 % ± 1.0"] * 2]
+  assert cells_of(report, "each example at its worst") == [["81.0 % ± 1.0"] * 2]
+  assert max(map(len, text.splitlines())) <= 80
+
+
+def test_no_ball_no_checks():
+  report = make_report(make_run("a"))
+  report["runs"][0]["robustness"]["sanity"] = {}
+  assert "Sanity" not in tables.render(report)
+
+
 def with_nan(value):
   if isinstance(value, dict):
     return {name: with_nan(item) for name, item in value.items()}
@@ -210,7 +283,7 @@ def test_what_is_not_a_number_is_not_available():
   for run in report["runs"]:
     for point, epsilon in zip(run["robust_accuracy"], (0, 0.15), strict=True):
       point["epsilon"] = epsilon
-    for entry in run["epsilon_lens_by_attack"]:
+    for entry in (*run["epsilon_lens_by_attack"], run["robustness"]):
       entry["epsilon"] = 0.15
   text = tables.render(report)
   assert "nan" not in text.lower()

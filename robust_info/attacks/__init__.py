@@ -7,6 +7,7 @@ Guide: docs/attacks.md.
 
 from robust_info.attacks.auto_pgd import apgd, apgd_targeted
 from robust_info.attacks.boundary import fab, fab_targeted
+from robust_info.attacks.checks import Check, SanityReport
 from robust_info.attacks.curvature import fisher_pgd
 from robust_info.attacks.ensemble import (
   ATTACKS,
@@ -18,7 +19,7 @@ from robust_info.attacks.ensemble import (
 from robust_info.attacks.gradient import fgsm, kl_pgd, pgd
 from robust_info.attacks.random_search import square
 from robust_info.attacks.results import AttackResult
-from robust_info.attacks.sanity import Check, SanityReport, sanity_report
+from robust_info.attacks.sanity import sanity_report
 
 __all__ = [
   "ATTACKS",

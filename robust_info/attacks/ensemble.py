@@ -6,29 +6,17 @@ the robust accuracy is what is left at the end. Driven from the host: see
 """
 
 import dataclasses
-import functools
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
-from robust_info.attacks import (
-  ascent,
-  auto_pgd,
-  boundary,
-  inputs,
-  journal,
-  methods,
-  pool,
-  random_search,
-  standing,
-)
+from robust_info.attacks import inputs, journal, pool, programs, standing
 
 NORMS = ("linf", "l2")
 
@@ -41,7 +29,6 @@ ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 
 _STEPS = 100
 _QUERIES = 5000
-_WINDOW_SHARE = 0.8
 _TARGETS = 9
 _PLUS_RESTARTS = 5
 _EOT_SAMPLES = 20
@@ -56,14 +43,18 @@ class Progress:
   Attributes:
     attack: which attack is running.
     finished: examples it is done with.
+    under_way: work done on others, in examples, were each to take all steps.
     total: examples it was given.
+    resumed: those of the finished that an earlier process did.
     robust_accuracy: so far; only falls.
     seconds: since the evaluation was started (or resumed).
   """
 
   attack: str
   finished: int
+  under_way: float
   total: int
+  resumed: int
   robust_accuracy: float
   seconds: float
 
@@ -142,8 +133,8 @@ def auto_attack(
   rows (given `example_ids`), up to float rounding; `x_adv` lies in the ball to
   1e-6 and in the box; `epsilon=0` gives the clean accuracy; robust accuracy
   never exceeds that of any attack in the list before it. With `state_dir` a run
-  killed at any point resumes where it was, losing at most ten seconds or the
-  batch in flight, with the same result.
+  killed at any point resumes where it was, with the same result; it loses the
+  batch in flight, and of what was finished fewer than `batch_size` examples.
 
   Not for use under `jit`. Compiles two programs an attack and one for the plain
   forward pass. Pass parameters as `jax.tree_util.Partial(apply, params)`: they
@@ -200,7 +191,7 @@ def auto_attack(
   if example_ids is None:
     example_ids = np.arange(num_examples)
   ids = np.asarray(_validate.labels("example_ids", example_ids, num_examples))
-  plan = _Plan(
+  plan = programs.Plan(
     norm=norm,
     num_steps=num_steps,
     num_queries=num_queries,
@@ -228,62 +219,11 @@ def auto_attack(
   )
 
 
-class _Plan(NamedTuple):
-  """All that the compiled programs depend on, hashable."""
-
-  norm: str
-  num_steps: int
-  num_queries: int
-  low: float
-  high: float
-  eot_samples: int | None
-
-
-def _method(name: str, plan: _Plan) -> methods.Method:
-  """The method of that name."""
-  box = {"norm": plan.norm, "low": plan.low, "high": plan.high}
-  if name == "square":
-    return random_search.method(
-      num_queries=plan.num_queries,
-      share=_WINDOW_SHARE,
-      # As published, for comparable numbers.
-      reach_edges=False,
-      **box,
-    )
-  box["num_steps"] = plan.num_steps
-  if name in ("fab", "fab-t"):
-    return boundary.method(targeted=name == "fab-t", **box)
-  if name == "apgd-t":
-    return auto_pgd.target_method(**box)
-  return auto_pgd.label_method(
-    {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr"}[name], **box
-  )
-
-
-def _build(name: str, plan: _Plan) -> pool.Programs:
-  return pool.compile_programs(_method(name, plan), plan.eot_samples)
-
-
-def _build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
-  @jax.jit
-  def forward(logits_fn, x, key):
-    evaluate = ascent.evaluator(logits_fn, eot_samples)
-    return jnp.mean(evaluate(x, key), axis=0)
-
-  return forward
-
-
-# Programs live as long as the process, for a `Partial`: its function is the
-# caller's own promise of purity and its leaves are arguments.
-_kept_build = functools.cache(_build)
-_kept_forward = functools.cache(_build_forward)
-
-
 def _evaluate(
   logits_fn: inputs.LogitsFn,
   data: standing.Data,
   key: Any,
-  plan: _Plan,
+  plan: programs.Plan,
   names: tuple[str, ...],
   *,
   epsilon: float,
@@ -293,16 +233,18 @@ def _evaluate(
   progress: Callable[[Progress], None] | None,
 ) -> EnsembleResult:
   """Runs the named attacks in order; arguments as in `auto_attack`."""
-  build, build_forward = _kept_build, _kept_forward
+  build, build_forward = programs.kept, programs.kept_forward
   if not isinstance(logits_fn, jax.tree_util.Partial):
     # A function may close over what changes later: nothing is kept for it.
-    build, build_forward = _build, _build_forward
+    build, build_forward = programs.build, programs.build_forward
     logits_fn = jax.tree_util.Partial(logits_fn)
   clean_key, final_key, attack_key = jax.random.split(key, 3)
   program = build_forward(plan.eot_samples)
 
   def forward(rows, draw_key):
-    return _batched(program, logits_fn, rows, draw_key, batch_size)
+    return programs.forward_in_batches(
+      program, logits_fn, rows, draw_key, batch_size
+    )
 
   clean = forward(data.x, clean_key)
   _validate.logits_shape(clean.shape, len(data.x))
@@ -334,11 +276,12 @@ def _evaluate(
             part["index"], part["found"], part["x_found"], part["no_gradient"]
           )
         )
-    programs = build(name, plan)
-    targeted = programs.method.targeted
+    resumed = int(field.finished.sum())
+    compiled = build(name, plan)
+    targeted = compiled.method.targeted
     tries = restarts if name in ("apgd-ce", "apgd-dlr", "fab") else 1
     flow = pool.run(
-      programs,
+      compiled,
       logits_fn,
       data.x,
       data.y,
@@ -352,14 +295,16 @@ def _evaluate(
       batch_size=batch_size,
       look_every=_LOOK_EVERY.get(name, _LOOK_EVERY_OTHERWISE),
     )
-    for finished in journal.recorded(flow, book, number, batch_size):
-      field.finish(finished)
+    for look in journal.recorded(flow, book, number, batch_size):
+      field.finish(look.finished)
       if progress is not None:
         progress(
           Progress(
             attack=name,
             finished=int(field.finished.sum()),
+            under_way=look.under_way,
             total=total,
+            resumed=resumed,
             robust_accuracy=field.accuracy(),
             seconds=time.monotonic() - began,
           )
@@ -379,18 +324,6 @@ def _evaluate(
     seconds=seconds,
     zero_gradients=dry,
   )
-
-
-def _batched(program, logits_fn, rows, key, batch_size) -> np.ndarray:
-  """[M, C] logits of any number of rows, in batches of one shape."""
-  parts = []
-  for begin in range(0, len(rows), batch_size):
-    part = rows[begin : begin + batch_size]
-    padding = [(0, batch_size - len(part))] + [(0, 0)] * (rows.ndim - 1)
-    draw_key = jax.random.fold_in(key, begin)
-    logits = program(logits_fn, np.pad(part, padding, mode="edge"), draw_key)
-    parts.append(np.asarray(logits)[: len(part)])
-  return np.concatenate(parts)
 
 
 def _header(data, clean, key, plan, names, epsilon, restarts) -> dict[str, Any]:

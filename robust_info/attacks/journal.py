@@ -89,12 +89,16 @@ class Journal:
 
 
 def recorded(
-  flow: Iterator[pool.Finished],
+  flow: Iterator[pool.Look],
   book: Journal | None,
   number: int,
   batch_size: int,
-) -> Iterator[pool.Finished]:
-  """Passes everything on and writes it down, a part at a time."""
+) -> Iterator[pool.Look]:
+  """Passes everything on and writes it down, a part at a time.
+
+  What was passed on and is not yet on disk are always fewer examples than
+  `batch_size`.
+  """
   waiting: list[pool.Finished] = []
   written = time.monotonic()
 
@@ -103,16 +107,14 @@ def recorded(
     book.append(attack=np.array(number), **pool.Finished(*rows)._asdict())
     waiting.clear()
 
-  for finished in flow:
-    yield finished
-    if book is None:
-      continue
-    if len(finished.index):
-      waiting.append(finished)
+  for look in flow:
+    if book is not None and len(look.finished.index):
+      waiting.append(look.finished)
     late = time.monotonic() - written > _SECONDS_PER_PART
     full = sum(len(part.index) for part in waiting) >= batch_size
     if waiting and (late or full):
       write()
       written = time.monotonic()
-  if book is not None and waiting:
+    yield look
+  if waiting:
     write()

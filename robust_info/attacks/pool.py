@@ -42,6 +42,18 @@ class Finished(NamedTuple):
   no_gradient: np.ndarray
 
 
+class Look(NamedTuple):
+  """What a look at the pool found.
+
+  Attributes:
+    finished: examples that left.
+    under_way: work done on those that stay, in examples; below B.
+  """
+
+  finished: Finished
+  under_way: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Programs:
   """The two compiled functions of a method; `logits_fn` is an argument."""
@@ -78,7 +90,10 @@ def compile_programs(
       step_key = None
       if eot_samples is not None:
         step_key = jax.random.fold_in(key, number)
-      return method.step(evaluate, state, epsilon, step_key), None
+      after = method.step(evaluate, state, epsilon, step_key)
+      # A row ends at its first success. Were it to go on to the next look, its
+      # point would depend on when that is, and so on the rest of the pool.
+      return results.select(state.found, state, after), None
 
     numbers = call * steps_per_call + jnp.arange(steps_per_call)
     state, _ = _loops.scan(one, state, numbers, length=steps_per_call)
@@ -101,7 +116,7 @@ def run(
   tries: int,
   batch_size: int,
   look_every: int,
-) -> Iterator[Finished]:
+) -> Iterator[Look]:
   """Attacks the examples `todo`, up to `tries` times each.
 
   Args:
@@ -120,8 +135,8 @@ def run(
       most this many wasted steps.
 
   Yields:
-    `Finished` examples after every look, possibly none; in no particular
-    order, each exactly once.
+    A `Look` every now and then, with the examples finished since the last one,
+    possibly none; in no particular order, each exactly once.
   """
   method = programs.method
   start_key, draw_key = jax.random.split(key)
@@ -191,6 +206,9 @@ def run(
     points = x[example]
     if found.any():
       points = np.asarray(state.x_found)[slots]
-    yield Finished(example, found[slots], points, slot_dry[slots])
+    steps = slot_try * method.num_steps + slot_steps
+    worth = steps[busy & ~done].sum() / (tries * method.num_steps)
+    finished = Finished(example, found[slots], points, slot_dry[slots])
+    yield Look(finished, float(worth))
     slot_example[slots] = -1
     changed = load(np.flatnonzero(ended | ~busy))

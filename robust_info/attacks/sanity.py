@@ -6,9 +6,7 @@ says that gradient attacks, on this model, do not find out. Shape letters: N
 examples, C classes.
 """
 
-import dataclasses
 import functools
-import sys
 from typing import Any
 
 import jax
@@ -19,7 +17,9 @@ from jax.typing import ArrayLike
 from robust_info import _validate
 from robust_info.attacks import (
   ascent,
+  checks,
   ensemble,
+  forward_checks,
   initial,
   inputs,
   losses,
@@ -33,63 +33,7 @@ NORMS = ("linf", "l2")
 _CHUNK = 10
 _QUERIES = 500
 _NOISE_DRAWS = 10
-# A logit gap beyond which exp(-gap) is 0 in float32 (denormals flushed).
-_FLOAT32_GAP = 87.0
 _SQUARE_TOLERANCE = 0.002
-_DIFFERENTIATES = ("value_and_grad_f", "vjp", "_vjp", "linearize")
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-  """One rule, with its number.
-
-  Attributes:
-    name: short.
-    passed: whether the rule holds.
-    value: what was measured.
-    limit: the largest value that passes.
-    meaning: what a failure says, and what to do.
-  """
-
-  name: str
-  passed: bool
-  value: float
-  limit: float
-  meaning: str
-
-
-@dataclasses.dataclass(frozen=True)
-class SanityReport:
-  """All checks of one model and threat model.
-
-  Attributes:
-    checks: in the order they were run.
-    accuracies: of the sample under the attacks used, by name.
-  """
-
-  checks: tuple[Check, ...]
-  accuracies: dict[str, float]
-
-  @property
-  def trustworthy(self) -> bool:
-    """Whether every check passed."""
-    return all(check.passed for check in self.checks)
-
-  @property
-  def verdict(self) -> str:
-    """One line: "trustworthy", or what failed."""
-    failed = [check.name for check in self.checks if not check.passed]
-    return "not trustworthy: " + ", ".join(failed) if failed else "trustworthy"
-
-  def __str__(self) -> str:
-    """A table, a line a check, and the verdict."""
-    lines = [
-      f"{'pass' if check.passed else 'FAIL'}  {check.name:<22} "
-      f"{check.value:>9.4g}  (limit {check.limit:.4g})"
-      + ("" if check.passed else f"  {check.meaning}")
-      for check in self.checks
-    ]
-    return "\n".join([*lines, self.verdict])
 
 
 def sanity_report(
@@ -103,7 +47,7 @@ def sanity_report(
   bounds: tuple[float, float] = (0.0, 1.0),
   tolerance: float = 0.02,
   evaluated: ensemble.EnsembleResult | None = None,
-) -> SanityReport:
+) -> checks.SanityReport:
   """Runs every check on a sample; a few hundred examples say enough.
 
   The checks, in order: the forward pass repeats (outputs scaled to unit length
@@ -148,114 +92,23 @@ def sanity_report(
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=None)
   num_classes = inputs.num_classes(logits_fn, checked.x)
   _validate.labels_in_range("y", checked.y, num_classes)
-  checks = _forward_checks(logits_fn, checked)
-  found, accuracies = _attack_checks(
+  found = forward_checks.run(logits_fn, checked)
+  attacked, accuracies = _attack_checks(
     logits_fn, checked, key, float(epsilon), norm, tolerance, num_classes
   )
-  checks += found
+  found += attacked
   if evaluated is not None and "square" in evaluated.attacks[1:]:
     place = evaluated.attacks.index("square")
     before = evaluated.accuracies[evaluated.attacks[place - 1]]
-    checks.append(
-      _at_most(
+    found.append(
+      checks.at_most(
         "square in ensemble",
         before - evaluated.accuracies["square"],
         _SQUARE_TOLERANCE,
         "random search beats the gradient attacks: gradients are masked",
       )
     )
-  return SanityReport(tuple(checks), accuracies)
-
-
-def _at_most(name: str, value: float, limit: float, meaning: str) -> Check:
-  # NaN fails.
-  return Check(name, bool(value <= limit), float(value), limit, meaning)
-
-
-def _forward_checks(
-  logits_fn: inputs.LogitsFn, checked: inputs.Inputs
-) -> list[Check]:
-  """What the outputs alone tell; calls `logits_fn` outside `jit`."""
-  x = checked.x
-  logits = np.asarray(logits_fn(x), np.float64)
-  scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
-
-  def difference(other):
-    return float(np.max(np.linalg.norm((other - logits) / scale, axis=1)))
-
-  repeats = max(
-    difference(np.asarray(logits_fn(x), np.float64)) for _ in range(4)
-  )
-  # Rolled by one and cut by one: another place and another batch size.
-  rolled = np.asarray(logits_fn(jnp.roll(x, 1, axis=0)), np.float64)
-  moved = difference(np.roll(rolled, -1, axis=0))
-  if len(x) > 1:
-    fewer = np.concatenate([np.asarray(logits_fn(x[:-1])), logits[-1:]])
-    moved = max(moved, difference(fewer))
-  probabilities = float(
-    logits.min() > -1e-5
-    and logits.max() < 1 + 1e-5
-    and np.all(np.abs(np.sum(logits, axis=1) - 1) < 1e-4)
-  )
-  ordered = np.sort(logits, axis=1)
-  wide = float(np.mean(ordered[:, -1] - ordered[:, -2] > _FLOAT32_GAP))
-  return [
-    _at_most(
-      "random forward pass",
-      repeats,
-      1e-4,
-      "the output changes from call to call; use version='rand'",
-    ),
-    _at_most(
-      "row dependence",
-      moved,
-      1e-4,
-      "a row's output depends on its batch; use evaluation mode, and noise by "
-      "an explicit key",
-    ),
-    _at_most(
-      "probabilities",
-      probabilities,
-      0,
-      "the outputs look like probabilities; return logits, before softmax",
-    ),
-    _at_most(
-      "gradient inside",
-      float(_differentiates(logits_fn, x)),
-      0,
-      "the forward pass optimises; attack it adaptively",
-    ),
-    _at_most(
-      "float32 saturation",
-      wide,
-      0.01,
-      "logit gaps beyond 87: cross-entropy has no gradient; use margin or DLR, "
-      "or rescale the logits",
-    ),
-  ]
-
-
-def _differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> bool:
-  """Whether tracing the forward pass calls `jax.grad` or a relative."""
-  seen = []
-
-  def watch(frame, event, _):
-    code = frame.f_code
-    file = code.co_filename.replace("\\", "/")
-    if (
-      event == "call"
-      and code.co_name in _DIFFERENTIATES
-      and file.endswith("jax/_src/api.py")
-    ):
-      seen.append(code.co_name)
-
-  before = sys.getprofile()
-  sys.setprofile(watch)
-  try:
-    jax.eval_shape(lambda points: logits_fn(points), x)
-  finally:
-    sys.setprofile(before)
-  return bool(seen)
+  return checks.SanityReport(tuple(found), accuracies)
 
 
 @functools.partial(
@@ -307,7 +160,7 @@ def _attack_checks(
   norm: str,
   tolerance: float,
   num_classes: int,
-) -> tuple[list[Check], dict[str, float]]:
+) -> tuple[list[checks.Check], dict[str, float]]:
   """What attacks of known order of strength tell."""
   if not isinstance(logits_fn, jax.tree_util.Partial):
     # A new function each time: what it closes over may have changed.
@@ -393,42 +246,46 @@ def _attack_checks(
     return float(np.mean(zero[right])) if right.any() else 0.0
 
   masked = "gradients are masked; use Square, transfer or adaptive attacks"
-  checks = [
-    _at_most(
+  found = [
+    checks.at_most(
       "zero gradient, CE",
       flat(one_step),
       0.01,
       "cross-entropy has no gradient at that share of correct examples",
     ),
-    _at_most(
+    checks.at_most(
       "zero gradient, DLR",
       flat(one_step_dlr),
       0.01,
       "the logits have no gradient at that share of correct examples",
     ),
-    _at_most(
+    checks.at_most(
       "epsilon = 0",
       abs(accuracy(still.success) - at["clean"]),
       0,
       "the clean accuracy is not reproduced",
     ),
-    _at_most("iterating helps", at["pgd-20"] - at["fgsm"], tolerance, masked),
-    _at_most("noise is weaker", at["pgd-20"] - at["noise"], tolerance, masked),
-    _at_most(
+    checks.at_most(
+      "iterating helps", at["pgd-20"] - at["fgsm"], tolerance, masked
+    ),
+    checks.at_most(
+      "noise is weaker", at["pgd-20"] - at["noise"], tolerance, masked
+    ),
+    checks.at_most(
       "square is weaker", at["pgd-80"] - at["square"], tolerance, masked
     ),
-    _at_most("grows with epsilon", rises, tolerance, masked),
-    _at_most(
+    checks.at_most("grows with epsilon", rises, tolerance, masked),
+    checks.at_most(
       "enough steps",
       at["pgd-20"] - at["pgd-80"],
       max(tolerance, 0.05),
       "20 steps are far from enough here; report the stronger attack",
     ),
-    _at_most(
+    checks.at_most(
       "largest epsilon",
       at["pgd-40, largest epsilon"],
       1 / num_classes + tolerance,
       masked,
     ),
   ]
-  return checks, accuracies
+  return found, accuracies

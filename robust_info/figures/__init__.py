@@ -8,11 +8,13 @@ from robust_info.figures.bars import components
 from robust_info.figures.curves import robust_accuracy, training_curves
 from robust_info.figures.examples import examples
 from robust_info.figures.matrices import cckl_matrices
+from robust_info.figures.strengths import strength
 
 __all__ = [
   "cckl_matrices",
   "components",
   "examples",
   "robust_accuracy",
+  "strength",
   "training_curves",
 ]

@@ -129,6 +129,10 @@ def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
   assert values == sorted(values, reverse=True)
   assert values[-1] == whole.robust_accuracy
   assert all(event.finished <= event.total for event in events)
+  done = [event.finished + event.under_way for event in events]
+  assert all(d <= e.total for d, e in zip(done, events, strict=True))
+  # Work on examples that are not finished counts as it is done.
+  assert any(event.under_way > 0 for event in events)
   assert {event.attack for event in events} == set(whole.attacks)
 
 

@@ -1,4 +1,7 @@
-"""The sanity report passes honest networks and names what is wrong."""
+"""The sanity report passes honest networks and names what is wrong.
+
+Faulty networks go through it in ../test_worst_case.py, as evaluate.py has it.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -27,33 +30,6 @@ def test_honest_network_is_trustworthy(linear, batch):
   assert result.verdict == "trustworthy"
   assert result.accuracies["clean"] == 1
   assert result.accuracies["pgd-20"] <= result.accuracies["fgsm"]
-
-
-def test_saturated_logits_are_flagged(mlp, batch):
-  result = report(lambda x: 1e4 * mlp(x), batch)
-  assert {"float32 saturation", "zero gradient, CE"} <= failed(result)
-  assert result.verdict.startswith("not trustworthy: float32 saturation")
-
-
-def test_rounding_layer_is_flagged(mlp, batch):
-  result = report(lambda x: mlp(jnp.round(8 * x) / 8), batch)
-  assert {"zero gradient, CE", "zero gradient, DLR"} <= failed(result)
-  assert not result.trustworthy
-
-
-def test_probabilities_are_flagged(mlp, batch):
-  result = report(lambda x: jax.nn.softmax(mlp(x)), batch)
-  assert "probabilities" in failed(result)
-
-
-def test_random_forward_pass_is_flagged(mlp, batch):
-  rng = np.random.default_rng(0)
-
-  def noisy(x):
-    noise = rng.normal(size=(x.shape[0], 5))
-    return mlp(x) + jnp.asarray(noise, jnp.float32)
-
-  assert "random forward pass" in failed(report(noisy, batch))
 
 
 def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):

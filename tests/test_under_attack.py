@@ -1,0 +1,296 @@
+"""What a report says of a network under attack: bounds that never rise."""
+
+import functools
+import json
+import math
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import oracles
+import pytest
+import tiny_problem as tiny
+
+from robust_info import (
+  attacks,
+  evaluation,
+  measurement_cache,
+  under_attack,
+  worst_case,
+)
+
+VARIABLES = tiny.mlp()
+SETTINGS = tiny.make_settings(
+  attack="autoattack", num_steps=2, sanity_examples=32, epsilon_grid=()
+)
+STRENGTHS = ["none", "PGD-1", "PGD-2", "APGD-CE", "AutoAttack standard"]
+
+
+class KilledError(Exception):
+  pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_runs():
+  """A small ensemble, and checks that cost nothing."""
+
+  def sanity(evaluator, variables, *, epsilon, evaluated=None):
+    assert epsilon == SETTINGS.epsilon
+    assert evaluated.attacks[-1] == "square"
+    checks = [
+      attacks.Check("good", True, 0.0, 0.1, "fine"),
+      attacks.Check("bad", False, 0.3, 0.1, "masked"),
+    ]
+    return attacks.SanityReport(tuple(checks), {"clean": 0.9})
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      attacks,
+      "auto_attack",
+      functools.partial(attacks.auto_attack, num_queries=60),
+    )
+    patch.setitem(attacks.VERSIONS, "standard", ("apgd-ce", "square"))
+    patch.setattr(worst_case, "sanity", sanity)
+    yield
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory):
+  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
+    yield evaluation.Evaluator(
+      tiny.apply_mlp,
+      tiny.make_split(),
+      num_classes=tiny.NUM_CLASSES,
+      settings=SETTINGS,
+      seed=0,
+    )
+
+
+def measure(evaluator, folder, watch=lambda *args, **kwargs: None):
+  cache = measurement_cache.MeasurementCache(folder, "f")
+  return under_attack.measure(
+    evaluator,
+    VARIABLES,
+    evaluator.predict(VARIABLES),
+    cache,
+    SETTINGS,
+    ticks=lambda label: lambda *args, **kw: watch(label, *args, **kw),
+  )
+
+
+@pytest.fixture(scope="module")
+def killed(evaluator, tmp_path_factory):
+  """The entry, stopped in Square and started again, and its progress."""
+  folder, seen = tmp_path_factory.mktemp("killed"), []
+
+  def watch(label, done, total, *, resumed=0, note="", under_way=0.0):
+    seen.append((label, done, total, resumed, note))
+    if label.endswith("square"):
+      raise KilledError
+
+  with pytest.raises(KilledError):
+    measure(evaluator, folder, watch)
+  assert list(folder.rglob("part-*.npz"))
+  again = []
+
+  def go_on(label, *args, **kwargs):
+    again.append(label)
+
+  return measure(evaluator, folder, go_on), folder, seen, again
+
+
+@pytest.fixture(scope="module")
+def entry(killed):
+  return killed[0]
+
+
+def test_a_stopped_ensemble_goes_on_where_it_was(killed):
+  _, folder, seen, again = killed
+  notes = [note for label, *_, note in seen if "apgd-ce" in label]
+  assert notes[-1].startswith("robust accuracy so far ")
+  # Finished parts are not run again, and nothing is left on disk at the end.
+  assert not any("apgd" in label for label in again)
+  assert any(label.endswith("square") for label in again)
+  assert not list(folder.rglob("*.state"))
+
+
+def test_finished_attacks_are_not_made_again(evaluator, killed):
+  entry, folder, *_ = killed
+
+  def watch(label, *args, **kwargs):
+    raise AssertionError(label)
+
+  assert json.dumps(measure(evaluator, folder, watch)) == json.dumps(entry)
+
+
+def test_the_ensemble_leaves_no_more_than_any_of_its_attacks(entry):
+  found = entry["robustness"]
+  assert (found["attack"], found["norm"], found["epsilon"]) == (
+    "AutoAttack standard",
+    "linf",
+    0.05,
+  )
+  steps = found["steps"]
+  assert [step["attack"] for step in steps] == [
+    "PGD-2",
+    "apgd-ce",
+    "square",
+  ]
+  accuracy = [step["accuracy"] for step in steps]
+  assert accuracy[1:] == sorted(accuracy[1:], reverse=True)
+  assert found["accuracy"] <= min(accuracy)
+  assert accuracy[0] == entry["robust_accuracy"][-1]["accuracy"]
+  assert found["accuracy"] < entry["robust_accuracy"][0]["accuracy"]
+
+
+def test_the_checks_are_stored_with_their_numbers(entry):
+  assert entry["robustness"]["sanity"] == {
+    "num_examples": 32,
+    "trustworthy": False,
+    "verdict": "not trustworthy: bad",
+    "accuracies": {"clean": 0.9},
+    "checks": [
+      {"name": "good", "passed": True, "value": 0.0, "limit": 0.1,
+       "meaning": "fine"},
+      {"name": "bad", "passed": False, "value": 0.3, "limit": 0.1,
+       "meaning": "masked"},
+    ],
+  }  # fmt: skip
+
+
+def test_strengths_are_named_and_bounds_never_rise(entry):
+  curve = entry["strength_curve"]
+  assert [point["attack"] for point in curve] == STRENGTHS
+  for name in ("accuracy", "label_information", "cckl"):
+    robust = [point[name]["robust"] for point in curve]
+    assert robust == sorted(robust, reverse=True)
+    assert robust[-1] < robust[0]
+    assert curve[0][name]["non_robust"] == pytest.approx(0, abs=1e-6)
+    for point in curve:
+      assert point[name]["standard_errors"]["robust"] >= 0
+      assert point[name]["total"] == pytest.approx(robust[0], rel=1e-6)
+
+
+def test_lenses_of_an_ensemble_are_at_its_worst_points(entry):
+  lenses = entry["epsilon_lens_by_attack"]
+  assert [lens["attack"] for lens in lenses] == [
+    "AutoAttack standard",
+    "AutoAttack standard, largest KL",
+  ]
+  assert entry["epsilon_lens"] == lenses[0]
+  last = entry["strength_curve"][-1]
+  assert lenses[0]["accuracy"]["robust"] == last["accuracy"]["robust"]
+  for lens in lenses:
+    for name in ("label_information", "cckl"):
+      assert last[name]["robust"] <= lens[name]["robust"]
+
+
+def test_bounds_are_those_of_logits_at_points_of_the_ball(evaluator, entry):
+  """The lens after PGD alone, from the logits of its two attacks."""
+  clean = evaluator.logits(VARIABLES)
+  found = [
+    [
+      evaluator.attacked_logits(
+        VARIABLES, epsilon=0.05, attack=kind, num_steps=steps
+      )
+      for kind in evaluation.ATTACKS
+    ]
+    for steps in (1, 2)
+  ]
+  groups = [("PGD-1", found[0]), ("PGD-2", found[1])]
+  chosen = list(worst_case.accumulate(clean, evaluator.labels, groups))
+  labels = tiny.make_split().labels
+  for name, of in (
+    ("cckl", oracles.cckl),
+    ("label_information", oracles.label_information),
+  ):
+    bounds = [of(clean, labels)]
+    bounds += [of(z, labels) for s in chosen for z in s.choice]
+    assert entry["strength_curve"][2][name]["robust"] == pytest.approx(
+      float(min(bounds)), rel=1e-4
+    )
+
+
+@hypothesis.given(
+  values=hnp.arrays(
+    float, (4, 2, 2), elements=st.floats(0, 3) | st.just(math.nan)
+  )
+)
+def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
+  strengths = [
+    {
+      "attack": str(i),
+      **{
+        rule: {
+          "accuracy": {"robust": 0.5},
+          "label_information": {"robust": rows[r, 0]},
+          "cckl": {"robust": rows[r, 1]},
+        }
+        for r, rule in enumerate(("label", "divergence"))
+      },
+    }
+    for i, rows in enumerate(values)
+  ]
+  curve = under_attack.strength_curve(strengths)
+  for column, name in enumerate(("label_information", "cckl")):
+    flat = values[:, :, column]
+    # A bound that is not a number at the start stays one.
+    expected = [
+      flat[0, 0] if math.isnan(flat[0, 0]) else np.nanmin(flat[: i + 1])
+      for i in range(4)
+    ]
+    found = [point[name]["robust"] for point in curve]
+    np.testing.assert_array_equal(found, expected)
+    for point in curve:
+      place = point[name]["found"]
+      row = strengths[int(place["attack"])][place["chosen_by"]]
+      np.testing.assert_array_equal(row[name]["robust"], point[name]["robust"])
+
+
+@pytest.mark.parametrize(
+  ("changes", "expected"),
+  [
+    ({}, "PGD-4"),
+    ({"attack": "apgd"}, "APGD-CE+T"),
+    ({"attack": "autoattack"}, "AutoAttack standard"),
+    (
+      {"attack": "autoattack", "autoattack_version": "plus"},
+      "AutoAttack plus",
+    ),
+  ],
+)
+def test_an_ensemble_is_named_with_its_version(changes, expected):
+  settings = tiny.make_settings(**changes)
+  assert under_attack.ensemble_name(settings) == expected
+
+
+@pytest.mark.parametrize(
+  ("attack", "steps", "restarts", "expected"),
+  [("pgd", 20, 1, "PGD-20"), ("kl_pgd", 5, 3, "KL-PGD-5x3")],
+)
+def test_an_attack_is_named_with_its_strength(
+  attack, steps, restarts, expected
+):
+  settings = tiny.make_settings(num_steps=steps, restarts=restarts)
+  assert under_attack.attack_name(attack, settings) == expected
+
+
+@hypothesis.given(
+  outcomes=hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12)))
+)
+def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
+  clean, *attacked = outcomes
+  before = outcomes.copy()
+  curve = under_attack.accuracy_curve(
+    clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
+  )
+  np.testing.assert_array_equal(outcomes, before)
+  worst = np.logical_and.accumulate(outcomes, axis=0).mean(axis=1)
+  assert [point["accuracy"] for point in curve] == worst.tolist()
+  assert (np.diff(worst) <= 0).all()
+  num_examples = outcomes.shape[1]
+  for point, share in zip(curve, worst, strict=True):
+    assert point["standard_error"] == pytest.approx(
+      math.sqrt(share * (1 - share) / num_examples)
+    )
