@@ -30,6 +30,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from robust_info import sharding
+
 LAST, BEST = "last", "best"
 
 
@@ -47,7 +49,7 @@ class Restored:
 
   Attributes:
     step: the step it was saved at.
-    state: a pytree like the one asked for, on the default device.
+    state: a pytree like the one asked for, on every device.
     progress: the JSON value saved beside it.
   """
 
@@ -216,7 +218,7 @@ class Store:
         )
         self._set_aside(step)
       else:
-        return Restored(step, jax.tree.map(_on_device, host, like), progress)
+        return Restored(step, sharding.replicate(host, like), progress)
     if steps:
       raise CheckpointError(
         f"Every checkpoint in {self._directory} is damaged (steps "
@@ -300,15 +302,6 @@ def _data(leaf: Any) -> Any:
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   data = jax.eval_shape(_data, leaf)
   return jax.ShapeDtypeStruct(data.shape, data.dtype)
-
-
-def _on_device(host: np.ndarray, like: Any) -> jax.Array:
-  # A copy: device memory that is donated must not be Orbax's.
-  array = jnp.array(host, copy=True)
-  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-    impl = jax.random.key_impl(jnp.empty((), like.dtype))
-    return jax.random.wrap_key_data(array, impl=impl)
-  return array
 
 
 def _describe(host: Any) -> dict[str, Any]:

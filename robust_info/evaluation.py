@@ -2,11 +2,13 @@
 
 `Evaluator` compiles each measurement once; variables, data and epsilon are
 arguments, so that checkpoints of one architecture share the programs. All
-examples count: the ragged last batch is padded and masked.
+examples count: the ragged last batch is padded and masked. Batches are spread
+over all devices, see `sharding`; results are NumPy arrays on every process.
 
 Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,6 +27,7 @@ from robust_info import (
   fisher,
   pairs,
   predictions,
+  sharding,
 )
 from robust_info import config as config_lib
 
@@ -73,16 +76,18 @@ class Evaluator:
     self._pair_key, self._attack_key, self._probe_key = jax.random.split(
       jax.random.key(seed), 3
     )
-    self._batch_size = min(settings.batch_size, len(split))
+    self._batch_size = sharding.round_up(min(settings.batch_size, len(split)))
     groups = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
     self._num_groups = min(groups, len(split))
-    self._predict = jax.jit(self._predict_batch)
-    self._attack = jax.jit(self._attack_batch, static_argnames="attack")
-    self._fisher = jax.jit(self._fisher_batch)
-    self._local = jax.jit(self._local_batch)
-    self._path = jax.jit(self._path_batch)
-    self._portray = jax.jit(self._portray_batch)
-    self._merge = jax.jit(jax.vmap(operator.add))
+    # Every process has all rows of a result.
+    jit = functools.partial(jax.jit, out_shardings=sharding.replicated())
+    self._predict = jit(self._predict_batch)
+    self._attack = jit(self._attack_batch, static_argnames="attack")
+    self._fisher = jit(self._fisher_batch)
+    self._local = jit(self._local_batch)
+    self._path = jit(self._path_batch)
+    self._portray = jit(self._portray_batch)
+    self._merge = jit(jax.vmap(operator.add))
 
   @property
   def labels(self) -> np.ndarray:
@@ -92,7 +97,8 @@ class Evaluator:
   def predict(self, variables: Any) -> predictions.Predictions:
     """Clean predictions: one forward pass an example."""
     return self._collect(
-      self._predict(variables, batch, ids) for ids, batch in self._batches(None)
+      self._predict(variables, batch, ids)
+      for _, ids, batch in self._batches(None)
     )
 
   def attack(
@@ -129,7 +135,7 @@ class Evaluator:
       self._attack(
         variables, batch, ids, self._attack_key, epsilon, attack=attack
       )
-      for ids, batch in self._batches(tick)
+      for _, ids, batch in self._batches(tick)
     )
 
   def fisher_norms(
@@ -142,13 +148,10 @@ class Evaluator:
     see there.
     """
     found = []
-    for ids, batch in self._batches(tick):
-      key = jax.random.fold_in(self._probe_key, ids[0])
-      norms = jax.device_get(self._fisher(variables, batch, key))
-      found.append(
-        jax.tree.map(lambda rows, mask=batch.mask: rows[mask], norms)
-      )
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    for start, _, batch in self._batches(tick):
+      key = jax.random.fold_in(self._probe_key, start)
+      found.append(jax.device_get(self._fisher(variables, batch, key)))
+    return self._joined(found, len(self._split))
 
   def local_lens(self, variables: Any) -> disentangle.Components:
     """`disentangle_local` on the fixed cross-category pairs, NumPy [P]."""
@@ -199,42 +202,48 @@ class Evaluator:
 
   def _batches(
     self, tick: Tick | None
-  ) -> Iterator[tuple[np.ndarray, data.Batch]]:
-    """Row numbers and batches, in file order."""
+  ) -> Iterator[tuple[int, jax.Array, data.Batch]]:
+    """First row number, row numbers and batch, in file order."""
     total, size = len(self._split), self._batch_size
-    for number, batch in enumerate(
-      data.eval_batches(self._split, batch_size=size)
-    ):
-      yield number * size + np.arange(size), batch
+    local = sharding.local_rows(size)
+    batches = data.eval_batches(self._split, batch_size=size, rows=local)
+    for number, batch in enumerate(batches):
+      start = number * size
+      ids = (start + np.arange(size))[local]
+      yield start, *sharding.split_rows((ids, batch))
       if tick is not None:
-        tick(min((number + 1) * size, total), total)
+        tick(min(start + size, total), total)
 
   def _collect(self, parts: Iterator[tuple]) -> predictions.Predictions:
-    total, rows = None, []
-    for part, correct, confidence, mask in parts:
+    total, found = None, []
+    for part, *rows in parts:
       total = part if total is None else self._merge(total, part)
-      mask = np.asarray(mask)
-      rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
-    correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
-    return predictions.Predictions(total, correct, confidence)
+      found.append(jax.device_get(rows))
+    correct, confidence = self._joined(found, len(self._split))
+    return predictions.Predictions(jax.device_get(total), correct, confidence)
+
+  @staticmethod
+  def _joined(blocks: list[Any], num_rows: int) -> Any:
+    """The rows of all batches, without the padding at their end."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[:num_rows], *blocks)
 
   def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
     """A lens over all pairs, in padded batches of one shape."""
     indices = self.pair_indices()
     num_pairs = self._settings.num_pairs
-    size = min(self._settings.batch_size, num_pairs)
+    size = sharding.round_up(min(self._settings.batch_size, num_pairs))
     found = []
     for start in range(0, num_pairs, size):
-      rows = np.arange(start, start + size)
+      rows = np.arange(start, start + size)[sharding.local_rows(size)]
       # Padding repeats the last pair; it is cut off below.
       rows = np.minimum(rows, num_pairs - 1)
-      x, x_other = (self._split.images[side[rows]] for side in indices)
+      x, x_other = sharding.split_rows(
+        [self._split.images[side[rows]] for side in indices]
+      )
       found.append(jax.device_get(measure(variables, x, x_other)))
       if tick is not None:
         tick(min(start + size, num_pairs), num_pairs)
-    return jax.tree.map(
-      lambda *blocks: np.concatenate(blocks)[:num_pairs], *found
-    )
+    return self._joined(found, num_pairs)
 
   def _logits_fn(self, variables):
     return lambda x: self._apply(variables, x)
@@ -253,7 +262,7 @@ class Evaluator:
       num_groups=self._num_groups,
       where=batch.mask,
     )
-    return parts, correct, confidence, batch.mask
+    return parts, correct, confidence
 
   def _attack_batch(self, variables, batch, ids, key, epsilon, *, attack):
     result = self._run_attack(variables, batch, ids, key, epsilon, attack)

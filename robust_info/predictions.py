@@ -18,7 +18,7 @@ _merge_groups = jax.jit(accumulator.merge_groups)
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """The predictions of a network on a split, clean or attacked.
+  """The predictions of a network on a split, clean or attacked; NumPy arrays.
 
   Attributes:
     parts: `InformationStats` with a leading axis [G], example i in group

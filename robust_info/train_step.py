@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from robust_info import data, models, objectives
+from robust_info import data, models, objectives, sharding
 from robust_info import train_state as train_state_lib
 
 TrainState = train_state_lib.TrainState
@@ -27,14 +27,15 @@ def create_state(
   seed: int,
   image_shape: tuple[int, ...],
 ) -> TrainState:
-  """The state at step 0, a pure function of its arguments."""
+  """The state at step 0, a pure function of its arguments; on all devices."""
   init_key, run_key = jax.random.split(jax.random.key(seed))
 
   def create(init_key: jax.Array, run_key: jax.Array) -> TrainState:
     variables = models.init(model, init_key, image_shape)
     return train_state_lib.create(variables, optimizer, run_key)
 
-  return jax.jit(create)(init_key, run_key)
+  placed = jax.jit(create, out_shardings=sharding.replicated())
+  return placed(init_key, run_key)
 
 
 def make_train_step(
@@ -55,7 +56,8 @@ def make_train_step(
   Returns:
     (state, batch) -> (state, metrics), compiled once for all batches of one
     shape. The given state is donated: use the returned one. `batch` has
-    uint8 images. Metrics are
+    uint8 images, and is spread over all devices, see `sharding`; the state
+    and the metrics are on each of them. Metrics are
 
     - `count`: unmasked examples of the batch;
     - `sums`: over these, of the loss and of every metric of the objective,
@@ -107,4 +109,10 @@ def make_train_step(
       finite &= jnp.all(jnp.isfinite(leaf))
     return new_state, {"count": count, "sums": sums, "finite": finite}
 
-  return jax.jit(step, donate_argnums=0)
+  everywhere = sharding.replicated()
+  return jax.jit(
+    step,
+    in_shardings=(everywhere, sharding.by_rows()),
+    out_shardings=everywhere,
+    donate_argnums=0,
+  )

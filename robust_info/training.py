@@ -26,6 +26,7 @@ from robust_info import (
   models,
   objectives,
   optimizers,
+  sharding,
   train_step,
   writers,
 )
@@ -144,11 +145,13 @@ def train(
     The state after the last step.
 
   Raises:
+    ValueError: the devices do not divide `config.train.batch_size`.
     NonFiniteError: loss or parameters are not finite after some step; the
       last good checkpoint stays.
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
+  _check_batch_size(config.train)
   with workdir_lib.Workdir(workdir, config) as directory:
     return _Loop(config, split, validate, directory.path, stream).run()
 
@@ -270,8 +273,9 @@ class _Loop:
         seed=self._config.seed,
         step=step - 1,
         batch_size=config.batch_size,
+        rows=sharding.local_rows(config.batch_size),
       )
-      state, metrics = step_fn(state, batch)
+      state, metrics = step_fn(state, sharding.split_rows(batch))
       if pending is not None:
         self._read(*pending)
       pending = (step, metrics)
@@ -362,6 +366,16 @@ class _Loop:
       f"Loss or parameters are not finite after step {step}; checkpoint "
       f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
       f"config.train.learning_rate={self._config.train.learning_rate:g}."
+    )
+
+
+def _check_batch_size(config: config_lib.TrainConfig) -> None:
+  """Requires every device to have the same number of rows."""
+  size, devices = config.batch_size, sharding.num_devices()
+  if size % devices:
+    raise ValueError(
+      f"Expected config.train.batch_size to be a multiple of the {devices} "
+      f"devices, got {size}; try {sharding.round_up(size)}."
     )
 
 

@@ -23,8 +23,10 @@ EDGES = {
   "config": {"ml_collections"},
   "_schema": set(),
   "measurement_cache": set(),
+  "processes": set(),
   "progress": set(),
   "samples": {"scipy"},
+  "sharding": set(),
   "tables": set(),
   "workdir": set(),
 }
