@@ -1,10 +1,11 @@
 """Training and evaluation whose numbers must not depend on the devices.
 
-Usage: python sharded_problem.py OUTPUT.npz WORKDIR
+Usage: python sharded_problem.py OUTPUT.npz
 
 Tests call `measure` themselves and compare with a process of other devices.
 """
 
+import functools
 import sys
 
 import jax
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tiny_problem
-import training_process
 from flax import linen as nn
 
 from robust_info import (
@@ -21,8 +21,9 @@ from robust_info import (
   objectives,
   sharding,
   train_step,
-  training,
 )
+
+PGD = {"epsilon": 0.1, "num_steps": 2}
 
 
 class Normalised(nn.Module):
@@ -38,11 +39,7 @@ class Normalised(nn.Module):
     return nn.Dense(tiny_problem.NUM_CLASSES)(nn.relu(x))
 
 
-class Interrupted(Exception):
-  """Ends a training in the middle."""
-
-
-def measure(workdir):
+def measure():
   """Arrays by name: two trainings and an evaluation."""
   arrays = {}
 
@@ -50,48 +47,21 @@ def measure(workdir):
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
       arrays[f"{name}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
 
-  note("resumed", _train_with_a_pause(workdir).params)
-  note("normalised", _train_normalised())
+  note("standard", _train(objectives.standard))
+  note("pgd", _train(functools.partial(objectives.pgd, **PGD)))
   note("evaluation", _evaluate())
   return arrays
 
 
-def _train_with_a_pause(workdir):
-  """PGD training, ended after an epoch and resumed from its checkpoint."""
-  validate, calls = training_process.make_validate(), []
-
-  def interrupt(variables):
-    calls.append(None)
-    if len(calls) == 3:
-      raise Interrupted
-    return validate(variables)
-
-  def train(validate):
-    with open("/dev/null", "w") as silence:
-      return training.train(
-        training_process.run_config(),
-        training_process.split(),
-        validate,
-        workdir=workdir,
-        stream=silence,
-      )
-
-  try:
-    train(interrupt)
-  except Interrupted:
-    pass
-  return train(validate)
-
-
-def _train_normalised():
+def _train(objective):
   """Ragged masked batches, with sums over the global batch as metrics."""
   model, optimizer, traces = Normalised(), optax.sgd(0.1), []
 
-  def objective(*args, **kwargs):
+  def counted(*args, **kwargs):
     traces.append(None)
-    return objectives.standard(*args, **kwargs)
+    return objective(*args, **kwargs)
 
-  step = train_step.make_train_step(model, optimizer, objective, num_steps=6)
+  step = train_step.make_train_step(model, optimizer, counted, num_steps=6)
   state = train_step.create_state(
     model, optimizer, seed=0, image_shape=(4, 4, 1)
   )
@@ -111,20 +81,19 @@ def _evaluate():
     tiny_problem.apply_mlp,
     tiny_problem.make_split(),
     num_classes=tiny_problem.NUM_CLASSES,
-    settings=tiny_problem.make_settings(batch_size=20),
+    settings=tiny_problem.make_settings(batch_size=20, num_steps=1),
     seed=0,
   )
   variables = jax.tree.map(jnp.asarray, tiny_problem.mlp())
-  clean = evaluator.predict(variables)
   attacked = evaluator.attack(variables, epsilon=0.05)
   return {
-    "summary": vars(clean.summary),
-    "correct": clean.correct,
-    "attacked": vars(attacked.summary),
+    "correct": attacked.correct,
+    "confidence": attacked.confidence,
+    "prob_sum": attacked.parts.prob_sum,
     "fisher": evaluator.fisher_norms(variables),
-    "path": evaluator.path_lens(variables),
+    "local": evaluator.local_lens(variables),
   }
 
 
 if __name__ == "__main__":
-  np.savez(sys.argv[1], **measure(sys.argv[2]))
+  np.savez(sys.argv[1], **measure())
