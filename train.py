@@ -4,6 +4,7 @@ r"""Trains a classifier; an interrupted run resumes by itself.
     --config.objective.name=pgd
 
 Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
+All visible devices train together; for several hosts see docs/scaling.md.
 """
 
 from absl import flags
@@ -15,6 +16,7 @@ from robust_info import (
   data,
   evaluation,
   models,
+  processes,
   training,
   workdir,
 )
@@ -33,6 +35,7 @@ def main() -> None:
     validation_fraction=config.data.validation_fraction,
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
+    progress=processes.is_first(),
   )
   config = training.resolve(config, source)
   validate = evaluation.Validator(
@@ -51,6 +54,7 @@ if __name__ == "__main__":
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,
+      processes.JoinError,
       training.NonFiniteError,
       workdir.WorkdirError,
     ),

@@ -11,6 +11,10 @@ holds
   model, or one damaged on the disk, is told from a good one.
 
 Kept are the newest few and the best by `score`.
+
+Of a training of several processes the first alone touches the directory: each
+process has the whole state, so one copy is all there is to write, and the
+others need no shared file system. What is restored they get from the first.
 """
 
 import contextlib
@@ -21,7 +25,7 @@ import os
 import pathlib
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,9 +34,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from robust_info import sharding
+from robust_info import processes, sharding
 
 LAST, BEST = "last", "best"
+# Orbax must not wait for processes that take no part.
+_FIRST_ALONE = ocp.options.MultiprocessingOptions(
+  primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+)
 
 
 class CheckpointError(RuntimeError):
@@ -74,7 +82,8 @@ class Store:
   """The checkpoints of one run.
 
   Use as a context manager; leaving it waits for the save under way. Not
-  thread-safe.
+  thread-safe. With several processes all make the same calls in the same
+  order, and get the same values or errors; only leaving is for each alone.
   """
 
   def __init__(
@@ -96,10 +105,16 @@ class Store:
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
     self._scores: dict[int, tuple[float, float]] = {}
-    if read_only and not self._directory.is_dir():
-      self._manager = None
+    self._manager = None
+    _on_first(lambda: self._open(keep_last))
+
+  def _open(self, keep_last: int) -> None:
+    if self._read_only and not self._directory.is_dir():
       return
     with _one_line("open", self._directory):
+      # Orbax makes no directory for some of the processes.
+      if not self._read_only:
+        self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
@@ -109,28 +124,31 @@ class Store:
               _Best(self._scores),
             ]
           ),
-          create=not read_only,
-          cleanup_tmp_directories=not read_only,
+          create=False,
+          cleanup_tmp_directories=not self._read_only,
+          multiprocessing_options=_FIRST_ALONE,
         ),
         item_handlers={
-          "state": ocp.StandardCheckpointHandler(),
-          "manifest": ocp.JsonCheckpointHandler(),
+          "state": ocp.StandardCheckpointHandler(
+            multiprocessing_options=_FIRST_ALONE
+          ),
+          "manifest": ocp.JsonCheckpointHandler(
+            multiprocessing_options=_FIRST_ALONE
+          ),
         },
       )
-    for step in self.steps():
+    for step in self._steps():
       # A damaged manifest is reported when its checkpoint is restored.
       with contextlib.suppress(Exception):
         self._note_score(step, self._manifest(step)["metrics"])
 
   def steps(self) -> list[int]:
     """The steps of all complete checkpoints, ascending."""
-    if self._manager is None:
-      return []
-    return sorted(self._manager.all_steps())
+    return _on_first(self._steps)
 
   def best_steps(self) -> list[int]:
     """The steps of checkpoints with metrics, the best first."""
-    return _ranked(self._scores, self.steps())
+    return _on_first(self._best_steps)
 
   def save(
     self,
@@ -156,6 +174,15 @@ class Store:
       CheckpointError: this or the previous save failed, for example on a full
         disk; what was saved before is untouched.
     """
+    _on_first(lambda: self._save(step, state, progress, metrics))
+
+  def _save(
+    self,
+    step: int,
+    state: Any,
+    progress: Any,
+    metrics: Mapping[str, float] | None,
+  ) -> None:
     # Copies: the caller goes on with both while they are being written.
     host = jax.tree.map(lambda leaf: np.array(_data(leaf)), state)
     manifest = {
@@ -179,9 +206,7 @@ class Store:
     Raises:
       CheckpointError: it failed.
     """
-    if self._manager is not None:
-      with _one_line("save", self._directory):
-        self._manager.wait_until_finished()
+    _on_first(self._wait)
 
   def restore(self, like: Any, *, which: str = LAST) -> Restored | None:
     """Restores the newest or the best checkpoint that is whole.
@@ -203,10 +228,57 @@ class Store:
       MismatchError: the checkpoint is of another model or optimiser.
       CheckpointError: there are checkpoints, but all are damaged.
     """
-    steps = self.best_steps() if which == BEST else self.steps()[::-1]
+    abstract = jax.tree.map(_abstract, like)
+    host = None
+
+    def find() -> tuple[int, Any] | None:
+      nonlocal host
+      found = self._restore(abstract, which)
+      if found is None:
+        return None
+      step, host, progress = found
+      return step, progress
+
+    found = _on_first(find)
+    if found is None:
+      return None
+    if host is None:
+      host = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract
+      )
+    step, progress = found
+    state = sharding.replicate(processes.from_first(host), like)
+    return Restored(step, state, progress)
+
+  def close(self) -> None:
+    """Waits for the save under way and closes."""
+    if self._manager is not None:
+      self._wait()
+      self._manager.close()
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()
+
+  def _steps(self) -> list[int]:
+    return [] if self._manager is None else sorted(self._manager.all_steps())
+
+  def _best_steps(self) -> list[int]:
+    return _ranked(self._scores, self._steps())
+
+  def _wait(self) -> None:
+    if self._manager is not None:
+      with _one_line("save", self._directory):
+        self._manager.wait_until_finished()
+
+  def _restore(self, abstract: Any, which: str) -> tuple[int, Any, Any] | None:
+    """Step, arrays and progress of the checkpoint, on the first process."""
+    steps = self._best_steps() if which == BEST else self._steps()[::-1]
     for step in steps:
       try:
-        host, progress = self._read(step, like)
+        return step, *self._read(step, abstract)
       except MismatchError:
         raise
       # Anything can come out of a damaged file.
@@ -217,26 +289,12 @@ class Store:
           file=sys.stderr,
         )
         self._set_aside(step)
-      else:
-        return Restored(step, sharding.replicate(host, like), progress)
     if steps:
       raise CheckpointError(
         f"Every checkpoint in {self._directory} is damaged (steps "
         f"{', '.join(map(str, steps))}); start again in another workdir."
       )
     return None
-
-  def close(self) -> None:
-    """Waits for the save under way and closes."""
-    if self._manager is not None:
-      self.wait()
-      self._manager.close()
-
-  def __enter__(self) -> "Store":
-    return self
-
-  def __exit__(self, *exception: Any) -> None:
-    self.close()
 
   def _manifest(self, step: int) -> dict[str, Any]:
     return self._manager.restore(
@@ -247,9 +305,8 @@ class Store:
     if metrics is not None:
       self._scores[step] = score(metrics)
 
-  def _read(self, step: int, like: Any) -> tuple[Any, Any]:
+  def _read(self, step: int, abstract: Any) -> tuple[Any, Any]:
     manifest = self._manifest(step)
-    abstract = jax.tree.map(_abstract, like)
     _require_same(self._directory / str(step), manifest["leaves"], abstract)
     host = self._manager.restore(
       step,
@@ -284,6 +341,10 @@ class _Best:
     steps = [checkpoint.step for checkpoint in checkpoints]
     best = _ranked(self.scores, steps)[:1]
     return [step in best for step in steps]
+
+
+def _on_first(fn: Callable[[], Any]) -> Any:
+  return processes.on_first(fn, errors=(MismatchError, CheckpointError))
 
 
 def _ranked(

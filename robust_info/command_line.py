@@ -15,8 +15,22 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
+from robust_info import processes
 
 USAGE_ERROR, RUN_ERROR = 2, 1
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "Whether this is one of several processes that Slurm, Open MPI, Kubernetes "
+  "or Cloud TPU started.",
+)
+# For processes started by hand, all three on each of them.
+_BY_HAND = (
+  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0."),
+  flags.DEFINE_integer("num_processes", None, "How many processes.", 1),
+  flags.DEFINE_integer("process_id", None, "Which one this is, from 0.", 0),
+)
 
 
 def run(
@@ -40,6 +54,7 @@ def run(
         USAGE_ERROR,
       )
     try:
+      _join()
       main()
     except expected as error:
       _fail(error, RUN_ERROR)
@@ -69,6 +84,12 @@ def checked_config(holder: flags.FlagHolder[Any]) -> config_lib.Config:
     _fail(error, USAGE_ERROR)
 
 
+def _join() -> None:
+  given = {flag.name: flag.value for flag in _BY_HAND}
+  if _DISTRIBUTED.value or any(v is not None for v in given.values()):
+    processes.join(**given)
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
   try:
     config_lib.check_overrides(arguments)
@@ -87,5 +108,8 @@ def _fail(error: BaseException, code: int) -> NoReturn:
   if os.environ.get("ROBUST_INFO_TRACEBACK"):
     raise error
   text = " ".join(str(error).split()) or type(error).__name__
-  print(f"Error: {text}", file=sys.stderr)
+  print(f"Error: {text}", file=sys.stderr, flush=True)
+  if processes.is_joined():
+    # At a regular exit JAX waits for the others, which may wait for this one.
+    os._exit(code)
   sys.exit(code)

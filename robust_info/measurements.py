@@ -42,7 +42,7 @@ _INFORMATION = (
   "cckl",
 )
 # (label of the measurement) -> called with (done, total).
-Ticks = Callable[[str], evaluation.Tick]
+Ticks = Callable[[str], evaluation.Tick | None]
 
 
 def attack_name(attack: str, settings: config_lib.EvaluationConfig) -> str:

@@ -62,6 +62,11 @@ def join(
     ) from error
 
 
+def is_joined() -> bool:
+  """Whether this process is one of several that were joined."""
+  return jax.distributed.is_initialized()
+
+
 def is_first() -> bool:
   """Whether this process is the one that reads and writes files."""
   return jax.process_index() == 0
@@ -115,9 +120,8 @@ def from_first(tree: Any) -> Any:
     return tree
   # Bytes: a sum of floats with zeros would lose the sign of -0.
   leaves, structure = jax.tree.flatten(tree)
-  leaves = [np.ascontiguousarray(leaf) for leaf in leaves]
   found = multihost_utils.broadcast_one_to_all(
-    [leaf.reshape(-1).view(np.uint8) for leaf in leaves]
+    [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
   )
   return structure.unflatten(
     np.asarray(content).view(leaf.dtype).reshape(leaf.shape)

@@ -8,6 +8,7 @@ one that was not. This holds on one machine with one set of package versions.
 Shape letters: N examples, C classes.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -26,6 +27,7 @@ from robust_info import (
   models,
   objectives,
   optimizers,
+  processes,
   sharding,
   train_step,
   writers,
@@ -131,6 +133,9 @@ def train(
 ) -> TrainState:
   """Trains a run to its end, from wherever it stands.
 
+  In a run of several processes each calls this with the same arguments; the
+  first alone has use for a workdir.
+
   Args:
     config: resolved, see `resolve`.
     split: the training split.
@@ -152,7 +157,10 @@ def train(
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
   _check_batch_size(config.train)
-  with workdir_lib.Workdir(workdir, config) as directory:
+  with contextlib.ExitStack() as stack:
+    directory = stack.enter_context(workdir_lib.Workdir(workdir, config))
+    if not processes.is_first():
+      stream = stack.enter_context(open(os.devnull, "w"))
     return _Loop(config, split, validate, directory.path, stream).run()
 
 
@@ -175,7 +183,11 @@ def restore_run(
       f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
     )
   path = pathlib.Path(workdir)
-  config = workdir_lib.read_config(path)
+  text = processes.on_first(
+    lambda: config_lib.to_json(workdir_lib.read_config(path)),
+    errors=(workdir_lib.WorkdirError,),
+  )
+  config = config_lib.from_json(text)
   model = create_model(config.model)
   like = _abstract_state(config, model)
   with checkpoints.Store(path / "checkpoints", read_only=True) as store:
@@ -184,6 +196,13 @@ def restore_run(
     raise checkpoints.CheckpointError(
       f"No checkpoint in workdir {path}; train there first."
     )
+  history, environment = processes.on_first(
+    lambda: (
+      writers.read_rows(path / "metrics.jsonl"),
+      workdir_lib.read_environment(path),
+    ),
+    errors=(ValueError,),
+  )
   return Run(
     workdir=path,
     config=config,
@@ -191,8 +210,8 @@ def restore_run(
     variables=restored.state.variables,
     step=restored.step,
     checkpoint=checkpoint,
-    history=writers.read_rows(path / "metrics.jsonl"),
-    environment=workdir_lib.read_environment(path),
+    history=history,
+    environment=environment,
   )
 
 
@@ -252,8 +271,11 @@ class _Loop:
         steps_per_epoch=self._steps_per_epoch,
         stream=self._stream,
       )
-      with writers.MetricsWriter(
-        self._path, after_step=None if restored is None else start
+      after_step = None if restored is None else start
+      with (
+        writers.MetricsWriter(self._path, after_step=after_step)
+        if processes.is_first()
+        else contextlib.nullcontext()
       ) as self._log:
         if restored is None:
           self._validate_and_save(0, state)
@@ -339,7 +361,8 @@ class _Loop:
     state: TrainState,
     metrics: Mapping[str, float] | None,
   ) -> None:
-    self._log.flush()
+    if self._log is not None:
+      self._log.flush()
     progress = {"sums": self._sums, "seconds": self._elapsed()}
     self._store.save(step, state, progress=progress, metrics=metrics)
 
@@ -353,7 +376,8 @@ class _Loop:
       **values,
       "seconds": self._elapsed(),
     }
-    self._log.write(row)
+    if self._log is not None:
+      self._log.write(row)
     return row
 
   def _elapsed(self) -> float:

@@ -49,7 +49,7 @@ def measure():
 
   note("standard", _train(objectives.standard))
   note("pgd", _train(functools.partial(objectives.pgd, **PGD)))
-  note("evaluation", _evaluate())
+  note("evaluation", evaluate())
   return arrays
 
 
@@ -76,7 +76,8 @@ def _train(objective):
   return state.variables, found
 
 
-def _evaluate():
+def evaluate():
+  """Arrays by name: an attack, Fisher norms and a lens."""
   evaluator = evaluation.Evaluator(
     tiny_problem.apply_mlp,
     tiny_problem.make_split(),
