@@ -22,13 +22,40 @@ import sharded_problem
 import training_process
 
 import robust_info as ri
+from robust_info import config as config_lib
 from robust_info import measurement_cache, processes, sharding, training
 
 
-def train(directory, number, event=None):
+def run_config():
+  """Two epochs of 13 steps, with checkpoints within."""
+  config = training_process.run_config()
+  return dataclasses.replace(
+    config,
+    objective=config_lib.ObjectiveConfig(),
+    train=dataclasses.replace(config.train, num_epochs=2),
+  )
+
+
+def train(workdir, event=None):
+  """Trains in this process, alone or with others; see training_process."""
+  validate = training_process.make_validate()
+  if event is not None:
+    validate = training_process.arm(event, validate)
+  with open(os.devnull, "w") as silence:
+    return training.train(
+      run_config(),
+      training_process.split(),
+      validate,
+      workdir=workdir,
+      stream=silence,
+    )
+
+
+def train_as(number, directory, event=None):
   """The first process has the workdir, the other one no business there."""
-  home = directory if number == 0 else directory.with_name("of-process-1")
-  return training_process.train(home, event if number == 0 else None)
+  if number == 0:
+    return train(directory, event)
+  return train(directory.with_name("of-process-1"))
 
 
 def measure(directory, number):
@@ -43,7 +70,7 @@ def measure(directory, number):
   home = directory / f"cache-{number}"
   cache = measurement_cache.MeasurementCache(home, "x")
   values = [cache.get("a", lambda: [number, None]), cache.get("a", None)]
-  other = dataclasses.replace(training_process.run_config(), seed=1)
+  other = dataclasses.replace(run_config(), seed=1)
   try:
     training.train(
       other,
@@ -120,14 +147,15 @@ def main():
   warnings.filterwarnings("ignore", message="os.fork")
 
   def undisturbed(number):
-    train(directory / "undisturbed", number)
+    train_as(number, directory / "undisturbed")
     measure(directory, number)
 
   in_pair(undisturbed)
   in_pair(
-    lambda number: train(directory / "killed", number, "batch:23"), deadly=True
+    lambda number: train_as(number, directory / "killed", "batch:17"),
+    deadly=True,
   )
-  in_pair(lambda number: train(directory / "killed", number))
+  in_pair(lambda number: train_as(number, directory / "killed"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import numpy as np
 import process_pair
 import pytest
 import sharded_problem
-import training_process
 
 import robust_info as ri
 from robust_info import processes, training, writers
@@ -49,7 +48,7 @@ def without_clock(path):
 
 
 def test_two_processes_train_like_one(pair, tmp_path):
-  training_process.train(tmp_path)
+  process_pair.train(tmp_path)
   for checkpoint in ("last", "best"):
     two = training.restore_run(pair / "undisturbed", checkpoint=checkpoint)
     one = training.restore_run(tmp_path, checkpoint=checkpoint)
