@@ -21,7 +21,17 @@ from ml_collections import config_dict
 from robust_info import _schema
 
 NORMS = ("linf", "l2")
-OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
+OBJECTIVES = (
+  "standard",
+  "pgd",
+  "trades",
+  "mart",
+  "kl",
+  "fgsm_rs",
+  "fisher",
+  "pair_lens",
+  "epsilon_lens",
+)
 # Where the data lies says nothing about what is trained.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
 
@@ -83,10 +93,12 @@ class ObjectiveConfig:
   """What is minimised; each objective reads the fields it has a use for.
 
   `epsilon`, `norm`, `epsilon_ramp`: every one with a ball. `step_size`,
-  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`.
+  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`
+  and `epsilon_lens`.
 
   Attributes:
-    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs` or `fisher`.
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
+      `pair_lens` or `epsilon_lens`.
     label_smoothing: mass spread evenly over all classes by cross-entropy
       (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
@@ -107,6 +119,14 @@ class ObjectiveConfig:
     fisher_quantity: `trace` or `frobenius`.
     fisher_estimator: `exact`, `hutchinson` or `label`.
     fisher_probes: probes of the last two.
+    pair_non_robust: coefficient of the non-robust part in `pair_lens`.
+    pair_part: which part that is, `local` or `path`.
+    pair_reward: coefficient of its reward for divergence between classes.
+    pair_reward_scale: divergence, in nats, beyond which that reward fades.
+    lens_coefficient: of what the attack of `epsilon_lens` takes.
+    lens_quantity: of what: `variational_bound`, `label_information` or
+      `cckl`.
+    lens_attack: `pgd` or `kl_pgd`.
   """
 
   name: str = _schema.one_of("standard", OBJECTIVES)
@@ -131,6 +151,15 @@ class ObjectiveConfig:
     "hutchinson", ("exact", "hutchinson", "label")
   )
   fisher_probes: int = _schema.positive(1)
+  pair_non_robust: float = _schema.non_negative(1.0)
+  pair_part: str = _schema.one_of("local", ("local", "path"))
+  pair_reward: float = _schema.non_negative(0.1)
+  pair_reward_scale: float = _schema.positive(10.0)
+  lens_coefficient: float = _schema.non_negative(2.0)
+  lens_quantity: str = _schema.one_of(
+    "variational_bound", ("variational_bound", "label_information", "cckl")
+  )
+  lens_attack: str = _schema.one_of("pgd", ("pgd", "kl_pgd"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
