@@ -158,7 +158,7 @@ def test_epsilon_lens_penalises_what_the_attack_takes(quantity):
   )
 
 
-def test_epsilon_lens_of_the_variational_bound_is_pgd_at_coefficient_one():
+def test_variational_bound_at_coefficient_one_has_the_mean_loss_of_pgd():
   batch = examples()
   outcome = outcome_of(
     batch, name="variational_bound", epsilon=0.1, coefficient=1.0
@@ -189,17 +189,25 @@ def test_information_that_an_attack_adds_is_not_rewarded():
 
 
 @lenses("local", "path", "label_information")
-def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
+def test_gradient_equals_finite_differences_with_constants_held_fixed(
   x64, name
 ):
   network, batch = linear_network(jnp.float64), examples(dtype=jnp.float64)
-  # Points that every attack takes over; the pairs do not read them.
-  network = dataclasses.replace(
-    network, points=jnp.clip(batch.image + 0.1 * (batch.image - 0.6), 0, 1)
-  )
+  # Points that an attack takes over; the pairs do not read them.
+  network = dataclasses.replace(network, points=1 - batch.image)
   loss = functools.partial(
     total_loss, network=network, objective=ALL[name], batch=batch
   )
+
+  def varied(params):
+    """The loss with the information at the clean images held fixed."""
+    if name != "label_information":
+      return loss(params)
+    at = dataclasses.replace(network, variables={"params": params})
+    plain = jnp.sum(objectives.standard(at, batch, KEY).loss)
+    left = ri.label_information(at.evaluate(at.points), batch.label)
+    return plain - 3 * N * left
+
   params = network.variables["params"] / 2
   direction = jax.random.normal(jax.random.key(8), params.shape, params.dtype)
   h = 1e-5
@@ -208,7 +216,7 @@ def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
   def slopes(params):
     signs = jnp.array([1.0, -1.0])[:, None, None]
     ends = params[None] + h * signs * direction[None]
-    up, down = jax.vmap(loss)(ends)
+    up, down = jax.vmap(varied)(ends)
     return (up - down) / (2 * h), jnp.sum(jax.grad(loss)(params) * direction)
 
   difference, slope = slopes(params)

@@ -119,7 +119,7 @@ def epsilon_lens(
   epsilon_ramp: float = 0.0,
   attack: str = "pgd",
   quantity: str = "variational_bound",
-  coefficient: float = 2.0,
+  coefficient: float = 3.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
   """Penalises what an adversary takes of the batch's information.
@@ -128,11 +128,12 @@ def epsilon_lens(
 
   where x' are the attacked images and V is a statistic of the predictions of
   the whole batch, so that V(x) - V(x') is the non-robust component of the
-  epsilon lens. Gradients flow into both.
+  epsilon lens. V(x) is a constant to the gradient: there must be nothing to
+  gain from knowing less on clean images.
 
   - `variational_bound`: V = H(K) - cross-entropy, a lower bound of the
-    information about the class. Coefficient 1 is the loss of `pgd`; a larger
-    one weighs what the attack takes more than what was there.
+    information about the class. Its gradient is that of cross-entropy(x) +
+    coefficient * cross-entropy(x').
   - `label_information`, I(K;Y^), at most log C, and `cckl` do not know which
     label stands for which class. An attack that exchanges predictions takes
     neither, and training finds that out: these two keep the information under
@@ -189,7 +190,7 @@ def epsilon_lens(
   whole, left = (
     _batch_value(logits, batch, quantity) for logits in (clean, attacked)
   )
-  lost = whole - left
+  lost = jax.lax.stop_gradient(whole) - left
   plain = base.smoothed_cross_entropy(clean, batch.label, label_smoothing)
   return base.Outcome(
     loss=plain + coefficient * jnp.maximum(lost, 0.0),
