@@ -21,7 +21,17 @@ from ml_collections import config_dict
 from robust_info import _schema
 
 NORMS = ("linf", "l2")
-OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
+OBJECTIVES = (
+  "standard",
+  "pgd",
+  "trades",
+  "mart",
+  "kl",
+  "fgsm_rs",
+  "fisher",
+  "pair_lens",
+  "epsilon_lens",
+)
 # Where the data lies says nothing about what is trained.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
 
@@ -36,6 +46,10 @@ class DataConfig:
     validation_fraction: share of the training split held out for validation.
     validation_seed: seed of that choice.
     cache_dir: where decoded images are kept; None means the user's cache.
+    augment: of the training images: `none`, or `crop_flip`, random crops of
+      the padded image and horizontal flips (not for digits: a mirrored 2 is
+      none).
+    crop_padding: pixels of that padding on each side.
   """
 
   name: str = _schema.checked("digits", "to name a data set", bool)
@@ -45,6 +59,8 @@ class DataConfig:
   )
   validation_seed: int = _schema.non_negative(0)
   cache_dir: str | None = None
+  augment: str = _schema.one_of("none", ("none", "crop_flip"))
+  crop_padding: int = _schema.non_negative(4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,10 +99,12 @@ class ObjectiveConfig:
   """What is minimised; each objective reads the fields it has a use for.
 
   `epsilon`, `norm`, `epsilon_ramp`: every one with a ball. `step_size`,
-  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`.
+  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`
+  and `epsilon_lens`.
 
   Attributes:
-    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs` or `fisher`.
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
+      `pair_lens` or `epsilon_lens`.
     label_smoothing: mass spread evenly over all classes by cross-entropy
       (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
@@ -107,6 +125,17 @@ class ObjectiveConfig:
     fisher_quantity: `trace` or `frobenius`.
     fisher_estimator: `exact`, `hutchinson` or `label`.
     fisher_probes: probes of the last two.
+    pair_non_robust: coefficient of the non-robust part in `pair_lens`.
+    pair_part: which part that is, `local` or `path`.
+    pair_reward: coefficient of its reward for divergence between classes.
+    pair_reward_scale: divergence, in nats, beyond which that reward fades.
+    lens_coefficient: of what the attack of `epsilon_lens` takes.
+    lens_quantity: of what: `variational_bound`, `label_information` or
+      `cckl`.
+    lens_attack: `pgd` or `kl_pgd`.
+    awp_gamma: size of the adversarial weight perturbation under any objective,
+      relative to the weights (5e-3 in its paper); 0 means none.
+    awp_warmup: share of training before it starts.
   """
 
   name: str = _schema.one_of("standard", OBJECTIVES)
@@ -131,6 +160,17 @@ class ObjectiveConfig:
     "hutchinson", ("exact", "hutchinson", "label")
   )
   fisher_probes: int = _schema.positive(1)
+  pair_non_robust: float = _schema.non_negative(1.0)
+  pair_part: str = _schema.one_of("local", ("local", "path"))
+  pair_reward: float = _schema.non_negative(0.1)
+  pair_reward_scale: float = _schema.positive(10.0)
+  lens_coefficient: float = _schema.non_negative(3.0)
+  lens_quantity: str = _schema.one_of(
+    "variational_bound", ("variational_bound", "label_information", "cckl")
+  )
+  lens_attack: str = _schema.one_of("pgd", ("pgd", "kl_pgd"))
+  awp_gamma: float = _schema.non_negative(0.0)
+  awp_warmup: float = _schema.below_one(0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,14 +182,19 @@ class TrainConfig:
     batch_size: examples a step.
     optimizer: `sgd`, `adam` or `adamw`.
     learning_rate: peak learning rate.
-    schedule: `constant`, `cosine` (to 0) or `piecewise`.
+    schedule: `constant`, `cosine` (to 0), `piecewise`, or `cyclic` (linear up
+      from 0 to the peak and down to 0).
     warmup: share of training over which the learning rate rises from 0.
     decay_at: shares of training after which `piecewise` decays.
     decay_factor: factor of each such decay.
+    cycle_peak: share of training after which `cyclic` is at its peak.
     momentum: momentum of `sgd`.
     nesterov: whether that momentum is Nesterov's.
     weight_decay: on kernels only, never on biases or normalisation
       parameters; added to the gradient by `sgd`, decoupled in `adamw`.
+    ema_decay: of exponential moving averages of parameters and batch
+      statistics, which are then what validation, checkpoint choice and
+      evaluation see; 0 means none.
     log_every: steps between two training rows of the log.
     validate_every: epochs between two validations, each with a checkpoint.
     checkpoint_every: steps between further checkpoints; 0 means none.
@@ -161,15 +206,19 @@ class TrainConfig:
   batch_size: int = _schema.positive(128)
   optimizer: str = _schema.one_of("adam", ("sgd", "adam", "adamw"))
   learning_rate: float = _schema.positive(1e-3)
-  schedule: str = _schema.one_of("cosine", ("constant", "cosine", "piecewise"))
+  schedule: str = _schema.one_of(
+    "cosine", ("constant", "cosine", "piecewise", "cyclic")
+  )
   warmup: float = _schema.below_one(0.0)
   decay_at: tuple[float, ...] = _schema.each(
     (0.5, 0.75), "in (0, 1)", lambda v: 0 < v < 1
   )
   decay_factor: float = _schema.positive(0.1)
+  cycle_peak: float = _schema.checked(0.4, "in (0, 1)", lambda v: 0 < v < 1)
   momentum: float = _schema.below_one(0.9)
   nesterov: bool = False
   weight_decay: float = _schema.non_negative(0.0)
+  ema_decay: float = _schema.below_one(0.0)
   log_every: int = _schema.positive(50)
   validate_every: int = _schema.positive(1)
   checkpoint_every: int = _schema.non_negative(0)
@@ -345,6 +394,12 @@ def _check_together(config: Config) -> None:
     raise ValueError(
       "Expected config.train.weight_decay = 0 with config.train.optimizer = "
       f"'adam', got {train.weight_decay!r}; use 'adamw'."
+    )
+  if train.warmup and train.schedule == "cyclic":
+    raise ValueError(
+      "Expected config.train.warmup = 0 with config.train.schedule = 'cyclic', "
+      f"which rises by itself, got {train.warmup!r}; see "
+      "config.train.cycle_peak."
     )
   objective = config.objective
   if (objective.fisher_quantity, objective.fisher_estimator) == (

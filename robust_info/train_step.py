@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from robust_info import data, models, objectives, sharding
+from robust_info import data, models, objectives, sharding, weight_perturbation
 from robust_info import train_state as train_state_lib
 
 TrainState = train_state_lib.TrainState
@@ -26,16 +26,32 @@ def create_state(
   *,
   seed: int,
   image_shape: tuple[int, ...],
+  averaged: bool = False,
 ) -> TrainState:
-  """The state at step 0, a pure function of its arguments; on all devices."""
+  """The state at step 0 on all devices, a pure function of its arguments.
+
+  Args:
+    model: from `models.create`.
+    optimizer: an optax transformation.
+    seed: of parameters and of the randomness of the run.
+    image_shape: (height, width, channels).
+    averaged: whether the state keeps moving averages of the variables.
+  """
   init_key, run_key = jax.random.split(jax.random.key(seed))
 
   def create(init_key: jax.Array, run_key: jax.Array) -> TrainState:
     variables = models.init(model, init_key, image_shape)
-    return train_state_lib.create(variables, optimizer, run_key)
+    return train_state_lib.create(
+      variables, optimizer, run_key, averaged=averaged
+    )
 
   placed = jax.jit(create, out_shardings=sharding.replicated())
   return placed(init_key, run_key)
+
+
+def learning_rate_factor(rollbacks: jax.Array | int) -> jax.Array:
+  """What is left of the learning rate: half after each rollback."""
+  return 0.5 ** jnp.asarray(rollbacks, jnp.float32)
 
 
 def make_train_step(
@@ -44,6 +60,10 @@ def make_train_step(
   objective: objectives.Objective,
   *,
   num_steps: int,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+  awp_gamma: float = 0.0,
+  awp_warmup: float = 0.0,
+  ema_decay: float = 0.0,
 ) -> TrainStep:
   """Builds the compiled training step.
 
@@ -52,6 +72,15 @@ def make_train_step(
     optimizer: an optax transformation.
     objective: (network, batch, key, *, progress) -> `objectives.Outcome`.
     num_steps: steps of the whole training, for `progress`.
+    augment: (uint8 images, key) -> images, or None; see `data.crop_flip`.
+    awp_gamma: size of the adversarial weight perturbation relative to the
+      weights, see `weight_perturbation`; 0 means none. It costs one more
+      forward and backward pass of the loss: the attack's points are kept.
+      Metrics, finiteness and batch statistics are those of the first pass, at
+      the parameters themselves.
+    awp_warmup: share of training before which the perturbation is 0 (it costs
+      the same).
+    ema_decay: of the moving averages of a state that keeps them.
 
   Returns:
     (state, batch) -> (state, metrics), compiled once for all batches of one
@@ -71,35 +100,52 @@ def make_train_step(
     state: TrainState, batch: data.Batch
   ) -> tuple[TrainState, StepMetrics]:
     key = jax.random.fold_in(state.key, state.step)
-    examples = dataclasses.replace(batch, image=data.to_float(batch.image))
+    progress = state.step / num_steps
+    image = batch.image
+    if augment is not None:
+      key, augment_key = jax.random.split(key)
+      image = augment(image, augment_key)
+    examples = dataclasses.replace(batch, image=data.to_float(image))
     count = jnp.sum(examples.mask, dtype=jnp.float32)
 
     def total(values: jax.Array) -> jax.Array:
       return jnp.sum(jnp.where(examples.mask, values, 0.0))
 
-    def mean_loss(params: Any) -> tuple[jax.Array, objectives.Outcome]:
+    def mean_loss(
+      params: Any, points: jax.Array | None
+    ) -> tuple[jax.Array, objectives.Outcome]:
       network = objectives.Network(
         train_state_lib.variables(params, state.batch_stats),
         evaluate_fn,
         train_fn,
+        points,
       )
-      outcome = objective(
-        network, examples, key, progress=state.step / num_steps
-      )
+      outcome = objective(network, examples, key, progress=progress)
       return total(outcome.loss) / jnp.maximum(count, 1.0), outcome
 
     (loss, outcome), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
-      state.params
+      state.params, None
     )
+    if awp_gamma:
+      gamma = jnp.where(progress >= awp_warmup, awp_gamma, 0.0)
+      moved = weight_perturbation.perturb(state.params, gradients, gamma=gamma)
+      gradients, _ = jax.grad(mean_loss, has_aux=True)(moved, outcome.points)
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
+    updates = optax.tree.scale(learning_rate_factor(state.rollbacks), updates)
+    params = optax.apply_updates(state.params, updates)
     new_state = dataclasses.replace(
       state,
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       batch_stats=outcome.batch_stats,
       opt_state=opt_state,
+      average=train_state_lib.updated_average(
+        state,
+        train_state_lib.variables(params, outcome.batch_stats),
+        decay=ema_decay,
+      ),
     )
     sums = {name: total(value) for name, value in outcome.metrics.items()}
     sums["loss"] = loss * count

@@ -10,6 +10,7 @@ Shape letters: N examples, C classes.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -207,7 +208,7 @@ def restore_run(
     workdir=path,
     config=config,
     model=model,
-    variables=restored.state.variables,
+    variables=restored.state.evaluated,
     step=restored.step,
     checkpoint=checkpoint,
     history=history,
@@ -245,6 +246,10 @@ class _Loop:
       optimizer,
       objectives.create(config.objective),
       num_steps=self._num_steps,
+      augment=_augmentation(config.data),
+      awp_gamma=config.objective.awp_gamma,
+      awp_warmup=config.objective.awp_warmup,
+      ema_decay=config.train.ema_decay,
     )
     with checkpoints.Store(
       self._path / "checkpoints", keep_last=config.train.keep_last
@@ -258,6 +263,7 @@ class _Loop:
             optimizer,
             seed=config.seed,
             image_shape=config.model.image_shape,
+            averaged=config.train.ema_decay > 0,
           ),
         )
       else:
@@ -350,7 +356,7 @@ class _Loop:
 
   def _validate_and_save(self, step: int, state: TrainState) -> None:
     self._log_window(step)
-    metrics = {k: float(v) for k, v in self._validate(state.variables).items()}
+    metrics = {k: float(v) for k, v in self._validate(state.evaluated).items()}
     row = self._write("validation", step, metrics)
     self._report.validation(step, row)
     self._save(step, state, metrics)
@@ -413,8 +419,17 @@ def _abstract_state(config: config_lib.Config, model: nn.Module) -> TrainState:
       optimizer,
       seed=config.seed,
       image_shape=config.model.image_shape,
+      averaged=config.train.ema_decay > 0,
     )
   )
+
+
+def _augmentation(
+  config: config_lib.DataConfig,
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+  if config.augment == "none":
+    return None
+  return functools.partial(data.crop_flip, padding=config.crop_padding)
 
 
 def _moments(

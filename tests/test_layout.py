@@ -39,6 +39,7 @@ LOOPS = {
   "evaluation",
   "measurements",
   "report",
+  "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}
 

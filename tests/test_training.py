@@ -15,6 +15,7 @@ def run_config(**train):
   config = training_process.run_config()
   return dataclasses.replace(
     config,
+    data=config_lib.DataConfig(),
     objective=config_lib.ObjectiveConfig(),
     train=dataclasses.replace(config.train, checkpoint_every=0, **train),
   )

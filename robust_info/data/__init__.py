@@ -11,6 +11,7 @@ pure functions of (seed, step), so that a resumed run replays exactly the data
 of one that was never stopped.
 """
 
+from robust_info.data.augmentation import crop_flip
 from robust_info.data.batching import (
   Batch,
   epoch_permutation,
@@ -27,6 +28,7 @@ __all__ = [
   "DataSource",
   "Split",
   "UnavailableError",
+  "crop_flip",
   "epoch_permutation",
   "eval_batches",
   "load",
