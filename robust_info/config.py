@@ -179,7 +179,11 @@ class TrainConfig:
 
   Attributes:
     num_epochs: passes over the training split.
-    batch_size: examples a step.
+    batch_size: examples a step, over all devices of all processes.
+    accumulate: micro-batches of each step, one after the other, for batches
+      that do not fit in memory; they and the devices divide `batch_size`.
+      Batch statistics, and objectives that compare examples, see one
+      micro-batch at a time.
     optimizer: `sgd`, `adam` or `adamw`.
     learning_rate: peak learning rate.
     schedule: `constant`, `cosine` (to 0), `piecewise`, or `cyclic` (linear up
@@ -204,6 +208,7 @@ class TrainConfig:
 
   num_epochs: int = _schema.positive(20)
   batch_size: int = _schema.positive(128)
+  accumulate: int = _schema.positive(1)
   optimizer: str = _schema.one_of("adam", ("sgd", "adam", "adamw"))
   learning_rate: float = _schema.positive(1e-3)
   schedule: str = _schema.one_of(

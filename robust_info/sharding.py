@@ -30,9 +30,10 @@ def replicated() -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec())
 
 
-def by_rows() -> jax.sharding.NamedSharding:
-  """The leading axis in equal parts, in the order of `mesh`."""
-  return jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec(AXIS))
+def by_rows(axis: int = 0) -> jax.sharding.NamedSharding:
+  """An axis in equal parts, in the order of `mesh`."""
+  spec = jax.sharding.PartitionSpec(*[None] * axis, AXIS)
+  return jax.sharding.NamedSharding(mesh(), spec)
 
 
 def num_devices() -> int:
@@ -43,6 +44,26 @@ def num_devices() -> int:
 def round_up(num_rows: int) -> int:
   """The next number of rows that splits evenly over all devices."""
   return -(-num_rows // num_devices()) * num_devices()
+
+
+def require_batch_size(size: int, *, accumulate: int) -> None:
+  """Requires equal parts for every device and every micro-batch.
+
+  Args:
+    size: of `config.train.batch_size`.
+    accumulate: micro-batches a step.
+
+  Raises:
+    ValueError: they do not divide it.
+  """
+  unit = num_devices() * accumulate
+  if size % unit:
+    times = f" times config.train.accumulate={accumulate}"
+    raise ValueError(
+      "Expected config.train.batch_size to be a multiple of the "
+      f"{num_devices()} devices{times if accumulate > 1 else ''}, got {size}; "
+      f"try {-(-size // unit) * unit}."
+    )
 
 
 def local_rows(num_rows: int) -> slice:

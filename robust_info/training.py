@@ -11,7 +11,6 @@ Shape letters: N examples, C classes.
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 import time
@@ -19,7 +18,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from robust_info import (
@@ -102,7 +100,7 @@ def resolve(
         f"{given}; leave it empty to take it from the data."
       )
   if not model.mean:
-    found["mean"], found["std"] = _moments(source.train.images)
+    found["mean"], found["std"] = data.channel_moments(source.train.images)
   elif len(model.mean) != source.image_shape[2]:
     raise ValueError(
       f"Expected config.model.mean with {source.image_shape[2]} entries, the "
@@ -151,13 +149,16 @@ def train(
     The state after the last step.
 
   Raises:
-    ValueError: the devices do not divide `config.train.batch_size`.
+    ValueError: devices times micro-batches do not divide
+      `config.train.batch_size`.
     NonFiniteError: loss or parameters are not finite after some step; the
       last good checkpoint stays.
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
-  _check_batch_size(config.train)
+  sharding.require_batch_size(
+    config.train.batch_size, accumulate=config.train.accumulate
+  )
   with contextlib.ExitStack() as stack:
     directory = stack.enter_context(workdir_lib.Workdir(workdir, config))
     if not processes.is_first():
@@ -246,6 +247,7 @@ class _Loop:
       optimizer,
       objectives.create(config.objective),
       num_steps=self._num_steps,
+      accumulate=config.train.accumulate,
       augment=_augmentation(config.data),
       awp_gamma=config.objective.awp_gamma,
       awp_warmup=config.objective.awp_warmup,
@@ -399,16 +401,6 @@ class _Loop:
     )
 
 
-def _check_batch_size(config: config_lib.TrainConfig) -> None:
-  """Requires every device to have the same number of rows."""
-  size, devices = config.batch_size, sharding.num_devices()
-  if size % devices:
-    raise ValueError(
-      f"Expected config.train.batch_size to be a multiple of the {devices} "
-      f"devices, got {size}; try {sharding.round_up(size)}."
-    )
-
-
 def _abstract_state(config: config_lib.Config, model: nn.Module) -> TrainState:
   """Shapes and dtypes of the state of a run."""
   # The structure of the optimiser's state does not depend on the steps.
@@ -430,22 +422,3 @@ def _augmentation(
   if config.augment == "none":
     return None
   return functools.partial(data.crop_flip, padding=config.crop_padding)
-
-
-def _moments(
-  images: np.ndarray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Mean and standard deviation per channel of uint8 images, in [0, 1]."""
-  levels = np.arange(256) / 255.0
-  means, stds = [], []
-  for channel in range(images.shape[-1]):
-    counts = np.zeros(256, np.int64)
-    for start in range(0, len(images), 4096):
-      block = images[start : start + 4096, ..., channel]
-      counts += np.bincount(block.reshape(-1), minlength=256)
-    weights = counts / counts.sum()
-    mean = weights @ levels
-    std = math.sqrt(weights @ (levels - mean) ** 2)
-    means.append(round(float(mean), 6))
-    stds.append(round(std, 6) or 1.0)
-  return tuple(means), tuple(stds)

@@ -43,6 +43,13 @@ def test_eight_devices_train_and_evaluate_like_one(tmp_path):
       )
 
 
+def test_batch_is_divided_by_devices_and_micro_batches(monkeypatch):
+  monkeypatch.setattr(sharding, "num_devices", lambda: 3)
+  sharding.require_batch_size(12, accumulate=4)
+  with pytest.raises(ValueError, match="accumulate=4, got 18; try 24"):
+    sharding.require_batch_size(18, accumulate=4)
+
+
 def test_batch_that_devices_do_not_divide_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(sharding, "num_devices", lambda: 3)
   with pytest.raises(ValueError, match="multiple of the 3") as error:

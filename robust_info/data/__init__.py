@@ -21,6 +21,7 @@ from robust_info.data.batching import (
   train_batch,
 )
 from robust_info.data.loading import load
+from robust_info.data.moments import channel_moments
 from robust_info.data.source import DataSource, Split, UnavailableError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
   "DataSource",
   "Split",
   "UnavailableError",
+  "channel_moments",
   "crop_flip",
   "epoch_permutation",
   "eval_batches",

@@ -1,0 +1,34 @@
+"""Mean and spread of images, channel by channel."""
+
+import math
+
+import numpy as np
+
+_ROWS = 4096
+
+
+def channel_moments(
+  images: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Mean and standard deviation per channel, in [0, 1].
+
+  Args:
+    images: uint8 [N, H, W, channels]; read once, a few thousand at a time.
+
+  Returns:
+    Both with one entry a channel, rounded to six digits; the standard
+    deviation of a channel without variation is 1.
+  """
+  levels = np.arange(256) / 255.0
+  counts = np.zeros((images.shape[-1], 256), np.int64)
+  for start in range(0, len(images), _ROWS):
+    block = images[start : start + _ROWS]
+    for channel, row in enumerate(counts):
+      row += np.bincount(block[..., channel].reshape(-1), minlength=256)
+  means, stds = [], []
+  for weights in counts / counts.sum(axis=1, keepdims=True):
+    mean = weights @ levels
+    std = math.sqrt(weights @ (levels - mean) ** 2)
+    means.append(round(float(mean), 6))
+    stds.append(round(std, 6) or 1.0)
+  return tuple(means), tuple(stds)
