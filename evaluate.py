@@ -100,6 +100,7 @@ def main() -> None:
     validation_fraction=config.data.validation_fraction,
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
+    streaming=config.data.streaming,
     progress=processes.is_first(),
   )
   found = report.build(

@@ -35,6 +35,7 @@ def main() -> None:
     validation_fraction=config.data.validation_fraction,
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
+    streaming=config.data.streaming,
     progress=processes.is_first(),
   )
   config = training.resolve(config, source)

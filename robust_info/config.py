@@ -32,8 +32,8 @@ OBJECTIVES = (
   "pair_lens",
   "epsilon_lens",
 )
-# Where the data lies says nothing about what is trained.
-LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
+# Where the data lies and how it is read say nothing about what is trained.
+LOCATION_FIELDS = ("data.data_dir", "data.cache_dir", "data.streaming")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class DataConfig:
     validation_fraction: share of the training split held out for validation.
     validation_seed: seed of that choice.
     cache_dir: where decoded images are kept; None means the user's cache.
+    streaming: whether training images are decoded batch by batch, for sets
+      whose decoded images do not fit on the disk; the batches are the same.
     augment: of the training images: `none`, or `crop_flip`, random crops of
       the padded image and horizontal flips (not for digits: a mirrored 2 is
       none).
@@ -59,6 +61,7 @@ class DataConfig:
   )
   validation_seed: int = _schema.non_negative(0)
   cache_dir: str | None = None
+  streaming: bool = False
   augment: str = _schema.one_of("none", ("none", "crop_flip"))
   crop_padding: int = _schema.non_negative(4)
 
@@ -346,7 +349,7 @@ def difference(
     old: one configuration.
     new: the other.
     ignore: dotted names that do not count; by default those that say where
-      the data lies.
+      the data lies and how it is read.
 
   Returns:
     One entry a field, such as `train.learning_rate: 0.1, now 0.01`, in the

@@ -297,15 +297,9 @@ class _Loop:
     """Dispatches each step before it reads the metrics of the one before."""
     config = self._config.train
     pending = None
-    for step in range(start + 1, self._num_steps + 1):
-      batch = data.train_batch(
-        self._split,
-        seed=self._config.seed,
-        step=step - 1,
-        batch_size=config.batch_size,
-        rows=sharding.local_rows(config.batch_size),
-      )
-      state, metrics = step_fn(state, sharding.split_rows(batch))
+    steps = range(start + 1, self._num_steps + 1)
+    for step, batch in data.ahead(self._batch, steps):
+      state, metrics = step_fn(state, batch)
       if pending is not None:
         self._read(*pending)
       pending = (step, metrics)
@@ -327,6 +321,18 @@ class _Loop:
       f"{best:,}, in {self._path}."
     )
     return state
+
+  def _batch(self, step: int) -> data.Batch:
+    """The batch of a step, on the devices."""
+    size = self._config.train.batch_size
+    batch = data.train_batch(
+      self._split,
+      seed=self._config.seed,
+      step=step - 1,
+      batch_size=size,
+      rows=sharding.local_rows(size),
+    )
+    return sharding.split_rows(batch)
 
   def _read(self, step: int, metrics: train_step.StepMetrics) -> None:
     """Adds the metrics of a step to the window, and logs a full window."""

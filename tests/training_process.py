@@ -5,7 +5,7 @@ Usage: python training_process.py WORKDIR [EVENT ...]
 For each event in turn a process trains in the workdir until SIGKILL at that
 event; then this one trains to the end. Events are
 
-  batch:K         when the batch of step K is asked for
+  batch:K         when the batch of step K is read, ahead of the step
   validate:K      in the validation after step K
   rows:K          between the log's flush and the checkpoint of step K
   saving:K        while the checkpoint of step K is being saved
@@ -112,21 +112,22 @@ def arm(event, validate):
   kind, _, moment = event.partition(":")
   train_batch, save = data.train_batch, checkpoints.Store.save
   write = writers.MetricsWriter.write
-  asked = [0]
+  asked, logged = [], [0]
 
   def at(name, step):
     if kind == name and step == int(moment):
       die()
 
   def deadly_batch(split, *, step, **kwargs):
-    if kind == "seconds" and asked == [0]:
+    if kind == "seconds" and not asked:
       threading.Timer(float(moment), die).start()
-    asked.append(step + 1)
+    asked.append(step)
     at("batch", step + 1)
     return train_batch(split, step=step, **kwargs)
 
   def deadly_validate(variables):
-    at("validate", asked[-1])
+    # The window of training rows is logged just before.
+    at("validate", logged[-1])
     return validate(variables)
 
   def deadly_save(self, step, *args, **kwargs):
@@ -141,6 +142,7 @@ def arm(event, validate):
       self._file.flush()
       die()
     write(self, row)
+    logged.append(row["step"])
 
   data.train_batch = deadly_batch
   checkpoints.Store.save = deadly_save

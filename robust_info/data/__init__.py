@@ -22,6 +22,7 @@ from robust_info.data.batching import (
 )
 from robust_info.data.loading import load
 from robust_info.data.moments import channel_moments
+from robust_info.data.prefetching import ahead
 from robust_info.data.source import DataSource, Split, UnavailableError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
   "DataSource",
   "Split",
   "UnavailableError",
+  "ahead",
   "channel_moments",
   "crop_flip",
   "epoch_permutation",
