@@ -15,6 +15,7 @@ from robust_info import (
   data,
   evaluation,
   models,
+  resolution,
   training,
   workdir,
 )
@@ -34,7 +35,7 @@ def main() -> None:
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
   )
-  config = training.resolve(config, source)
+  config = resolution.resolve(config, source)
   validate = evaluation.Validator(
     models.apply_fn(training.create_model(config.model)),
     source.validation,

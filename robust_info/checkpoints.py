@@ -10,7 +10,8 @@ holds
   with shape, dtype and CRC-32 of every array, so that a checkpoint of another
   model, or one damaged on the disk, is told from a good one.
 
-Kept are the newest few and the best by `score`.
+Kept are the newest few and the best by `score`. An *interim* checkpoint, saved
+out of turn because a process is about to end, is kept until the next one.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import os
 import pathlib
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -94,6 +95,7 @@ class Store:
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
     self._scores: dict[int, tuple[float, float]] = {}
+    self._interim: set[int] = set()
     if read_only and not self._directory.is_dir():
       self._manager = None
       return
@@ -103,7 +105,8 @@ class Store:
         options=ocp.CheckpointManagerOptions(
           preservation_policy=policies.AnyPreservationPolicy(
             [
-              policies.LatestN(keep_last),
+              policies.LatestN(1),
+              _Latest(keep_last, self._interim),
               _Best(self._scores),
             ]
           ),
@@ -118,7 +121,8 @@ class Store:
     for step in self.steps():
       # A damaged manifest is reported when its checkpoint is restored.
       with contextlib.suppress(Exception):
-        self._note_score(step, self._manifest(step)["metrics"])
+        manifest = self._manifest(step)
+        self._note(step, manifest["metrics"], manifest["interim"])
 
   def steps(self) -> list[int]:
     """The steps of all complete checkpoints, ascending."""
@@ -137,6 +141,7 @@ class Store:
     *,
     progress: Any = None,
     metrics: Mapping[str, float] | None = None,
+    interim: bool = False,
   ) -> None:
     """Saves in the background; returns when `state` may be donated.
 
@@ -149,6 +154,7 @@ class Store:
       progress: any JSON value.
       metrics: validation metrics with the keys `score` reads, if this
         checkpoint may become the best.
+      interim: not one of the newest to be kept, and gone after the next.
 
     Raises:
       CheckpointError: this or the previous save failed, for example on a full
@@ -159,9 +165,10 @@ class Store:
     manifest = {
       "progress": copy.deepcopy(progress),
       "metrics": None if metrics is None else dict(metrics),
+      "interim": interim,
       "leaves": _describe(host),
     }
-    self._note_score(step, metrics)
+    self._note(step, metrics, interim)
     with _one_line("save", self._directory / str(step)):
       self._manager.save(
         step,
@@ -180,6 +187,17 @@ class Store:
     if self._manager is not None:
       with _one_line("save", self._directory):
         self._manager.wait_until_finished()
+
+  def drop_interim(self) -> None:
+    """Removes interim checkpoints, so that their steps can be saved again.
+
+    Raises:
+      CheckpointError: that, or the save under way, failed.
+    """
+    self.wait()
+    with _one_line("remove", self._directory):
+      for step in self._interim & {*self.steps()}:
+        self._manager.delete(step)
 
   def restore(self, like: Any, *, which: str = LAST) -> Restored | None:
     """Restores the newest or the best checkpoint that is whole.
@@ -241,7 +259,13 @@ class Store:
       step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
     ).manifest
 
-  def _note_score(self, step: int, metrics: Mapping[str, float] | None) -> None:
+  def _note(
+    self, step: int, metrics: Mapping[str, float] | None, interim: bool
+  ) -> None:
+    if interim:
+      self._interim.add(step)
+    else:
+      self._interim.discard(step)
     if metrics is not None:
       self._scores[step] = score(metrics)
 
@@ -267,6 +291,22 @@ class Store:
     number = sum(1 for _ in shelf.glob(f"{step}-*"))
     (self._directory / str(step)).rename(shelf / f"{step}-{number}")
     self._manager.reload()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Latest:
+  """Orbax preservation policy: the newest few that are not interim."""
+
+  count: int
+  interim: Set[int]
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = sorted(step for step in steps if step not in self.interim)
+    return [step in kept[-self.count :] for step in steps]
 
 
 @dataclasses.dataclass(frozen=True)

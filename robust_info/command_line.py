@@ -2,11 +2,13 @@
 
 An error that a user can act on is one line on stderr, without a traceback:
 exit code 2 for a command line or configuration that is wrong, 1 for anything
-later. Set ROBUST_INFO_TRACEBACK=1 to see where it came from.
+later, and 128 plus its number when a signal ended the work in good order. Set
+ROBUST_INFO_TRACEBACK=1 to see where it came from.
 """
 
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -15,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
+from robust_info import interruption
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
@@ -43,8 +46,10 @@ def run(
       main()
     except expected as error:
       _fail(error, RUN_ERROR)
+    except interruption.Interrupted as error:
+      _fail(error, error.exit_code)
     except KeyboardInterrupt as error:
-      _fail(error, RUN_ERROR)
+      _fail(error, 128 + signal.SIGINT)
 
   app.run(guarded, flags_parser=_parse)
 

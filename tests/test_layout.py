@@ -37,6 +37,8 @@ LOOPS = {
   "evaluation",
   "measurements",
   "report",
+  "resolution",
+  "rollback",
   "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}

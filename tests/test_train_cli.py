@@ -113,21 +113,28 @@ def test_killed_from_outside_and_started_again_it_ends_with_the_same_bits(
   undisturbed, environment, tmp_path
 ):
   kills = 0
-  # Each start gets a little further before it is killed.
-  for newest in ("0", "20"):
+  # Each start gets a little further before it is ended.
+  for newest, ending, code in (
+    ("0", signal.SIGKILL, -signal.SIGKILL),
+    ("20", signal.SIGTERM, 143),
+  ):
     process = subprocess.Popen(
       command(tmp_path, *SMALL),
       cwd=ROOT,
       env=environment,
-      stderr=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
     )
     with process:
       while process.poll() is None:
         if (tmp_path / "checkpoints" / newest).exists():
-          process.send_signal(signal.SIGKILL)
+          process.send_signal(ending)
           break
         time.sleep(0.002)
-    kills += process.returncode == -signal.SIGKILL
+      last = process.stderr.read().splitlines()[-1:]
+    kills += process.returncode == code
+    if process.returncode == 143:
+      assert last[0].startswith("Error: Stopped by SIGTERM after step")
   assert kills >= 1
   result = run(command(tmp_path, *SMALL), environment)
   assert result.returncode == 0, result.stderr

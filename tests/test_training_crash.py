@@ -1,5 +1,6 @@
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -28,12 +29,16 @@ def killed_run(tmp_path_factory):
 
   def run(*events):
     path = tmp_path_factory.mktemp("run")
-    subprocess.run(
+    done = subprocess.run(
       [sys.executable, str(PROGRAM), str(path), *events],
-      check=True,
-      timeout=300,
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=1200,
+      check=False,
       env={**os.environ, **cache},
     )
+    assert done.returncode == 0, done.stderr
+    (path / "stderr").write_text(done.stderr)
     return path
 
   return run
@@ -92,3 +97,28 @@ def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(
   undisturbed, killed_run, events
 ):
   assert_same_run(undisturbed, killed_run(*events))
+
+
+def test_full_disk_is_one_line_and_costs_nothing_that_was_saved(
+  undisturbed, killed_run
+):
+  path = killed_run("full:5", "full:26")
+  assert_same_run(undisturbed, path)
+  lines = (path / "stderr").read_text().splitlines()
+  assert len(lines) == 2, lines
+  assert all("File too large" in line for line in lines)
+
+
+@pytest.mark.skipif(
+  "ROBUST_INFO_KILLS" not in os.environ, reason="ROBUST_INFO_KILLS is not set"
+)
+def test_run_killed_at_many_random_moments_ends_with_the_same_bits(
+  undisturbed, killed_run
+):
+  rng = random.Random(0)
+  # From start-up through restoring, steps, saves and validations.
+  moments = [
+    f"moment:{rng.uniform(0.3, 3.0):.3f}"
+    for _ in range(int(os.environ["ROBUST_INFO_KILLS"]))
+  ]
+  assert_same_run(undisturbed, killed_run(*moments))
