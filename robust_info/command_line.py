@@ -85,7 +85,18 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   # they raise as well; --verbosity=0 shows it all.
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _named_only
   return rest
+
+
+def _named_only(unraisable: Any) -> None:
+  """Leaves out what callbacks of native threads raise into nowhere.
+
+  A full disk gives dozens of such tracebacks; the error itself is raised
+  where the main thread waits for the work.
+  """
+  if unraisable.object is not None or unraisable.err_msg is not None:
+    sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:

@@ -195,6 +195,17 @@ def test_workdir_that_cannot_be_written_is_one_line(environment, tmp_path):
   assert result.stderr.count("\n") == 1
 
 
+def test_full_disk_is_one_line(environment, tmp_path, undisturbed):
+  # The data is cached by the run before; a checkpoint takes more than this.
+  limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-"]
+  result = run([*limited, *command(tmp_path, *SMALL)], environment)
+  assert result.returncode == 1, result.stderr
+  *progress, last = result.stderr.splitlines()
+  assert last.startswith("Error: ")
+  assert "File too large" in last
+  assert all(line.startswith("epoch") for line in progress), result.stderr
+
+
 def test_workdir_of_another_run_is_one_line(environment, undisturbed):
   path, _ = undisturbed
   flags = [*SMALL, "--config.train.learning_rate=0.5"]

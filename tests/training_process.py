@@ -167,8 +167,7 @@ def main():
     if child == 0:
       try:
         train(path, event)
-      except (checkpoints.CheckpointError, OSError) as error:
-        print(error, file=sys.stderr, flush=True)
+      except (checkpoints.CheckpointError, OSError):
         os._exit(NO_SPACE)
       os._exit(0)
     _, status = os.waitpid(child, 0)
