@@ -108,10 +108,15 @@ def test_full_disk_costs_nothing_that_was_saved(undisturbed, killed_run):
 def test_run_killed_at_many_random_moments_ends_with_the_same_bits(
   undisturbed, killed_run
 ):
+  wanted = int(os.environ["ROBUST_INFO_KILLS"])
   rng = random.Random(0)
-  # From start-up through restoring, steps, saves and validations.
-  moments = [
-    f"moment:{rng.uniform(0.3, 3.0):.3f}"
-    for _ in range(int(os.environ["ROBUST_INFO_KILLS"]))
+  # Within the first steps after a start, and anywhere from its beginning.
+  events = [
+    f"moment:{rng.uniform(0.2, 6.0):.3f}"
+    if number % 2
+    else f"seconds:{rng.uniform(0.0, 0.05):.4f}"
+    for number in range(2 * wanted)
   ]
-  assert_same_run(undisturbed, killed_run(*moments))
+  path = killed_run(*events)
+  assert int((path / "kills").read_text()) >= wanted
+  assert_same_run(undisturbed, path)

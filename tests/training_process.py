@@ -3,7 +3,8 @@
 Usage: python training_process.py WORKDIR [EVENT ...]
 
 For each event in turn a process trains in the workdir until that event, as a
-rule SIGKILL; then this one trains to the end. Events are
+rule SIGKILL; then this one trains to the end. The file `kills` in the workdir
+then holds how many were killed. Events are
 
   batch:K         when the batch of step K is asked for
   validate:K      in the validation after step K
@@ -16,6 +17,7 @@ rule SIGKILL; then this one trains to the end. Events are
 """
 
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -161,6 +163,7 @@ def main():
   """See the module docstring."""
   path, *events = sys.argv[1:]
   warnings.filterwarnings("ignore", message="os.fork")
+  kills = 0
   for event in events:
     # No backend has started yet: the children share no threads.
     child = os.fork()
@@ -174,7 +177,9 @@ def main():
     expected = NO_SPACE << 8 if event.startswith("full") else signal.SIGKILL
     if status != expected and not event.startswith(("seconds", "moment")):
       sys.exit(f"The process survived {event}.")
+    kills += status == signal.SIGKILL
   train(path)
+  (pathlib.Path(path) / "kills").write_text(str(kills))
 
 
 if __name__ == "__main__":
