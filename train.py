@@ -17,6 +17,7 @@ from robust_info import (
   evaluation,
   models,
   processes,
+  resolution,
   training,
   workdir,
 )
@@ -38,7 +39,7 @@ def main() -> None:
     streaming=config.data.streaming,
     progress=processes.is_first(),
   )
-  config = training.resolve(config, source)
+  config = resolution.resolve(config, source)
   validate = evaluation.Validator(
     models.apply_fn(training.create_model(config.model)),
     source.validation,

@@ -2,11 +2,13 @@
 
 An error that a user can act on is one line on stderr, without a traceback:
 exit code 2 for a command line or configuration that is wrong, 1 for anything
-later. Set ROBUST_INFO_TRACEBACK=1 to see where it came from.
+later, and 128 plus its number when a signal ended the work in good order. Set
+ROBUST_INFO_TRACEBACK=1 to see where it came from.
 """
 
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -15,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
-from robust_info import processes
+from robust_info import interruption, processes
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
@@ -58,8 +60,10 @@ def run(
       main()
     except expected as error:
       _fail(error, RUN_ERROR)
+    except interruption.Interrupted as error:
+      _fail(error, error.exit_code)
     except KeyboardInterrupt as error:
-      _fail(error, RUN_ERROR)
+      _fail(error, 128 + signal.SIGINT)
 
   app.run(guarded, flags_parser=_parse)
 
@@ -101,7 +105,18 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   # they raise as well; --verbosity=0 shows it all.
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _named_only
   return rest
+
+
+def _named_only(unraisable: Any) -> None:
+  """Leaves out what callbacks of native threads raise into nowhere.
+
+  A full disk gives dozens of such tracebacks; the error itself is raised
+  where the main thread waits for the work.
+  """
+  if unraisable.object is not None or unraisable.err_msg is not None:
+    sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:

@@ -206,7 +206,10 @@ class TrainConfig:
     validate_every: epochs between two validations, each with a checkpoint.
     checkpoint_every: steps between further checkpoints; 0 means none.
     keep_last: how many of the newest checkpoints are kept beside the best.
-    on_nonfinite: `stop`, the one answer so far: end with the step's number.
+    on_nonfinite: what happens when loss or parameters are not finite: `stop`
+      with the number of the step, or `rollback`: go back to the last regular
+      checkpoint, and on with other randomness at half the learning rate.
+    max_rollbacks: how often that may happen in a run before it stops.
   """
 
   num_epochs: int = _schema.positive(20)
@@ -231,7 +234,8 @@ class TrainConfig:
   validate_every: int = _schema.positive(1)
   checkpoint_every: int = _schema.non_negative(0)
   keep_last: int = _schema.positive(2)
-  on_nonfinite: str = _schema.one_of("stop", ("stop",))
+  on_nonfinite: str = _schema.one_of("stop", ("stop", "rollback"))
+  max_rollbacks: int = _schema.positive(3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,17 @@ reads and writes the run's files; what it finds there, or why it failed, the
 others are told. In a run of one process everything here is a plain call.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+
+from robust_info import sharding
 
 # Lengths of messages are rounded up, so that few programs are compiled.
 _MIN_MESSAGE = 1024
@@ -127,6 +131,34 @@ def from_first(tree: Any) -> Any:
     np.asarray(content).view(leaf.dtype).reshape(leaf.shape)
     for content, leaf in zip(found, leaves, strict=True)
   )
+
+
+class Poll:
+  """A number that some process has, noticed by all at the same call."""
+
+  def __init__(self) -> None:
+    self._pending: jax.Array | None = None
+
+  def __call__(self, number: int) -> int:
+    """The largest number of all processes; collective.
+
+    Args:
+      number: this process's own, >= 0.
+
+    Returns:
+      `number` in a run of one process. Of several the largest one of the call
+      before, so that nobody waits for the devices; 0 at the first call.
+    """
+    if jax.process_count() == 1:
+      return number
+    own = np.full(jax.local_device_count(), number, np.int32)
+    pending, self._pending = self._pending, _largest()(sharding.split_rows(own))
+    return 0 if pending is None else int(pending)
+
+
+@functools.cache
+def _largest() -> Callable[[jax.Array], jax.Array]:
+  return jax.jit(jnp.max, out_shardings=sharding.replicated())
 
 
 def _spread_text(text: str) -> str:

@@ -10,24 +10,27 @@ Shape letters: N examples, C classes.
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import jax
+import optax
 from flax import linen as nn
 
 from robust_info import (
   checkpoints,
   data,
+  interruption,
   models,
-  objectives,
   optimizers,
   processes,
+  rollback,
   sharding,
+  train_setup,
   train_step,
   writers,
 )
@@ -42,6 +45,10 @@ Validate = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 class NonFiniteError(RuntimeError):
   """The loss or the parameters stopped being numbers; one line."""
+
+
+class _NotFinite(Exception):  # noqa: N818
+  """The step, and only argument, after which numbers were not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,46 +74,6 @@ class Run:
   checkpoint: str
   history: list[writers.Row]
   environment: list[dict[str, Any]]
-
-
-def resolve(
-  config: config_lib.Config, source: data.DataSource
-) -> config_lib.Config:
-  """Fills in what the model takes from the data.
-
-  Args:
-    config: fields of `config.model` that are empty are filled in: number of
-      classes, shape of the images, and their mean and standard deviation per
-      channel over the training split (in [0, 1], rounded to six digits; a
-      channel without variation gets 1).
-    source: the data.
-
-  Returns:
-    A configuration from which the model can be built without data.
-
-  Raises:
-    ValueError: a field that is given does not fit the data.
-  """
-  model = config.model
-  found = {
-    "num_classes": source.num_classes,
-    "image_shape": tuple(source.image_shape),
-  }
-  for name, value in found.items():
-    given = getattr(model, name)
-    if given and given != value:
-      raise ValueError(
-        f"Expected config.model.{name} = {value}, that of {source.name}, got "
-        f"{given}; leave it empty to take it from the data."
-      )
-  if not model.mean:
-    found["mean"], found["std"] = data.channel_moments(source.train.images)
-  elif len(model.mean) != source.image_shape[2]:
-    raise ValueError(
-      f"Expected config.model.mean with {source.image_shape[2]} entries, the "
-      f"channels of {source.name}, got {model.mean}."
-    )
-  return dataclasses.replace(config, model=dataclasses.replace(model, **found))
 
 
 def create_model(config: config_lib.ModelConfig) -> nn.Module:
@@ -136,7 +103,7 @@ def train(
   first alone has use for a workdir.
 
   Args:
-    config: resolved, see `resolve`.
+    config: resolved, see `resolution`.
     split: the training split.
     validate: variables -> metrics on the validation split, among them
       `accuracy` and `robust_accuracy`, which choose the best checkpoint. A
@@ -151,8 +118,11 @@ def train(
   Raises:
     ValueError: devices times micro-batches do not divide
       `config.train.batch_size`.
-    NonFiniteError: loss or parameters are not finite after some step; the
-      last good checkpoint stays.
+    NonFiniteError: loss or parameters are not finite after some step, and
+      `config.train.on_nonfinite` is to stop, or has rolled back often enough;
+      the last good checkpoint stays.
+    interruption.Interrupted: SIGTERM or SIGINT asked for the end; the state
+      after the step under way is saved.
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
@@ -191,7 +161,7 @@ def restore_run(
   )
   config = config_lib.from_json(text)
   model = create_model(config.model)
-  like = _abstract_state(config, model)
+  like = train_setup.abstract_state(config, model)
   with checkpoints.Store(path / "checkpoints", read_only=True) as store:
     restored = store.restore(like, which=checkpoint)
   if restored is None:
@@ -236,60 +206,92 @@ class _Loop:
     self._num_steps = config.train.num_epochs * self._steps_per_epoch
     self._schedule = optimizers.learning_rate(config.train, self._num_steps)
     self._sums: dict[str, float] = {}
-    self._seconds = 0.0
+    self._poll = processes.Poll()
+    self._rollbacks = 0
+    self._rollback_records: list[rollback.Record] = []
 
   def run(self) -> TrainState:
     config = self._config
     model = create_model(config.model)
     optimizer = optimizers.create(config.train, self._num_steps)
-    step_fn = train_step.make_train_step(
-      model,
-      optimizer,
-      objectives.create(config.objective),
-      num_steps=self._num_steps,
-      accumulate=config.train.accumulate,
-      augment=_augmentation(config.data),
-      awp_gamma=config.objective.awp_gamma,
-      awp_warmup=config.objective.awp_warmup,
-      ema_decay=config.train.ema_decay,
+    step_fn = train_setup.step(
+      config, model, optimizer, num_steps=self._num_steps
     )
-    with checkpoints.Store(
-      self._path / "checkpoints", keep_last=config.train.keep_last
-    ) as self._store:
-      restored = self._store.restore(_abstract_state(config, model))
-      if restored is None:
-        start, state = (
-          0,
-          train_step.create_state(
-            model,
-            optimizer,
-            seed=config.seed,
-            image_shape=config.model.image_shape,
-            averaged=config.train.ema_decay > 0,
-          ),
-        )
-      else:
-        start, state = restored.step, restored.state
-        self._sums = restored.progress["sums"]
-        self._seconds = restored.progress["seconds"]
-      self._began = time.monotonic() - self._seconds
-      self._report = progress_lib.StepProgress(
-        start=start,
-        num_steps=self._num_steps,
-        steps_per_epoch=self._steps_per_epoch,
-        stream=self._stream,
+    like = train_setup.abstract_state(config, model)
+    with (
+      interruption.Watch() as self._watch,
+      checkpoints.Store(
+        self._path / "checkpoints", keep_last=config.train.keep_last
+      ) as self._store,
+    ):
+      restored = self._store.restore(like)
+      seconds = 0.0 if restored is None else restored.progress["seconds"]
+      self._began = time.monotonic() - seconds
+      while True:
+        try:
+          return self._train_from(restored, model, optimizer, step_fn)
+        except _NotFinite as failure:
+          (step,) = failure.args
+          restored = self._roll_back(step, like)
+
+  def _train_from(
+    self,
+    restored: checkpoints.Restored | None,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    step_fn: train_step.TrainStep,
+  ) -> TrainState:
+    """Trains to the end from a checkpoint, or from nothing."""
+    if restored is None:
+      start, state = (
+        0,
+        train_setup.initial_state(self._config, model, optimizer),
       )
-      after_step = None if restored is None else start
-      with (
-        writers.MetricsWriter(self._path, after_step=after_step)
-        if processes.is_first()
-        else contextlib.nullcontext()
-      ) as self._log:
-        if restored is None:
-          self._validate_and_save(0, state)
-        else:
-          self._report.message(f"Resumed at step {start:,}.")
-        return self._steps(step_fn, state, start)
+    else:
+      start, state = restored.step, restored.state
+      self._sums = restored.progress["sums"]
+    self._rollbacks = int(state.rollbacks)
+    self._report = progress_lib.StepProgress(
+      start=start,
+      num_steps=self._num_steps,
+      steps_per_epoch=self._steps_per_epoch,
+      stream=self._stream,
+    )
+    after_step = None if restored is None else start
+    with (
+      writers.MetricsWriter(self._path, after_step=after_step)
+      if processes.is_first()
+      else contextlib.nullcontext()
+    ) as self._log:
+      for record in self._rollback_records:
+        if record.step > start:
+          self._write("rollback", record.step, record.values)
+      if restored is None:
+        self._validate_and_save(0, state)
+      else:
+        self._report.message(f"Resumed at step {start:,}.")
+      return self._steps(step_fn, state, start)
+
+  def _roll_back(self, failed: int, like: TrainState) -> checkpoints.Restored:
+    """Where to go on from: the last regular checkpoint, diverted.
+
+    An interim one is none of those that every run of this configuration has.
+    """
+    config = self._config.train
+    self._store.wait()
+    rollbacks = self._rollbacks + 1
+    if config.on_nonfinite == "stop" or rollbacks > config.max_rollbacks:
+      raise NonFiniteError(self._nonfinite(failed))
+    self._store.drop_interim()
+    restored, record = rollback.divert(
+      self._store.restore(like), failed_step=failed, rollbacks=rollbacks
+    )
+    self._rollback_records.append(record)
+    self._report.message(
+      f"Not finite after step {failed:,}: back to step {restored.step:,} with "
+      f"{record.values['learning_rate_factor']:g} of the learning rate."
+    )
+    return restored
 
   def _steps(
     self, step_fn: train_step.TrainStep, state: TrainState, start: int
@@ -314,6 +316,12 @@ class _Loop:
           self._validate_and_save(step, state)
         else:
           self._save(step, state, None)
+      received = self._poll(self._watch.received or 0)
+      if received and step < self._num_steps:
+        if pending is not None:
+          self._read(*pending)
+          self._save(step, state, None, interim=True)
+        self._stop(step, received)
     self._store.wait()
     best = self._store.best_steps()[0]
     self._report.message(
@@ -334,11 +342,21 @@ class _Loop:
     )
     return sharding.split_rows(batch)
 
+  def _stop(self, step: int, received: int) -> NoReturn:
+    """Ends the run, whose state after `step` is saved or being saved."""
+    self._store.wait()
+    name = signal.Signals(received).name
+    raise interruption.Interrupted(
+      f"Stopped by {name} after step {step:,}, which is saved in {self._path}; "
+      "the same command goes on from there.",
+      received,
+    )
+
   def _read(self, step: int, metrics: train_step.StepMetrics) -> None:
     """Adds the metrics of a step to the window, and logs a full window."""
     metrics = jax.device_get(metrics)
     if not metrics["finite"]:
-      raise NonFiniteError(self._nonfinite(step))
+      raise _NotFinite(step)
     values = {"count": metrics["count"], **metrics["sums"]}
     for name, value in values.items():
       self._sums[name] = self._sums.get(name, 0.0) + float(value)
@@ -358,7 +376,10 @@ class _Loop:
       step,
       {
         **means,
-        "learning_rate": float(self._schedule(step - 1)),
+        "learning_rate": float(
+          self._schedule(step - 1)
+          * train_step.learning_rate_factor(self._rollbacks)
+        ),
       },
     )
 
@@ -374,11 +395,15 @@ class _Loop:
     step: int,
     state: TrainState,
     metrics: Mapping[str, float] | None,
+    *,
+    interim: bool = False,
   ) -> None:
     if self._log is not None:
       self._log.flush()
     progress = {"sums": self._sums, "seconds": self._elapsed()}
-    self._store.save(step, state, progress=progress, metrics=metrics)
+    self._store.save(
+      step, state, progress=progress, metrics=metrics, interim=interim
+    )
 
   def _write(
     self, kind: str, step: int, values: Mapping[str, float]
@@ -399,32 +424,9 @@ class _Loop:
     return round(time.monotonic() - self._began, 3)
 
   def _nonfinite(self, step: int) -> str:
-    self._store.wait()
+    again = f" (rolled back {self._rollbacks} times)" * (self._rollbacks > 0)
     return (
-      f"Loss or parameters are not finite after step {step}; checkpoint "
+      f"Loss or parameters are not finite after step {step}{again}; checkpoint "
       f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
       f"config.train.learning_rate={self._config.train.learning_rate:g}."
     )
-
-
-def _abstract_state(config: config_lib.Config, model: nn.Module) -> TrainState:
-  """Shapes and dtypes of the state of a run."""
-  # The structure of the optimiser's state does not depend on the steps.
-  optimizer = optimizers.create(config.train, 1)
-  return jax.eval_shape(
-    lambda: train_step.create_state(
-      model,
-      optimizer,
-      seed=config.seed,
-      image_shape=config.model.image_shape,
-      averaged=config.train.ema_decay > 0,
-    )
-  )
-
-
-def _augmentation(
-  config: config_lib.DataConfig,
-) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-  if config.augment == "none":
-    return None
-  return functools.partial(data.crop_flip, padding=config.crop_padding)

@@ -3,8 +3,9 @@
 Usage: python process_pair.py DIRECTORY
 
 Leaves in DIRECTORY the workdirs `undisturbed` and `killed`, the latter of a
-training both of whose processes die by SIGKILL and are started again, and for
-both processes what they measured, with what they were refused.
+training both of whose processes die by SIGKILL, are started again, are stopped
+by a SIGTERM to one of them, and go on; and for both processes what they
+measured, with what they were refused.
 """
 
 import dataclasses
@@ -23,7 +24,14 @@ import training_process
 
 import robust_info as ri
 from robust_info import config as config_lib
-from robust_info import measurement_cache, processes, sharding, training
+from robust_info import (
+  data,
+  interruption,
+  measurement_cache,
+  processes,
+  sharding,
+  training,
+)
 
 
 def run_config():
@@ -56,6 +64,24 @@ def train_as(number, directory, event=None):
   if number == 0:
     return train(directory, event)
   return train(directory.with_name("of-process-1"))
+
+
+def stopped_and_finished(number, directory):
+  """SIGTERM to one process ends both, and both go on where they ended."""
+  train_batch = data.train_batch
+
+  def signalling(split, *, step, **kwargs):
+    if number == 1 and step == 20:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return train_batch(split, step=step, **kwargs)
+
+  data.train_batch = signalling
+  try:
+    train_as(number, directory / "killed")
+  except interruption.Interrupted as error:
+    (directory / f"stopped-{number}.txt").write_text(str(error))
+  data.train_batch = train_batch
+  train_as(number, directory / "killed")
 
 
 def measure(directory, number):
@@ -155,7 +181,7 @@ def main():
     lambda number: train_as(number, directory / "killed", "batch:17"),
     deadly=True,
   )
-  in_pair(lambda number: train_as(number, directory / "killed"))
+  in_pair(lambda number: stopped_and_finished(number, directory))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ EDGES = {
   "config": {"ml_collections"},
   "_schema": set(),
   "measurement_cache": set(),
+  "leaf_manifest": set(),
   "processes": set(),
   "progress": set(),
   "samples": {"scipy"},
@@ -33,12 +34,15 @@ EDGES = {
 LOOPS = {
   "objectives",
   "optimizers",
+  "train_setup",
   "train_state",
   "train_step",
   "training",
   "evaluation",
   "measurements",
   "report",
+  "resolution",
+  "rollback",
   "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}

@@ -66,15 +66,23 @@ def test_two_processes_train_like_one(pair, tmp_path):
       assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
 
 
-def test_pair_killed_and_started_again_ends_with_the_same_bits(pair):
+def test_pair_killed_or_stopped_and_started_again_ends_with_the_same_bits(
+  pair,
+):
   for checkpoint in ("last", "best"):
     a = training.restore_run(pair / "undisturbed", checkpoint=checkpoint)
     b = training.restore_run(pair / "killed", checkpoint=checkpoint)
     assert a.step == b.step
     jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
-  assert len(b.environment) == 2
+  assert len(b.environment) == 3
   assert b.environment[0]["num_processes"] == 2
   assert without_clock(pair / "undisturbed") == without_clock(pair / "killed")
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(pair):
+  first, second = ((pair / f"stopped-{k}.txt").read_text() for k in range(2))
+  assert first.startswith("Stopped by SIGTERM after step ")
+  assert first.split(",")[0] == second.split(",")[0]
 
 
 def test_two_processes_measure_like_one_and_alike(pair):
@@ -102,6 +110,8 @@ def test_the_first_process_alone_reads_and_writes_files(pair):
     "measured-1.npz",
     "said-0.json",
     "said-1.json",
+    "stopped-0.txt",
+    "stopped-1.txt",
     "undisturbed",
   }
   for number in range(2):

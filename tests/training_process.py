@@ -2,8 +2,9 @@
 
 Usage: python training_process.py WORKDIR [EVENT ...]
 
-For each event in turn a process trains in the workdir until SIGKILL at that
-event; then this one trains to the end. Events are
+For each event in turn a process trains in the workdir until that event, as a
+rule SIGKILL; then this one trains to the end. The file `kills` in the workdir
+then holds how many were killed. Events are
 
   batch:K         when the batch of step K is read, ahead of the step
   validate:K      in the validation after step K
@@ -11,9 +12,13 @@ event; then this one trains to the end. Events are
   saving:K        while the checkpoint of step K is being saved
   line:K          in the middle of writing a row of step K
   seconds:S       S seconds after the first step, if it still runs
+  moment:S        S seconds after the start of the process, if it still runs
+  full:K          no SIGKILL: the disk is full from the checkpoint of step K on
 """
 
 import os
+import pathlib
+import resource
 import signal
 import sys
 import threading
@@ -33,6 +38,7 @@ from robust_info import (
 )
 
 NUM_EXAMPLES = 100
+NO_SPACE = 3  # exit code of a process whose disk is full
 
 
 def run_config():
@@ -113,6 +119,8 @@ def arm(event, validate):
   train_batch, save = data.train_batch, checkpoints.Store.save
   write = writers.MetricsWriter.write
   asked, logged = [], [0]
+  if kind == "moment":
+    threading.Timer(float(moment), die).start()
 
   def at(name, step):
     if kind == name and step == int(moment):
@@ -132,6 +140,9 @@ def arm(event, validate):
 
   def deadly_save(self, step, *args, **kwargs):
     at("rows", step)
+    if kind == "full" and step == int(moment):
+      _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+      resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     save(self, step, *args, **kwargs)
     at("saving", step)
 
@@ -154,17 +165,23 @@ def main():
   """See the module docstring."""
   path, *events = sys.argv[1:]
   warnings.filterwarnings("ignore", message="os.fork")
+  kills = 0
   for event in events:
     # No backend has started yet: the children share no threads.
     child = os.fork()
     if child == 0:
-      train(path, event)
+      try:
+        train(path, event)
+      except (checkpoints.CheckpointError, OSError):
+        os._exit(NO_SPACE)
       os._exit(0)
     _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if not killed and not event.startswith("seconds"):
+    expected = NO_SPACE << 8 if event.startswith("full") else signal.SIGKILL
+    if status != expected and not event.startswith(("seconds", "moment")):
       sys.exit(f"The process survived {event}.")
+    kills += status == signal.SIGKILL
   train(path)
+  (pathlib.Path(path) / "kills").write_text(str(kills))
 
 
 if __name__ == "__main__":
