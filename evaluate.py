@@ -22,6 +22,7 @@ from robust_info import (
   checkpoints,
   command_line,
   data,
+  processes,
   report,
   tables,
   training,
@@ -114,6 +115,8 @@ def main() -> None:
     validation_fraction=config.data.validation_fraction,
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
+    streaming=config.data.streaming,
+    progress=processes.is_first(),
   )
   found = report.build(
     runs,
@@ -123,6 +126,8 @@ def main() -> None:
     seed=_SEED.value,
     num_examples=_NUM_EXAMPLES.value,
   )
+  if not processes.is_first():
+    return
   table = tables.render(found)
   output = pathlib.Path(_OUTPUT.value)
   (output / "report.txt").write_text(table + "\n", encoding="utf-8")
@@ -137,6 +142,7 @@ if __name__ == "__main__":
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,
+      processes.JoinError,
       workdir.WorkdirError,
     ),
   )

@@ -4,6 +4,7 @@ r"""Trains a classifier; an interrupted run resumes by itself.
     --config.objective.name=pgd
 
 Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
+All visible devices train together; for several hosts see docs/scaling.md.
 """
 
 from absl import flags
@@ -14,6 +15,8 @@ from robust_info import (
   command_line,
   data,
   models,
+  processes,
+  resolution,
   training,
   validation,
   workdir,
@@ -33,8 +36,10 @@ def main() -> None:
     validation_fraction=config.data.validation_fraction,
     validation_seed=config.data.validation_seed,
     cache_dir=config.data.cache_dir,
+    streaming=config.data.streaming,
+    progress=processes.is_first(),
   )
-  config = training.resolve(config, source)
+  config = resolution.resolve(config, source)
   validate = validation.Validator(
     models.apply_fn(training.create_model(config.model)),
     source.validation,
@@ -51,6 +56,7 @@ if __name__ == "__main__":
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,
+      processes.JoinError,
       training.NonFiniteError,
       workdir.WorkdirError,
     ),

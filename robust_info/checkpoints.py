@@ -10,7 +10,12 @@ holds
   with shape, dtype and CRC-32 of every array, so that a checkpoint of another
   model, or one damaged on the disk, is told from a good one.
 
-Kept are the newest few and the best by `score`.
+Kept are the newest few and the best by `score`. An *interim* checkpoint, saved
+out of turn because a process is about to end, is kept until the next one.
+
+Of a training of several processes the first alone touches the directory: each
+process has the whole state, so one copy is all there is to write, and the
+others need no shared file system. What is restored they get from the first.
 """
 
 import contextlib
@@ -20,17 +25,21 @@ import math
 import os
 import pathlib
 import sys
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from robust_info import leaf_manifest, processes, sharding
+
 LAST, BEST = "last", "best"
+# Orbax must not wait for processes that take no part.
+_FIRST_ALONE = ocp.options.MultiprocessingOptions(
+  primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+)
 
 
 class CheckpointError(RuntimeError):
@@ -47,7 +56,7 @@ class Restored:
 
   Attributes:
     step: the step it was saved at.
-    state: a pytree like the one asked for, on the default device.
+    state: a pytree like the one asked for, on every device.
     progress: the JSON value saved beside it.
   """
 
@@ -72,7 +81,8 @@ class Store:
   """The checkpoints of one run.
 
   Use as a context manager; leaving it waits for the save under way. Not
-  thread-safe.
+  thread-safe. With several processes all make the same calls in the same
+  order, and get the same values or errors; only leaving is for each alone.
   """
 
   def __init__(
@@ -94,41 +104,53 @@ class Store:
     self._directory = pathlib.Path(directory).absolute()
     self._read_only = read_only
     self._scores: dict[int, tuple[float, float]] = {}
-    if read_only and not self._directory.is_dir():
-      self._manager = None
+    self._interim: set[int] = set()
+    self._manager = None
+    _on_first(lambda: self._open(keep_last))
+
+  def _open(self, keep_last: int) -> None:
+    if self._read_only and not self._directory.is_dir():
       return
     with _one_line("open", self._directory):
+      # Orbax makes no directory for some of the processes.
+      if not self._read_only:
+        self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=policies.AnyPreservationPolicy(
             [
-              policies.LatestN(keep_last),
+              policies.LatestN(1),
+              _Latest(keep_last, self._interim),
               _Best(self._scores),
             ]
           ),
-          create=not read_only,
-          cleanup_tmp_directories=not read_only,
+          create=False,
+          cleanup_tmp_directories=not self._read_only,
+          multiprocessing_options=_FIRST_ALONE,
         ),
         item_handlers={
-          "state": ocp.StandardCheckpointHandler(),
-          "manifest": ocp.JsonCheckpointHandler(),
+          "state": ocp.StandardCheckpointHandler(
+            multiprocessing_options=_FIRST_ALONE
+          ),
+          "manifest": ocp.JsonCheckpointHandler(
+            multiprocessing_options=_FIRST_ALONE
+          ),
         },
       )
-    for step in self.steps():
+    for step in self._steps():
       # A damaged manifest is reported when its checkpoint is restored.
       with contextlib.suppress(Exception):
-        self._note_score(step, self._manifest(step)["metrics"])
+        manifest = self._manifest(step)
+        self._note(step, manifest["metrics"], manifest["interim"])
 
   def steps(self) -> list[int]:
     """The steps of all complete checkpoints, ascending."""
-    if self._manager is None:
-      return []
-    return sorted(self._manager.all_steps())
+    return _on_first(self._steps)
 
   def best_steps(self) -> list[int]:
     """The steps of checkpoints with metrics, the best first."""
-    return _ranked(self._scores, self.steps())
+    return _on_first(self._best_steps)
 
   def save(
     self,
@@ -137,6 +159,7 @@ class Store:
     *,
     progress: Any = None,
     metrics: Mapping[str, float] | None = None,
+    interim: bool = False,
   ) -> None:
     """Saves in the background; returns when `state` may be donated.
 
@@ -149,19 +172,33 @@ class Store:
       progress: any JSON value.
       metrics: validation metrics with the keys `score` reads, if this
         checkpoint may become the best.
+      interim: not one of the newest to be kept, and gone after the next.
 
     Raises:
       CheckpointError: this or the previous save failed, for example on a full
         disk; what was saved before is untouched.
     """
+    _on_first(lambda: self._save(step, state, progress, metrics, interim))
+
+  def _save(
+    self,
+    step: int,
+    state: Any,
+    progress: Any,
+    metrics: Mapping[str, float] | None,
+    interim: bool,
+  ) -> None:
     # Copies: the caller goes on with both while they are being written.
-    host = jax.tree.map(lambda leaf: np.array(_data(leaf)), state)
+    host = jax.tree.map(
+      lambda leaf: np.array(leaf_manifest.key_data(leaf)), state
+    )
     manifest = {
       "progress": copy.deepcopy(progress),
       "metrics": None if metrics is None else dict(metrics),
-      "leaves": _describe(host),
+      "interim": interim,
+      "leaves": leaf_manifest.describe(host),
     }
-    self._note_score(step, metrics)
+    self._note(step, metrics, interim)
     with _one_line("save", self._directory / str(step)):
       self._manager.save(
         step,
@@ -177,9 +214,15 @@ class Store:
     Raises:
       CheckpointError: it failed.
     """
-    if self._manager is not None:
-      with _one_line("save", self._directory):
-        self._manager.wait_until_finished()
+    _on_first(self._wait)
+
+  def drop_interim(self) -> None:
+    """Removes interim checkpoints, so that their steps can be saved again.
+
+    Raises:
+      CheckpointError: that, or the save under way, failed.
+    """
+    _on_first(self._drop_interim)
 
   def restore(self, like: Any, *, which: str = LAST) -> Restored | None:
     """Restores the newest or the best checkpoint that is whole.
@@ -201,10 +244,63 @@ class Store:
       MismatchError: the checkpoint is of another model or optimiser.
       CheckpointError: there are checkpoints, but all are damaged.
     """
-    steps = self.best_steps() if which == BEST else self.steps()[::-1]
+    abstract = jax.tree.map(leaf_manifest.abstract, like)
+    host = None
+
+    def find() -> tuple[int, Any] | None:
+      nonlocal host
+      found = self._restore(abstract, which)
+      if found is None:
+        return None
+      step, host, progress = found
+      return step, progress
+
+    found = _on_first(find)
+    if found is None:
+      return None
+    if host is None:
+      host = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract
+      )
+    step, progress = found
+    state = sharding.replicate(processes.from_first(host), like)
+    return Restored(step, state, progress)
+
+  def close(self) -> None:
+    """Waits for the save under way and closes."""
+    if self._manager is not None:
+      self._wait()
+      self._manager.close()
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()
+
+  def _steps(self) -> list[int]:
+    return [] if self._manager is None else sorted(self._manager.all_steps())
+
+  def _best_steps(self) -> list[int]:
+    return _ranked(self._scores, self._steps())
+
+  def _wait(self) -> None:
+    if self._manager is not None:
+      with _one_line("save", self._directory):
+        self._manager.wait_until_finished()
+
+  def _drop_interim(self) -> None:
+    self._wait()
+    with _one_line("remove", self._directory):
+      for step in self._interim & {*self._steps()}:
+        self._manager.delete(step)
+
+  def _restore(self, abstract: Any, which: str) -> tuple[int, Any, Any] | None:
+    """Step, arrays and progress of the checkpoint, on the first process."""
+    steps = self._best_steps() if which == BEST else self._steps()[::-1]
     for step in steps:
       try:
-        host, progress = self._read(step, like)
+        return step, *self._read(step, abstract)
       except MismatchError:
         raise
       # Anything can come out of a damaged file.
@@ -215,8 +311,6 @@ class Store:
           file=sys.stderr,
         )
         self._set_aside(step)
-      else:
-        return Restored(step, jax.tree.map(_on_device, host, like), progress)
     if steps:
       raise CheckpointError(
         f"Every checkpoint in {self._directory} is damaged (steps "
@@ -224,36 +318,35 @@ class Store:
       )
     return None
 
-  def close(self) -> None:
-    """Waits for the save under way and closes."""
-    if self._manager is not None:
-      self.wait()
-      self._manager.close()
-
-  def __enter__(self) -> "Store":
-    return self
-
-  def __exit__(self, *exception: Any) -> None:
-    self.close()
-
   def _manifest(self, step: int) -> dict[str, Any]:
     return self._manager.restore(
       step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
     ).manifest
 
-  def _note_score(self, step: int, metrics: Mapping[str, float] | None) -> None:
+  def _note(
+    self, step: int, metrics: Mapping[str, float] | None, interim: bool
+  ) -> None:
+    if interim:
+      self._interim.add(step)
+    else:
+      self._interim.discard(step)
     if metrics is not None:
       self._scores[step] = score(metrics)
 
-  def _read(self, step: int, like: Any) -> tuple[Any, Any]:
+  def _read(self, step: int, abstract: Any) -> tuple[Any, Any]:
     manifest = self._manifest(step)
-    abstract = jax.tree.map(_abstract, like)
-    _require_same(self._directory / str(step), manifest["leaves"], abstract)
+    problem = leaf_manifest.difference(manifest["leaves"], abstract)
+    if problem is not None:
+      raise MismatchError(
+        f"Checkpoint {self._directory / str(step)} is of another model or "
+        f"optimiser: {problem}; restore it with the configuration it was "
+        "trained with."
+      )
     host = self._manager.restore(
       step,
       args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
     ).state
-    found = _describe(host)
+    found = leaf_manifest.describe(host)
     for name, leaf in manifest["leaves"].items():
       if found[name] != leaf:
         raise CheckpointError(f"the checksum of {name} is wrong")
@@ -267,6 +360,22 @@ class Store:
     number = sum(1 for _ in shelf.glob(f"{step}-*"))
     (self._directory / str(step)).rename(shelf / f"{step}-{number}")
     self._manager.reload()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Latest:
+  """Orbax preservation policy: the newest few that are not interim."""
+
+  count: int
+  interim: Set[int]
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = sorted(step for step in steps if step not in self.interim)
+    return [step in kept[-self.count :] for step in steps]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,70 +393,15 @@ class _Best:
     return [step in best for step in steps]
 
 
+def _on_first(fn: Callable[[], Any]) -> Any:
+  return processes.on_first(fn, errors=(MismatchError, CheckpointError))
+
+
 def _ranked(
   scores: Mapping[int, tuple[float, float]], steps: Sequence[int]
 ) -> list[int]:
   known = [step for step in steps if step in scores]
   return sorted(known, key=lambda step: (scores[step], step), reverse=True)
-
-
-def _data(leaf: Any) -> Any:
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.random.key_data(leaf)
-  return leaf
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-  data = jax.eval_shape(_data, leaf)
-  return jax.ShapeDtypeStruct(data.shape, data.dtype)
-
-
-def _on_device(host: np.ndarray, like: Any) -> jax.Array:
-  # A copy: device memory that is donated must not be Orbax's.
-  array = jnp.array(host, copy=True)
-  if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-    impl = jax.random.key_impl(jnp.empty((), like.dtype))
-    return jax.random.wrap_key_data(array, impl=impl)
-  return array
-
-
-def _describe(host: Any) -> dict[str, Any]:
-  """Shape, dtype and checksum of every leaf, by its path."""
-  described = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(host):
-    array = np.ascontiguousarray(leaf)
-    described[jax.tree_util.keystr(path)] = {
-      "shape": list(leaf.shape),
-      "dtype": str(array.dtype),
-      "crc32": zlib.crc32(array.reshape(-1).view(np.uint8)),
-    }
-  return described
-
-
-def _require_same(
-  path: pathlib.Path, saved: Mapping[str, Any], abstract: Any
-) -> None:
-  """Raises MismatchError naming the first leaf that differs."""
-  wanted = {
-    jax.tree_util.keystr(name): leaf
-    for name, leaf in jax.tree_util.tree_leaves_with_path(abstract)
-  }
-  for name in [*wanted, *saved]:
-    if name not in saved:
-      problem = f"it has no {name}"
-    elif name not in wanted:
-      problem = f"it holds {name}, which this model has not"
-    else:
-      leaf = saved[name]
-      here = f"{wanted[name].dtype}{list(wanted[name].shape)}"
-      there = f"{leaf['dtype']}{leaf['shape']}"
-      if here == there:
-        continue
-      problem = f"its {name} is {there}, this model's is {here}"
-    raise MismatchError(
-      f"Checkpoint {path} is of another model or optimiser: {problem}; "
-      "restore it with the configuration it was trained with."
-    )
 
 
 def _short(error: BaseException) -> str:

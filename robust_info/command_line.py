@@ -2,11 +2,13 @@
 
 An error that a user can act on is one line on stderr, without a traceback:
 exit code 2 for a command line or configuration that is wrong, 1 for anything
-later. Set ROBUST_INFO_TRACEBACK=1 to see where it came from.
+later, and 128 plus its number when a signal ended the work in good order. Set
+ROBUST_INFO_TRACEBACK=1 to see where it came from.
 """
 
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -15,8 +17,22 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
+from robust_info import interruption, processes
 
 USAGE_ERROR, RUN_ERROR = 2, 1
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "Whether this is one of several processes that Slurm, Open MPI, Kubernetes "
+  "or Cloud TPU started.",
+)
+# For processes started by hand, all three on each of them.
+_BY_HAND = (
+  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0."),
+  flags.DEFINE_integer("num_processes", None, "How many processes.", 1),
+  flags.DEFINE_integer("process_id", None, "Which one this is, from 0.", 0),
+)
 
 
 def run(
@@ -40,11 +56,14 @@ def run(
         USAGE_ERROR,
       )
     try:
+      _join()
       main()
     except expected as error:
       _fail(error, RUN_ERROR)
+    except interruption.Interrupted as error:
+      _fail(error, error.exit_code)
     except KeyboardInterrupt as error:
-      _fail(error, RUN_ERROR)
+      _fail(error, 128 + signal.SIGINT)
 
   app.run(guarded, flags_parser=_parse)
 
@@ -69,6 +88,12 @@ def checked_config(holder: flags.FlagHolder[Any]) -> config_lib.Config:
     _fail(error, USAGE_ERROR)
 
 
+def _join() -> None:
+  given = {flag.name: flag.value for flag in _BY_HAND}
+  if _DISTRIBUTED.value or any(v is not None for v in given.values()):
+    processes.join(**given)
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
   try:
     config_lib.check_overrides(arguments)
@@ -80,12 +105,26 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   # they raise as well; --verbosity=0 shows it all.
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _named_only
   return rest
+
+
+def _named_only(unraisable: Any) -> None:
+  """Leaves out what callbacks of native threads raise into nowhere.
+
+  A full disk gives dozens of such tracebacks; the error itself is raised
+  where the main thread waits for the work.
+  """
+  if unraisable.object is not None or unraisable.err_msg is not None:
+    sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:
   if os.environ.get("ROBUST_INFO_TRACEBACK"):
     raise error
   text = " ".join(str(error).split()) or type(error).__name__
-  print(f"Error: {text}", file=sys.stderr)
+  print(f"Error: {text}", file=sys.stderr, flush=True)
+  if processes.is_joined():
+    # At a regular exit JAX waits for the others, which may wait for this one.
+    os._exit(code)
   sys.exit(code)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from robust_info import _schema
+from robust_info import _config_checks, _schema
 
 NORMS = ("linf", "l2")
 MODELS = (
@@ -36,9 +36,19 @@ MODELS = (
   "wide_resnet34",
 )
 ATTACKS = ("pgd", "apgd", "autoattack")
-OBJECTIVES = ("standard", "pgd", "trades", "mart", "kl", "fgsm_rs", "fisher")
-# Where the data lies says nothing about what is trained.
-LOCATION_FIELDS = ("data.data_dir", "data.cache_dir")
+OBJECTIVES = (
+  "standard",
+  "pgd",
+  "trades",
+  "mart",
+  "kl",
+  "fgsm_rs",
+  "fisher",
+  "pair_lens",
+  "epsilon_lens",
+)
+# Where the data lies and how it is read say nothing about what is trained.
+LOCATION_FIELDS = ("data.data_dir", "data.cache_dir", "data.streaming")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,12 @@ class DataConfig:
     validation_fraction: share of the training split held out for validation.
     validation_seed: seed of that choice.
     cache_dir: where decoded images are kept; None means the user's cache.
+    streaming: whether training images are decoded batch by batch, for sets
+      whose decoded images do not fit on the disk; the batches are the same.
+    augment: of the training images: `none`, or `crop_flip`, random crops of
+      the padded image and horizontal flips (not for digits: a mirrored 2 is
+      none).
+    crop_padding: pixels of that padding on each side.
   """
 
   name: str = _schema.checked("digits", "to name a data set", bool)
@@ -60,6 +76,9 @@ class DataConfig:
   )
   validation_seed: int = _schema.non_negative(0)
   cache_dir: str | None = None
+  streaming: bool = False
+  augment: str = _schema.one_of("none", ("none", "crop_flip"))
+  crop_padding: int = _schema.non_negative(4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,10 +132,12 @@ class ObjectiveConfig:
   """What is minimised; each objective reads the fields it has a use for.
 
   `epsilon`, `norm`, `epsilon_ramp`: every one with a ball. `step_size`,
-  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`.
+  `num_steps`, `random_start`: `pgd`, `mart`, and but for the start `trades`
+  and `epsilon_lens`.
 
   Attributes:
-    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs` or `fisher`.
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
+      `pair_lens` or `epsilon_lens`.
     label_smoothing: mass spread evenly over all classes by cross-entropy
       (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
@@ -137,6 +158,17 @@ class ObjectiveConfig:
     fisher_quantity: `trace` or `frobenius`.
     fisher_estimator: `exact`, `hutchinson` or `label`.
     fisher_probes: probes of the last two.
+    pair_non_robust: coefficient of the non-robust part in `pair_lens`.
+    pair_part: which part that is, `local` or `path`.
+    pair_reward: coefficient of its reward for divergence between classes.
+    pair_reward_scale: divergence, in nats, beyond which that reward fades.
+    lens_coefficient: of what the attack of `epsilon_lens` takes.
+    lens_quantity: of what: `variational_bound`, `label_information` or
+      `cckl`.
+    lens_attack: `pgd` or `kl_pgd`.
+    awp_gamma: size of the adversarial weight perturbation under any objective,
+      relative to the weights (5e-3 in its paper); 0 means none.
+    awp_warmup: share of training before it starts.
   """
 
   name: str = _schema.one_of("standard", OBJECTIVES)
@@ -161,6 +193,17 @@ class ObjectiveConfig:
     "hutchinson", ("exact", "hutchinson", "label")
   )
   fisher_probes: int = _schema.positive(1)
+  pair_non_robust: float = _schema.non_negative(1.0)
+  pair_part: str = _schema.one_of("local", ("local", "path"))
+  pair_reward: float = _schema.non_negative(0.1)
+  pair_reward_scale: float = _schema.positive(10.0)
+  lens_coefficient: float = _schema.non_negative(3.0)
+  lens_quantity: str = _schema.one_of(
+    "variational_bound", ("variational_bound", "label_information", "cckl")
+  )
+  lens_attack: str = _schema.one_of("pgd", ("pgd", "kl_pgd"))
+  awp_gamma: float = _schema.non_negative(0.0)
+  awp_warmup: float = _schema.below_one(0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,42 +212,60 @@ class TrainConfig:
 
   Attributes:
     num_epochs: passes over the training split.
-    batch_size: examples a step.
+    batch_size: examples a step, over all devices of all processes.
+    accumulate: micro-batches of each step, one after the other, for batches
+      that do not fit in memory; they and the devices divide `batch_size`.
+      Batch statistics, and objectives that compare examples, see one
+      micro-batch at a time.
     optimizer: `sgd`, `adam` or `adamw`.
     learning_rate: peak learning rate.
-    schedule: `constant`, `cosine` (to 0) or `piecewise`.
+    schedule: `constant`, `cosine` (to 0), `piecewise`, or `cyclic` (linear up
+      from 0 to the peak and down to 0).
     warmup: share of training over which the learning rate rises from 0.
     decay_at: shares of training after which `piecewise` decays.
     decay_factor: factor of each such decay.
+    cycle_peak: share of training after which `cyclic` is at its peak.
     momentum: momentum of `sgd`.
     nesterov: whether that momentum is Nesterov's.
     weight_decay: on kernels only, never on biases or normalisation
       parameters; added to the gradient by `sgd`, decoupled in `adamw`.
+    ema_decay: of exponential moving averages of parameters and batch
+      statistics, which are then what validation, checkpoint choice and
+      evaluation see; 0 means none.
     log_every: steps between two training rows of the log.
     validate_every: epochs between two validations, each with a checkpoint.
     checkpoint_every: steps between further checkpoints; 0 means none.
     keep_last: how many of the newest checkpoints are kept beside the best.
-    on_nonfinite: `stop`, the one answer so far: end with the step's number.
+    on_nonfinite: what happens when loss or parameters are not finite: `stop`
+      with the number of the step, or `rollback`: go back to the last regular
+      checkpoint, and on with other randomness at half the learning rate.
+    max_rollbacks: how often that may happen in a run before it stops.
   """
 
   num_epochs: int = _schema.positive(20)
   batch_size: int = _schema.positive(128)
+  accumulate: int = _schema.positive(1)
   optimizer: str = _schema.one_of("adam", ("sgd", "adam", "adamw"))
   learning_rate: float = _schema.positive(1e-3)
-  schedule: str = _schema.one_of("cosine", ("constant", "cosine", "piecewise"))
+  schedule: str = _schema.one_of(
+    "cosine", ("constant", "cosine", "piecewise", "cyclic")
+  )
   warmup: float = _schema.below_one(0.0)
   decay_at: tuple[float, ...] = _schema.each(
     (0.5, 0.75), "in (0, 1)", lambda v: 0 < v < 1
   )
   decay_factor: float = _schema.positive(0.1)
+  cycle_peak: float = _schema.checked(0.4, "in (0, 1)", lambda v: 0 < v < 1)
   momentum: float = _schema.below_one(0.9)
   nesterov: bool = False
   weight_decay: float = _schema.non_negative(0.0)
+  ema_decay: float = _schema.below_one(0.0)
   log_every: int = _schema.positive(50)
   validate_every: int = _schema.positive(1)
   checkpoint_every: int = _schema.non_negative(0)
   keep_last: int = _schema.positive(2)
-  on_nonfinite: str = _schema.one_of("stop", ("stop",))
+  on_nonfinite: str = _schema.one_of("stop", ("stop", "rollback"))
+  max_rollbacks: int = _schema.positive(3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +348,7 @@ def from_config_dict(config: config_dict.ConfigDict) -> Config:
       "get_config() must return one, for example config.defaults()."
     )
   checked = _schema.build(Config, config, "config")
-  _check_together(checked)
+  _config_checks.check_together(checked)
   return checked
 
 
@@ -333,7 +394,7 @@ def difference(
     old: one configuration.
     new: the other.
     ignore: dotted names that do not count; by default those that say where
-      the data lies.
+      the data lies and how it is read.
 
   Returns:
     One entry a field, such as `train.learning_rate: 0.1, now 0.01`, in the
@@ -358,45 +419,3 @@ def _to_config_dict(value: Any) -> config_dict.ConfigDict:
       item = config_dict.placeholder(_schema.without_none(hints[field.name]))
     result[field.name] = item
   return result
-
-
-def _check_together(config: Config) -> None:
-  """Conditions that tie fields to each other."""
-  model, train = config.model, config.train
-  if len(model.mean) != len(model.std):
-    raise ValueError(
-      "Expected config.model.mean and config.model.std to have one entry a "
-      f"channel each, got {model.mean!r} and {model.std!r}."
-    )
-  if model.image_shape and len(model.image_shape) != 3:
-    raise ValueError(
-      "Expected config.model.image_shape to be (height, width, channels), "
-      f"got {model.image_shape!r}."
-    )
-  if (
-    model.image_shape
-    and model.mean
-    and len(model.mean) != (model.image_shape[2])
-  ):
-    raise ValueError(
-      f"Expected config.model.mean to have {model.image_shape[2]} entries, "
-      f"one a channel, got {model.mean!r}."
-    )
-  if train.weight_decay and train.optimizer == "adam":
-    raise ValueError(
-      "Expected config.train.weight_decay = 0 with config.train.optimizer = "
-      f"'adam', got {train.weight_decay!r}; use 'adamw'."
-    )
-  objective = config.objective
-  if (objective.fisher_quantity, objective.fisher_estimator) == (
-    "frobenius",
-    "label",
-  ):
-    raise ValueError(
-      "Expected config.objective.fisher_estimator 'exact' or 'hutchinson' with "
-      "config.objective.fisher_quantity = 'frobenius', got 'label'."
-    )
-  if list(train.decay_at) != sorted(set(train.decay_at)):
-    raise ValueError(
-      f"Expected config.train.decay_at to increase, got {train.decay_at!r}."
-    )

@@ -2,12 +2,14 @@
 
 `Evaluator` compiles each measurement once; variables, data and epsilon are
 arguments, so that checkpoints of one architecture share the programs. All
-examples count: the ragged last batch is padded and masked.
+examples count: the ragged last batch is padded and masked. Batches are spread
+over all devices, see `sharding`; results are NumPy arrays on every process.
 
 Shapes: `N` examples, `C` classes, `P` pairs. Information in nats.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ from robust_info import (
   fisher,
   pairs,
   predictions,
+  sharding,
 )
 from robust_info import config as config_lib
 
@@ -29,8 +32,6 @@ ApplyFn = Callable[[Any, jax.Array], jax.Array]
 Tick = Callable[..., None]
 # On the label, and on the divergence from the clean prediction.
 ATTACKS = ("pgd", "kl_pgd")
-# Logits [N, C] of a batch, the batch, and its row numbers.
-_Logits = tuple[Any, data.Batch, np.ndarray]
 
 
 class Evaluator:
@@ -70,16 +71,20 @@ class Evaluator:
     self._pair_key, self._attack_key, self._probe_key = jax.random.split(
       jax.random.key(seed), 3
     )
-    self._batch_size = min(settings.batch_size, len(split))
-    self._forward = jax.jit(self._forward_batch)
-    self._attack = jax.jit(
+    self._batch_size = sharding.round_up(min(settings.batch_size, len(split)))
+    # Every process has all rows of a result.
+    jit = functools.partial(jax.jit, out_shardings=sharding.replicated())
+    self._forward = jit(self._forward_batch)
+    self._attack = jit(
       self._attack_batch, static_argnames=("attack", "num_steps")
     )
-    self._tally = predictions.Tally(len(split), num_classes)
-    self._fisher = jax.jit(self._fisher_batch)
-    self._local = jax.jit(self._local_batch)
-    self._path = jax.jit(self._path_batch)
-    self._portray = jax.jit(self._portray_batch)
+    self._tally = predictions.Tally(
+      split.labels, num_classes, batch_size=self._batch_size
+    )
+    self._fisher = jit(self._fisher_batch)
+    self._local = jit(self._local_batch)
+    self._path = jit(self._path_batch)
+    self._portray = jit(self._portray_batch)
 
   @property
   def labels(self) -> np.ndarray:
@@ -96,21 +101,18 @@ class Evaluator:
 
   def predict(self, variables: Any) -> predictions.Predictions:
     """Clean predictions: one forward pass an example."""
-    return self._collect(self._forwarded(variables))
+    return self._tally(self._forwarded(variables))
 
   def logits(self, variables: Any) -> np.ndarray:
     """Clean logits [N, C], in memory."""
-    return _stack(self._forwarded(variables))
+    return self._joined(self._forwarded(variables), len(self.split))
 
   def tally(self, logits: np.ndarray) -> predictions.Predictions:
     """`Predictions` of logits [N, C] of the examples, whatever the inputs."""
-
-    def rows():
-      for ids, batch in self._batches(None):
-        # Padding repeats the last example; it is masked.
-        yield logits[np.minimum(ids, len(logits) - 1)], batch, ids
-
-    return self._collect(rows())
+    size = self._batch_size
+    return self._tally(
+      logits[start : start + size] for start in range(0, len(logits), size)
+    )
 
   def attack(
     self,
@@ -140,7 +142,7 @@ class Evaluator:
     Raises:
       ValueError: an unknown attack, or epsilon below 0.
     """
-    return self._collect(self._attacked(variables, epsilon, attack, None, tick))
+    return self._tally(self._attacked(variables, epsilon, attack, None, tick))
 
   def attacked_logits(
     self,
@@ -158,7 +160,8 @@ class Evaluator:
       attack: as in `attack`.
       num_steps: instead of those of `settings`.
     """
-    return _stack(self._attacked(variables, epsilon, attack, num_steps, None))
+    found = self._attacked(variables, epsilon, attack, num_steps, None)
+    return self._joined(found, len(self.split))
 
   def fisher_norms(
     self, variables: Any, *, tick: Tick | None = None
@@ -170,13 +173,10 @@ class Evaluator:
     see there.
     """
     found = []
-    for ids, batch in self._batches(tick):
-      key = jax.random.fold_in(self._probe_key, ids[0])
-      norms = jax.device_get(self._fisher(variables, batch, key))
-      found.append(
-        jax.tree.map(lambda rows, mask=batch.mask: rows[mask], norms)
-      )
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    for start, _, batch in self._batches(tick):
+      key = jax.random.fold_in(self._probe_key, start)
+      found.append(jax.device_get(self._fisher(variables, batch, key)))
+    return self._joined(found, len(self.split))
 
   def local_lens(self, variables: Any) -> disentangle.Components:
     """`disentangle_local` on the fixed cross-category pairs, NumPy [P]."""
@@ -227,19 +227,22 @@ class Evaluator:
 
   def _batches(
     self, tick: Tick | None
-  ) -> Iterator[tuple[np.ndarray, data.Batch]]:
-    """Row numbers and batches, in file order."""
+  ) -> Iterator[tuple[int, jax.Array, data.Batch]]:
+    """First row number, row numbers and batch, in file order."""
     total, size = len(self.split), self._batch_size
-    for number, batch in enumerate(
-      data.eval_batches(self.split, batch_size=size)
-    ):
-      yield number * size + np.arange(size), batch
+    local = sharding.local_rows(size)
+    batches = data.eval_batches(self.split, batch_size=size, rows=local)
+    for number, batch in enumerate(batches):
+      start = number * size
+      ids = (start + np.arange(size))[local]
+      yield start, *sharding.split_rows((ids, batch))
       if tick is not None:
-        tick(min((number + 1) * size, total), total)
+        tick(min(start + size, total), total)
 
-  def _forwarded(self, variables: Any) -> Iterator[_Logits]:
-    for ids, batch in self._batches(None):
-      yield self._forward(variables, batch), batch, ids
+  def _forwarded(self, variables: Any) -> Iterator[np.ndarray]:
+    """Logits of each batch, padding included."""
+    for _, _, batch in self._batches(None):
+      yield jax.device_get(self._forward(variables, batch))
 
   def _attacked(
     self,
@@ -248,10 +251,11 @@ class Evaluator:
     attack: str,
     num_steps: int | None,
     tick: Tick | None,
-  ) -> Iterator[_Logits]:
+  ) -> Iterator[np.ndarray]:
+    """The same at attacked inputs."""
     _validate.one_of("attack", attack, ATTACKS)
     _validate.at_least("epsilon", epsilon, 0)
-    for ids, batch in self._batches(tick):
+    for _, ids, batch in self._batches(tick):
       logits = self._attack(
         variables,
         batch,
@@ -261,30 +265,30 @@ class Evaluator:
         attack=attack,
         num_steps=num_steps or self.settings.num_steps,
       )
-      yield logits, batch, ids
+      yield jax.device_get(logits)
 
-  def _collect(self, batches: Iterator[_Logits]) -> predictions.Predictions:
-    return self._tally(
-      (logits, batch.label, ids, batch.mask) for logits, batch, ids in batches
-    )
+  @staticmethod
+  def _joined(blocks: Iterable[Any], num_rows: int) -> Any:
+    """The rows of all batches, without the padding at their end."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[:num_rows], *blocks)
 
   def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
     """A lens over all pairs, in padded batches of one shape."""
     indices = self.pair_indices()
     num_pairs = self.settings.num_pairs
-    size = min(self.settings.batch_size, num_pairs)
+    size = sharding.round_up(min(self.settings.batch_size, num_pairs))
     found = []
     for start in range(0, num_pairs, size):
-      rows = np.arange(start, start + size)
+      rows = np.arange(start, start + size)[sharding.local_rows(size)]
       # Padding repeats the last pair; it is cut off below.
       rows = np.minimum(rows, num_pairs - 1)
-      x, x_other = (self.split.images[side[rows]] for side in indices)
+      x, x_other = sharding.split_rows(
+        [self.split.images[side[rows]] for side in indices]
+      )
       found.append(jax.device_get(measure(variables, x, x_other)))
       if tick is not None:
         tick(min(start + size, num_pairs), num_pairs)
-    return jax.tree.map(
-      lambda *blocks: np.concatenate(blocks)[:num_pairs], *found
-    )
+    return self._joined(found, num_pairs)
 
   def _forward_batch(self, variables, batch):
     return self._apply(variables, data.to_float(batch.image))
@@ -349,10 +353,3 @@ class Evaluator:
 def random_rows(split: data.Split, limit: int, seed: int) -> np.ndarray:
   """At most `limit` examples of a split, chosen by the seed alone, sorted."""
   return np.sort(data.epoch_permutation(seed, 0, len(split))[:limit])
-
-
-def _stack(batches: Iterator[_Logits]) -> np.ndarray:
-  """The logits of all examples, without padding."""
-  return np.concatenate(
-    [np.asarray(logits)[batch.mask] for logits, batch, _ in batches]
-  )

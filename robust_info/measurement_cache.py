@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from robust_info import processes
+
 
 class MeasurementCache:
   """Values by name, one file a measurement, for one fingerprint.
 
-  A file is written whole or not at all. A fingerprint stands for everything
+  A file is written whole or not at all, by the first of several processes,
+  which all make the same calls. A fingerprint stands for everything
   the values depend on; files of another one are never read.
   """
 
@@ -30,7 +33,10 @@ class MeasurementCache:
       OSError: the directory cannot be made.
     """
     self._directory = pathlib.Path(directory) / fingerprint
-    self._directory.mkdir(parents=True, exist_ok=True)
+    processes.on_first(
+      lambda: self._directory.mkdir(parents=True, exist_ok=True),
+      errors=(OSError,),
+    )
 
   def get(self, name: str, measure: Callable[[], Any]) -> Any:
     """The stored value, or that of `measure()`, then stored.
@@ -44,15 +50,12 @@ class MeasurementCache:
       no JSON is measured again.
     """
     path = self._directory / f"{urllib.parse.quote(name, safe='')}.json"
-    try:
-      return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
-      pass
-    text = json.dumps(measure())
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
-    return json.loads(text)
+    found = processes.on_first(lambda: _read(path), errors=(OSError,))
+    if not found:
+      text = json.dumps(measure())
+      found = [json.loads(text)]
+      processes.on_first(lambda: _write(path, text), errors=(OSError,))
+    return found[0]
 
   def folder(self, name: str) -> pathlib.Path:
     """Where a measurement may keep its state while it is being made.
@@ -64,6 +67,20 @@ class MeasurementCache:
       A path that nothing else uses; made by whoever writes there.
     """
     return self._directory / f"{urllib.parse.quote(name, safe='')}.state"
+
+
+def _read(path: pathlib.Path) -> list[Any]:
+  """The value of a file, or nothing."""
+  try:
+    return [json.loads(path.read_text(encoding="utf-8"))]
+  except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    return []
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  scratch = path.with_suffix(f".{os.getpid()}.tmp")
+  scratch.write_text(text, encoding="utf-8")
+  os.replace(scratch, path)
 
 
 def fingerprint(*parts: Any) -> str:

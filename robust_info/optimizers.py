@@ -15,14 +15,16 @@ def learning_rate(
   """The learning rate as a function of the step.
 
   Args:
-    config: `learning_rate`, `schedule`, `warmup`, `decay_at`, `decay_factor`.
+    config: `learning_rate`, `schedule`, `warmup`, `decay_at`, `decay_factor`,
+      `cycle_peak`.
     num_steps: steps of the whole training; the shares of the configuration
       are shares of it, rounded down.
 
   Returns:
     A schedule: linear from 0 during warm-up, then `constant`, `cosine` (to
-    exactly 0 after the last step) or `piecewise` (times `decay_factor` after
-    each share in `decay_at`).
+    exactly 0 after the last step), `piecewise` (times `decay_factor` after
+    each share in `decay_at`) or `cyclic` (linear from 0 up to the peak, which
+    it reaches after the share `cycle_peak`, and down to exactly 0).
   """
   peak = config.learning_rate
   warmup = int(config.warmup * num_steps)
@@ -30,6 +32,11 @@ def learning_rate(
     main = optax.constant_schedule(peak)
   elif config.schedule == "cosine":
     main = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1))
+  elif config.schedule == "cyclic":
+    top = max(int(config.cycle_peak * num_steps), 1)
+    rise = optax.linear_schedule(0.0, peak, top)
+    fall = optax.linear_schedule(peak, 0.0, max(num_steps - top, 1))
+    return optax.join_schedules([rise, fall], [top])
   else:
     steps = [int(share * num_steps) - warmup for share in config.decay_at]
     # Shares that fall on one step multiply; optax takes one factor a step.
@@ -65,11 +72,9 @@ def create(
   if config.optimizer == "adam":
     return optax.adam(schedule)
   if config.optimizer == "adamw":
-    return optax.adamw(
-      schedule, weight_decay=config.weight_decay, mask=_kernels
-    )
+    return optax.adamw(schedule, weight_decay=config.weight_decay, mask=kernels)
   return optax.chain(
-    optax.add_decayed_weights(config.weight_decay, mask=_kernels),
+    optax.add_decayed_weights(config.weight_decay, mask=kernels),
     optax.sgd(
       schedule,
       momentum=config.momentum or None,
@@ -78,5 +83,6 @@ def create(
   )
 
 
-def _kernels(params: Any) -> Any:
+def kernels(params: Any) -> Any:
+  """True for arrays of two or more axes, in the structure of `params`."""
   return jax.tree.map(lambda array: array.ndim >= 2, params)

@@ -52,9 +52,56 @@ def sample_cross_pairs(
   return _sample(key, labels, where, num_pairs)
 
 
-@functools.partial(jax.jit, static_argnames="num_pairs")
-def _sample(key, labels, where, num_pairs):
-  # Sort by (masked last, label); equal labels become runs.
+def sample_partners(
+  key: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """For each row a partner, uniform over the counted rows of other labels.
+
+  The mean over rows of a function of (row, partner) estimates its mean over
+  ordered pairs of different labels, each row i weighted by the inverse of the
+  number of its possible partners: the mean that CCKL is of if all labels are
+  equally frequent.
+
+  Args:
+    key: a `jax.random.key`; consumed.
+    labels: [N] integers, any values.
+    where: [N] booleans; `False` rows have no partner and are nobody's.
+
+  Returns:
+    Indices [N] int32 into `labels`, and [N] booleans: whether there is a
+    partner at all. A row without one is its own. Cost: O(N log N).
+
+  Raises:
+    ValueError: labels are not of shape [N].
+    TypeError: they are not integers.
+  """
+  labels = jnp.asarray(labels)
+  _validate.rank("labels", labels, 1, "[N]")
+  num_examples = labels.shape[0]
+  labels = _validate.labels("labels", labels, num_examples)
+  where = _validate.mask("where", where, num_examples)
+  order, run, run_size, run_start = _runs(labels, where)
+  num_valid = jnp.sum(where)
+  size, start = run_size[run], run_start[run]
+  exists = (run < num_examples) & (num_valid > size)
+  rest = jax.random.randint(
+    key, (num_examples,), 0, jnp.maximum(num_valid - size, 1)
+  )
+  position = jnp.where(rest < start, rest, rest + size)
+  chosen = jnp.where(
+    exists, order[jnp.minimum(position, num_examples - 1)], order
+  )
+  # From sorted positions back to rows.
+  partner = jnp.zeros_like(order).at[order].set(chosen)
+  return partner.astype(jnp.int32), jnp.zeros_like(where).at[order].set(exists)
+
+
+def _runs(labels, where):
+  """Sorts by (masked last, label); equal labels become runs.
+
+  Returns the order [N], the run of each sorted position (N for masked ones),
+  and size and start [N + 1] of each run.
+  """
   num_examples = labels.shape[0]
   order = jnp.lexsort((labels, ~where))
   sorted_labels = labels[order]
@@ -68,7 +115,14 @@ def _sample(key, labels, where, num_pairs):
   run = jnp.where(is_valid, run, num_examples)
   run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
   run_start = jax.ops.segment_min(position, run, num_examples + 1)
+  return order, run, run_size, run_start
 
+
+@functools.partial(jax.jit, static_argnames="num_pairs")
+def _sample(key, labels, where, num_pairs):
+  order, _, run_size, run_start = _runs(labels, where)
+  num_valid = jnp.sum(where)
+  position = jnp.arange(labels.shape[0])
   # Class of i with probability n_a (N - n_a), then i within the class, then j
   # among all the others.
   sizes = run_size[:-1].astype(jnp.float32)

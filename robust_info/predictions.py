@@ -26,7 +26,7 @@ _add_parts = jax.jit(jax.vmap(operator.add))
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """The predictions of a network on a split, clean or attacked.
+  """The predictions of a network on a split, clean or attacked; NumPy arrays.
 
   Attributes:
     parts: `InformationStats` with a leading axis [G], example i in group
@@ -95,35 +95,43 @@ def _calibration_error(gaps: np.ndarray) -> np.ndarray:
 class Tally:
   """Collects the predictions of a split from its logits, batch by batch."""
 
-  def __init__(self, num_examples: int, num_classes: int):
+  def __init__(self, labels: np.ndarray, num_classes: int, *, batch_size: int):
     """Compiles nothing yet.
 
     Args:
-      num_examples: N, of the split.
+      labels: [N], of the split.
       num_classes: C; beyond 100 the jackknife has 20 groups, else 50.
+      batch_size: B, rows of a batch.
     """
     most = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
-    self._num_groups = min(most, num_examples)
+    self._num_groups = min(most, len(labels))
+    self._labels = labels
+    self._batch_size = batch_size
 
-  def __call__(
-    self,
-    batches: Iterable[tuple[jax.Array, np.ndarray, np.ndarray, np.ndarray]],
-  ) -> Predictions:
-    """The predictions of all unmasked rows.
+  def __call__(self, batches: Iterable[np.ndarray]) -> Predictions:
+    """The predictions of all examples.
 
     Args:
-      batches: of logits [M, C], labels [M], row numbers [M], mask bool [M]; in
-        the order of the split.
+      batches: logits [B, C] of the examples in order; those of the last batch
+        may be fewer, or filled up with anything.
     """
     total, rows = None, []
-    for logits, labels, ids, mask in batches:
+    num_examples, size = len(self._labels), self._batch_size
+    for number, logits in enumerate(batches):
+      ids = number * size + np.arange(size)
+      mask = ids < num_examples
+      logits = np.pad(logits, ((0, size - len(logits)), (0, 0)))
       part, correct, confidence = _tally(
-        logits, labels, ids, mask, num_groups=self._num_groups
+        logits,
+        self._labels[np.minimum(ids, num_examples - 1)],
+        ids,
+        mask,
+        num_groups=self._num_groups,
       )
       total = part if total is None else _add_parts(total, part)
       rows.append((np.asarray(correct)[mask], np.asarray(confidence)[mask]))
     correct, confidence = (np.concatenate(c) for c in zip(*rows, strict=True))
-    return Predictions(total, correct, confidence)
+    return Predictions(jax.device_get(total), correct, confidence)
 
 
 @functools.partial(jax.jit, static_argnames="num_groups")

@@ -30,6 +30,7 @@ from robust_info import (
   measurement_cache,
   measurements,
   models,
+  processes,
   progress,
   training,
   under_attack,
@@ -55,6 +56,8 @@ def build(
 ) -> dict[str, Any]:
   """Measures runs on the test split, writes `report.json` and figures.
 
+  Of several processes, which all call this alike, the first alone writes.
+
   Args:
     runs: at least one, from `training.restore_run`, all trained on this data.
     source: the data.
@@ -78,12 +81,7 @@ def build(
     _validate.positive_int("num_examples", num_examples)
     split = data.Split(split.images[:num_examples], split.labels[:num_examples])
   output = pathlib.Path(output)
-  try:
-    output.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise OSError(
-      f"Cannot write to output {output}: {error.strerror}; choose another."
-    ) from error
+  processes.on_first(lambda: _make(output), errors=(OSError,))
   report = {
     "schema": SCHEMA,
     "data": {
@@ -122,8 +120,9 @@ def build(
       evaluator, run.variables, settings, cache, ticks=_ticks(name)
     )
     report["runs"].append({**_identity(run, name), **entry})
-  save(report, output / "report.json")
-  draw(report, output)
+  if processes.is_first():
+    save(report, output / "report.json")
+    draw(report, output)
   if source.image_shape[2] in (1, 3):
     _draw_examples(used, split, source, settings, output)
   return report
@@ -166,6 +165,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     for run in found["runs"]
   ]
   return {**found, "runs": runs}
+
+
+def _make(output: pathlib.Path) -> None:
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise OSError(
+      f"Cannot write to output {output}: {error.strerror}; choose another."
+    ) from error
 
 
 def _names(runs: Sequence[training.Run]) -> list[str]:
@@ -287,6 +295,8 @@ def _draw_examples(used, split, source, settings, output) -> None:
   found = [
     evaluator.portraits(run.variables, indices) for _, run, evaluator in used
   ]
+  if not processes.is_first():
+    return
   figures.examples(
     split.images[indices] / 255.0,
     *(
@@ -312,7 +322,9 @@ def _draw_examples(used, split, source, settings, output) -> None:
 def _ticks(name: str) -> under_attack.Ticks:
   """Progress on stderr for each measurement of a run."""
 
-  def start(label: str) -> evaluation.Tick:
+  def start(label: str) -> evaluation.Tick | None:
+    if not processes.is_first():
+      return None
     state = {"done": 0, "progress": None}
 
     def tick(

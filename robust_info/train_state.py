@@ -22,6 +22,10 @@ class TrainState:
     batch_stats: running statistics of the model; `{}` when it has none.
     opt_state: state of the optimiser.
     key: typed PRNG key [].
+    average: exponential moving averages of `params` and `batch_stats`, as
+      flax variables; `{}` when none are kept.
+    rollbacks: int32 [], how often training has gone back to a checkpoint
+      because numbers were not finite; each halves the learning rate.
   """
 
   step: jax.Array
@@ -29,6 +33,13 @@ class TrainState:
   batch_stats: Any
   opt_state: Any
   key: jax.Array
+  average: Any
+  rollbacks: jax.Array
+
+  @property
+  def evaluated(self) -> dict[str, Any]:
+    """The variables that count: the average where there is one."""
+    return self.average or self.variables
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -47,6 +58,8 @@ def create(
   model_variables: Any,
   optimizer: optax.GradientTransformation,
   key: jax.Array,
+  *,
+  averaged: bool = False,
 ) -> TrainState:
   """The state before the first step.
 
@@ -54,15 +67,44 @@ def create(
     model_variables: from `models.init`.
     optimizer: an optax transformation.
     key: typed PRNG key of the run; consumed.
+    averaged: whether moving averages are kept; they start at the variables.
 
   Returns:
     The state at step 0.
   """
   params = model_variables["params"]
+  batch_stats = dict(model_variables.get("batch_stats", {}))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=dict(model_variables.get("batch_stats", {})),
+    batch_stats=batch_stats,
     opt_state=optimizer.init(params),
     key=key,
+    average=variables(params, batch_stats) if averaged else {},
+    rollbacks=jnp.zeros((), jnp.int32),
+  )
+
+
+def updated_average(
+  state: TrainState, new_variables: Any, *, decay: float
+) -> Any:
+  """The moving averages after a step from `state` to `new_variables`.
+
+  Args:
+    state: before the step.
+    new_variables: parameters and batch statistics after it: both are
+      averaged, so that the statistics fit the parameters.
+    decay: weight of the past, at most (1 + k) / (10 + k) after k steps, so
+      that a short run is not the average of its beginning.
+
+  Returns:
+    The structure of `state.average`; `{}` if that is.
+  """
+  if not state.average:
+    return {}
+  decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+  return jax.tree.map(
+    lambda old, new: decay * old + (1 - decay) * new,
+    state.average,
+    new_variables,
   )

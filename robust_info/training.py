@@ -8,24 +8,29 @@ one that was not. This holds on one machine with one set of package versions.
 Shape letters: N examples, C classes.
 """
 
+import contextlib
 import dataclasses
-import math
 import os
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import jax
-import numpy as np
+import optax
 from flax import linen as nn
 
 from robust_info import (
   checkpoints,
   data,
+  interruption,
   models,
-  objectives,
   optimizers,
+  processes,
+  rollback,
+  sharding,
+  train_setup,
   train_step,
   writers,
 )
@@ -40,6 +45,10 @@ Validate = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 class NonFiniteError(RuntimeError):
   """The loss or the parameters stopped being numbers; one line."""
+
+
+class _NotFinite(Exception):  # noqa: N818
+  """The step, and only argument, after which numbers were not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,55 +74,6 @@ class Run:
   checkpoint: str
   history: list[writers.Row]
   environment: list[dict[str, Any]]
-
-
-def resolve(
-  config: config_lib.Config, source: data.DataSource
-) -> config_lib.Config:
-  """Fills in what the model takes from the data.
-
-  Args:
-    config: fields of `config.model` that are empty are filled in: number of
-      classes, shape of the images, and their mean and standard deviation per
-      channel over the training split (in [0, 1], rounded to six digits; a
-      channel without variation gets 1).
-    source: the data.
-
-  Returns:
-    A configuration from which the model can be built without data.
-
-  Raises:
-    ValueError: a field that is given does not fit the data, or the model is
-      none that can be built, for example for images of this size.
-  """
-  model = config.model
-  found = {
-    "num_classes": source.num_classes,
-    "image_shape": tuple(source.image_shape),
-  }
-  for name, value in found.items():
-    given = getattr(model, name)
-    if given and given != value:
-      raise ValueError(
-        f"Expected config.model.{name} = {value}, that of {source.name}, got "
-        f"{given}; leave it empty to take it from the data."
-      )
-  if not model.mean:
-    found["mean"], found["std"] = _moments(source.train.images)
-  elif len(model.mean) != source.image_shape[2]:
-    raise ValueError(
-      f"Expected config.model.mean with {source.image_shape[2]} entries, the "
-      f"channels of {source.name}, got {model.mean}."
-    )
-  model = dataclasses.replace(model, **found)
-  try:
-    jax.eval_shape(
-      lambda key: models.init(create_model(model), key, model.image_shape),
-      jax.random.key(0),
-    )
-  except ValueError as error:
-    raise ValueError(f"In config.model: {error}") from error
-  return dataclasses.replace(config, model=model)
 
 
 def create_model(config: config_lib.ModelConfig) -> nn.Module:
@@ -143,8 +103,11 @@ def train(
 ) -> TrainState:
   """Trains a run to its end, from wherever it stands.
 
+  In a run of several processes each calls this with the same arguments; the
+  first alone has use for a workdir.
+
   Args:
-    config: resolved, see `resolve`.
+    config: resolved, see `resolution`.
     split: the training split.
     validate: variables -> metrics on the validation split, among them
       `accuracy` and `robust_accuracy`, which choose the best checkpoint. A
@@ -157,12 +120,23 @@ def train(
     The state after the last step.
 
   Raises:
-    NonFiniteError: loss or parameters are not finite after some step; the
-      last good checkpoint stays.
+    ValueError: devices times micro-batches do not divide
+      `config.train.batch_size`.
+    NonFiniteError: loss or parameters are not finite after some step, and
+      `config.train.on_nonfinite` is to stop, or has rolled back often enough;
+      the last good checkpoint stays.
+    interruption.Interrupted: SIGTERM or SIGINT asked for the end; the state
+      after the step under way is saved.
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
-  with workdir_lib.Workdir(workdir, config) as directory:
+  sharding.require_batch_size(
+    config.train.batch_size, accumulate=config.train.accumulate
+  )
+  with contextlib.ExitStack() as stack:
+    directory = stack.enter_context(workdir_lib.Workdir(workdir, config))
+    if not processes.is_first():
+      stream = stack.enter_context(open(os.devnull, "w"))
     return _Loop(config, split, validate, directory.path, stream).run()
 
 
@@ -185,24 +159,35 @@ def restore_run(
       f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
     )
   path = pathlib.Path(workdir)
-  config = workdir_lib.read_config(path)
+  text = processes.on_first(
+    lambda: config_lib.to_json(workdir_lib.read_config(path)),
+    errors=(workdir_lib.WorkdirError,),
+  )
+  config = config_lib.from_json(text)
   model = create_model(config.model)
-  like = _abstract_state(config, model)
+  like = train_setup.abstract_state(config, model)
   with checkpoints.Store(path / "checkpoints", read_only=True) as store:
     restored = store.restore(like, which=checkpoint)
   if restored is None:
     raise checkpoints.CheckpointError(
       f"No checkpoint in workdir {path}; train there first."
     )
+  history, environment = processes.on_first(
+    lambda: (
+      writers.read_rows(path / "metrics.jsonl"),
+      workdir_lib.read_environment(path),
+    ),
+    errors=(ValueError,),
+  )
   return Run(
     workdir=path,
     config=config,
     model=model,
-    variables=restored.state.variables,
+    variables=restored.state.evaluated,
     step=restored.step,
     checkpoint=checkpoint,
-    history=writers.read_rows(path / "metrics.jsonl"),
-    environment=workdir_lib.read_environment(path),
+    history=history,
+    environment=environment,
   )
 
 
@@ -225,51 +210,92 @@ class _Loop:
     self._num_steps = config.train.num_epochs * self._steps_per_epoch
     self._schedule = optimizers.learning_rate(config.train, self._num_steps)
     self._sums: dict[str, float] = {}
-    self._seconds = 0.0
+    self._poll = processes.Poll()
+    self._rollbacks = 0
+    self._rollback_records: list[rollback.Record] = []
 
   def run(self) -> TrainState:
     config = self._config
     model = create_model(config.model)
     optimizer = optimizers.create(config.train, self._num_steps)
-    step_fn = train_step.make_train_step(
-      model,
-      optimizer,
-      objectives.create(config.objective),
-      num_steps=self._num_steps,
+    step_fn = train_setup.step(
+      config, model, optimizer, num_steps=self._num_steps
     )
-    with checkpoints.Store(
-      self._path / "checkpoints", keep_last=config.train.keep_last
-    ) as self._store:
-      restored = self._store.restore(_abstract_state(config, model))
-      if restored is None:
-        start, state = (
-          0,
-          train_step.create_state(
-            model,
-            optimizer,
-            seed=config.seed,
-            image_shape=config.model.image_shape,
-          ),
-        )
-      else:
-        start, state = restored.step, restored.state
-        self._sums = restored.progress["sums"]
-        self._seconds = restored.progress["seconds"]
-      self._began = time.monotonic() - self._seconds
-      self._report = progress_lib.StepProgress(
-        start=start,
-        num_steps=self._num_steps,
-        steps_per_epoch=self._steps_per_epoch,
-        stream=self._stream,
+    like = train_setup.abstract_state(config, model)
+    with (
+      interruption.Watch() as self._watch,
+      checkpoints.Store(
+        self._path / "checkpoints", keep_last=config.train.keep_last
+      ) as self._store,
+    ):
+      restored = self._store.restore(like)
+      seconds = 0.0 if restored is None else restored.progress["seconds"]
+      self._began = time.monotonic() - seconds
+      while True:
+        try:
+          return self._train_from(restored, model, optimizer, step_fn)
+        except _NotFinite as failure:
+          (step,) = failure.args
+          restored = self._roll_back(step, like)
+
+  def _train_from(
+    self,
+    restored: checkpoints.Restored | None,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    step_fn: train_step.TrainStep,
+  ) -> TrainState:
+    """Trains to the end from a checkpoint, or from nothing."""
+    if restored is None:
+      start, state = (
+        0,
+        train_setup.initial_state(self._config, model, optimizer),
       )
-      with writers.MetricsWriter(
-        self._path, after_step=None if restored is None else start
-      ) as self._log:
-        if restored is None:
-          self._validate_and_save(0, state)
-        else:
-          self._report.message(f"Resumed at step {start:,}.")
-        return self._steps(step_fn, state, start)
+    else:
+      start, state = restored.step, restored.state
+      self._sums = restored.progress["sums"]
+    self._rollbacks = int(state.rollbacks)
+    self._report = progress_lib.StepProgress(
+      start=start,
+      num_steps=self._num_steps,
+      steps_per_epoch=self._steps_per_epoch,
+      stream=self._stream,
+    )
+    after_step = None if restored is None else start
+    with (
+      writers.MetricsWriter(self._path, after_step=after_step)
+      if processes.is_first()
+      else contextlib.nullcontext()
+    ) as self._log:
+      for record in self._rollback_records:
+        if record.step > start:
+          self._write("rollback", record.step, record.values)
+      if restored is None:
+        self._validate_and_save(0, state)
+      else:
+        self._report.message(f"Resumed at step {start:,}.")
+      return self._steps(step_fn, state, start)
+
+  def _roll_back(self, failed: int, like: TrainState) -> checkpoints.Restored:
+    """Where to go on from: the last regular checkpoint, diverted.
+
+    An interim one is none of those that every run of this configuration has.
+    """
+    config = self._config.train
+    self._store.wait()
+    rollbacks = self._rollbacks + 1
+    if config.on_nonfinite == "stop" or rollbacks > config.max_rollbacks:
+      raise NonFiniteError(self._nonfinite(failed))
+    self._store.drop_interim()
+    restored, record = rollback.divert(
+      self._store.restore(like), failed_step=failed, rollbacks=rollbacks
+    )
+    self._rollback_records.append(record)
+    self._report.message(
+      f"Not finite after step {failed:,}: back to step {restored.step:,} with "
+      f"{record.values['learning_rate_factor']:g} of the learning rate."
+    )
+    return restored
 
   def _steps(
     self, step_fn: train_step.TrainStep, state: TrainState, start: int
@@ -277,13 +303,8 @@ class _Loop:
     """Dispatches each step before it reads the metrics of the one before."""
     config = self._config.train
     pending = None
-    for step in range(start + 1, self._num_steps + 1):
-      batch = data.train_batch(
-        self._split,
-        seed=self._config.seed,
-        step=step - 1,
-        batch_size=config.batch_size,
-      )
+    steps = range(start + 1, self._num_steps + 1)
+    for step, batch in data.ahead(self._batch, steps):
       state, metrics = step_fn(state, batch)
       if pending is not None:
         self._read(*pending)
@@ -299,6 +320,12 @@ class _Loop:
           self._validate_and_save(step, state)
         else:
           self._save(step, state, None)
+      received = self._poll(self._watch.received or 0)
+      if received and step < self._num_steps:
+        if pending is not None:
+          self._read(*pending)
+          self._save(step, state, None, interim=True)
+        self._stop(step, received)
     self._store.wait()
     best = self._store.best_steps()[0]
     self._report.message(
@@ -307,11 +334,33 @@ class _Loop:
     )
     return state
 
+  def _batch(self, step: int) -> data.Batch:
+    """The batch of a step, on the devices."""
+    size = self._config.train.batch_size
+    batch = data.train_batch(
+      self._split,
+      seed=self._config.seed,
+      step=step - 1,
+      batch_size=size,
+      rows=sharding.local_rows(size),
+    )
+    return sharding.split_rows(batch)
+
+  def _stop(self, step: int, received: int) -> NoReturn:
+    """Ends the run, whose state after `step` is saved or being saved."""
+    self._store.wait()
+    name = signal.Signals(received).name
+    raise interruption.Interrupted(
+      f"Stopped by {name} after step {step:,}, which is saved in {self._path}; "
+      "the same command goes on from there.",
+      received,
+    )
+
   def _read(self, step: int, metrics: train_step.StepMetrics) -> None:
     """Adds the metrics of a step to the window, and logs a full window."""
     metrics = jax.device_get(metrics)
     if not metrics["finite"]:
-      raise NonFiniteError(self._nonfinite(step))
+      raise _NotFinite(step)
     values = {"count": metrics["count"], **metrics["sums"]}
     for name, value in values.items():
       self._sums[name] = self._sums.get(name, 0.0) + float(value)
@@ -331,13 +380,16 @@ class _Loop:
       step,
       {
         **means,
-        "learning_rate": float(self._schedule(step - 1)),
+        "learning_rate": float(
+          self._schedule(step - 1)
+          * train_step.learning_rate_factor(self._rollbacks)
+        ),
       },
     )
 
   def _validate_and_save(self, step: int, state: TrainState) -> None:
     self._log_window(step)
-    metrics = {k: float(v) for k, v in self._validate(state.variables).items()}
+    metrics = {k: float(v) for k, v in self._validate(state.evaluated).items()}
     row = self._write("validation", step, metrics)
     self._report.validation(step, row)
     self._save(step, state, metrics)
@@ -347,10 +399,15 @@ class _Loop:
     step: int,
     state: TrainState,
     metrics: Mapping[str, float] | None,
+    *,
+    interim: bool = False,
   ) -> None:
-    self._log.flush()
+    if self._log is not None:
+      self._log.flush()
     progress = {"sums": self._sums, "seconds": self._elapsed()}
-    self._store.save(step, state, progress=progress, metrics=metrics)
+    self._store.save(
+      step, state, progress=progress, metrics=metrics, interim=interim
+    )
 
   def _write(
     self, kind: str, step: int, values: Mapping[str, float]
@@ -362,7 +419,8 @@ class _Loop:
       **values,
       "seconds": self._elapsed(),
     }
-    self._log.write(row)
+    if self._log is not None:
+      self._log.write(row)
     return row
 
   def _elapsed(self) -> float:
@@ -370,42 +428,9 @@ class _Loop:
     return round(time.monotonic() - self._began, 3)
 
   def _nonfinite(self, step: int) -> str:
-    self._store.wait()
+    again = f" (rolled back {self._rollbacks} times)" * (self._rollbacks > 0)
     return (
-      f"Loss or parameters are not finite after step {step}; checkpoint "
+      f"Loss or parameters are not finite after step {step}{again}; checkpoint "
       f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
       f"config.train.learning_rate={self._config.train.learning_rate:g}."
     )
-
-
-def _abstract_state(config: config_lib.Config, model: nn.Module) -> TrainState:
-  """Shapes and dtypes of the state of a run."""
-  # The structure of the optimiser's state does not depend on the steps.
-  optimizer = optimizers.create(config.train, 1)
-  return jax.eval_shape(
-    lambda: train_step.create_state(
-      model,
-      optimizer,
-      seed=config.seed,
-      image_shape=config.model.image_shape,
-    )
-  )
-
-
-def _moments(
-  images: np.ndarray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Mean and standard deviation per channel of uint8 images, in [0, 1]."""
-  levels = np.arange(256) / 255.0
-  means, stds = [], []
-  for channel in range(images.shape[-1]):
-    counts = np.zeros(256, np.int64)
-    for start in range(0, len(images), 4096):
-      block = images[start : start + 4096, ..., channel]
-      counts += np.bincount(block.reshape(-1), minlength=256)
-    weights = counts / counts.sum()
-    mean = weights @ levels
-    std = math.sqrt(weights @ (levels - mean) ** 2)
-    means.append(round(float(mean), 6))
-    stds.append(round(std, 6) or 1.0)
-  return tuple(means), tuple(stds)

@@ -23,7 +23,7 @@ from robust_info import (
 from robust_info import config as config_lib
 
 # (label of the measurement) -> called with (done, total).
-Ticks = Callable[[str], evaluation.Tick]
+Ticks = Callable[[str], evaluation.Tick | None]
 # The parts of the epsilon lens that a curve over strengths shows.
 _BOUNDED = ("label_information", "cckl")
 

@@ -1,4 +1,6 @@
-"""The directory of a run: one configuration, one process at a time.
+"""The directory of a run: one configuration, one training at a time.
+
+Of a training of several processes the first alone touches the directory.
 
 config.json        the resolved configuration
 environment.json   one entry a start: versions, commit, device, command
@@ -23,6 +25,7 @@ from typing import Any
 import jax
 
 from robust_info import config as config_lib
+from robust_info import processes
 
 _PACKAGES = (
   "flax",
@@ -62,13 +65,28 @@ class Workdir:
         process, or holds a run of another configuration.
     """
     self.path = pathlib.Path(path).absolute()
+    self._lock = None
+    processes.on_first(lambda: self._open(config), errors=(WorkdirError,))
+
+  def close(self) -> None:
+    """Releases the lock."""
+    if self._lock is not None:
+      self._lock.close()
+
+  def __enter__(self) -> "Workdir":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()
+
+  def _open(self, config: config_lib.Config) -> None:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
       raise WorkdirError(
-        f"Cannot write to workdir {path}: {error.strerror}; choose another "
-        "--workdir."
+        f"Cannot write to workdir {self.path}: {error.strerror}; choose "
+        "another --workdir."
       ) from error
     try:
       self._acquire()
@@ -77,16 +95,6 @@ class Workdir:
     except BaseException:
       self.close()
       raise
-
-  def close(self) -> None:
-    """Releases the lock."""
-    self._lock.close()
-
-  def __enter__(self) -> "Workdir":
-    return self
-
-  def __exit__(self, *exception: Any) -> None:
-    self.close()
 
   def _acquire(self) -> None:
     try:
@@ -177,6 +185,7 @@ def _environment() -> dict[str, Any]:
     "backend": device.platform,
     "device": device.device_kind,
     "num_devices": jax.device_count(),
+    "num_processes": jax.process_count(),
   }
 
 

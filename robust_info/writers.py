@@ -99,9 +99,16 @@ class MetricsWriter:
         self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
   def flush(self) -> None:
-    """Returns once everything written so far is on the disk."""
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    """Returns once everything written so far is on the disk.
+
+    Raises:
+      OSError: it cannot be, for example on a full disk; names the file.
+    """
+    try:
+      self._file.flush()
+      os.fsync(self._file.fileno())
+    except OSError as error:
+      raise OSError(error.errno, error.strerror, self._file.name) from error
     self._events.flush()
 
   def close(self) -> None:

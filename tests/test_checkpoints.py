@@ -149,6 +149,31 @@ def test_best_is_by_robust_then_clean_accuracy_then_newest(tmp_path):
     assert store.best_steps() == [4, 3, 2, 1, 5]
 
 
+def test_interim_checkpoint_lasts_until_the_next_and_takes_nobody_s_place(
+  tmp_path,
+):
+  with checkpoints.Store(tmp_path, keep_last=1) as store:
+    store.save(1, make_state(1))
+    store.save(2, make_state(2), interim=True)
+  assert restore(tmp_path).step == 2
+  with checkpoints.Store(tmp_path, keep_last=1) as store:
+    assert store.steps() == [1, 2]
+    store.save(3, make_state(3))
+    store.wait()
+    assert store.steps() == [3]
+
+
+def test_dropped_interim_checkpoint_can_be_saved_again(tmp_path):
+  with checkpoints.Store(tmp_path) as store:
+    store.save(1, make_state(1))
+    store.save(3, make_state(3), interim=True)
+    store.drop_interim()
+    assert store.steps() == [1]
+    store.save(2, make_state(2))
+    store.save(3, make_state(4))
+  assert int(restore(tmp_path).state["step"]) == 4
+
+
 def test_no_directory_has_no_checkpoint_and_is_not_made(tmp_path):
   assert restore(tmp_path / "none") is None
   assert not (tmp_path / "none").exists()

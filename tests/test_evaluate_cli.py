@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from robust_info import config, data, report, tables, training
+from robust_info import config, data, report, resolution, tables, training
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES = {
@@ -46,7 +46,7 @@ def train(workdir, cache, *, name="digits", robust=(0.0, 0.5, 0.25)):
   scores = iter(robust)
   with open(os.devnull, "w") as silence:
     training.train(
-      training.resolve(asked, source),
+      resolution.resolve(asked, source),
       source.train,
       lambda variables: {"accuracy": 0.5, "robust_accuracy": next(scores)},
       workdir=workdir,

@@ -21,16 +21,21 @@ EDGES = {
   "writers": {"tensorboardX"},
   "figures": {"matplotlib"},
   "config": {"ml_collections"},
+  "_config_checks": set(),
   "_schema": set(),
   "measurement_cache": set(),
+  "leaf_manifest": set(),
+  "processes": set(),
   "progress": set(),
   "samples": {"scipy"},
+  "sharding": set(),
   "tables": set(),
   "workdir": set(),
 }
 LOOPS = {
   "objectives",
   "optimizers",
+  "train_setup",
   "train_state",
   "train_step",
   "training",
@@ -40,6 +45,9 @@ LOOPS = {
   "under_attack",
   "validation",
   "worst_case",
+  "resolution",
+  "rollback",
+  "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}
 

@@ -404,7 +404,8 @@ def test_configuration_reaches_every_recipe():
       num_probes=2,
     ),
   }
-  assert {*expected, "standard", "pgd"} == {*config_lib.OBJECTIVES}
+  elsewhere = {"standard", "pgd", "pair_lens", "epsilon_lens"}
+  assert {*expected, *elsewhere} == {*config_lib.OBJECTIVES}
   for name, wanted in expected.items():
     found = objectives.create(config(name=name))
     assert found.func is wanted.func

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import robust_info as ri
+from robust_info import pairs
 
 LABELS = np.array([0] * 5 + [1] * 3 + [2] * 2 + [7])
 
@@ -70,6 +71,35 @@ def test_one_label_raises_outside_jit_and_gives_minus_one_inside():
     lambda labels: ri.sample_cross_pairs(jax.random.key(0), labels, num_pairs=3)
   )
   np.testing.assert_array_equal(draw(labels), -np.ones((2, 3)))
+
+
+def test_partners_are_uniform_over_the_counted_rows_of_other_labels():
+  labels = np.random.default_rng(0).permutation(LABELS)
+  where = np.arange(11) != 4
+  draw = jax.jit(
+    jax.vmap(lambda key: pairs.sample_partners(key, labels, where=where))
+  )
+  draws = 20_000
+  partner, exists = draw(jax.random.split(jax.random.key(0), draws))
+  np.testing.assert_array_equal(exists, np.tile(where, (draws, 1)))
+  possible = (labels[:, None] != labels[None, :]) & where[:, None] & where
+  table = np.stack([np.bincount(column, minlength=11) for column in partner.T])
+  assert table[where][~possible[where]].sum() == 0
+  assert table[4, 4] == draws
+  expected = (draws / np.maximum(possible.sum(1, keepdims=True), 1))[where]
+  square = (table[where] - expected) ** 2 / expected
+  chi_square = square[possible[where]].sum()
+  degrees = possible.sum() - where.sum()
+  assert abs(chi_square - degrees) < 6 * np.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("where", [None, np.zeros(4, bool)])
+def test_without_another_label_every_row_is_its_own_partner(where):
+  partner, exists = pairs.sample_partners(
+    jax.random.key(0), np.zeros(4, int), where=where
+  )
+  np.testing.assert_array_equal(partner, np.arange(4))
+  assert not exists.any()
 
 
 @pytest.mark.parametrize(

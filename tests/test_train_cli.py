@@ -113,21 +113,28 @@ def test_killed_from_outside_and_started_again_it_ends_with_the_same_bits(
   undisturbed, environment, tmp_path
 ):
   kills = 0
-  # Each start gets a little further before it is killed.
-  for newest in ("0", "20"):
+  # Each start gets a little further before it is ended.
+  for newest, ending, code in (
+    ("0", signal.SIGKILL, -signal.SIGKILL),
+    ("20", signal.SIGTERM, 143),
+  ):
     process = subprocess.Popen(
       command(tmp_path, *SMALL),
       cwd=ROOT,
       env=environment,
-      stderr=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
     )
     with process:
       while process.poll() is None:
         if (tmp_path / "checkpoints" / newest).exists():
-          process.send_signal(signal.SIGKILL)
+          process.send_signal(ending)
           break
         time.sleep(0.002)
-    kills += process.returncode == -signal.SIGKILL
+      last = process.stderr.read().splitlines()[-1:]
+    kills += process.returncode == code
+    if process.returncode == 143:
+      assert last[0].startswith("Error: Stopped by SIGTERM after step")
   assert kills >= 1
   result = run(command(tmp_path, *SMALL), environment)
   assert result.returncode == 0, result.stderr
@@ -186,6 +193,17 @@ def test_workdir_that_cannot_be_written_is_one_line(environment, tmp_path):
   assert result.returncode == 1
   assert "Cannot write to workdir" in result.stderr
   assert result.stderr.count("\n") == 1
+
+
+def test_full_disk_is_one_line(environment, tmp_path, undisturbed):
+  # The data is cached by the run before; a checkpoint takes more than this.
+  limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-"]
+  result = run([*limited, *command(tmp_path, *SMALL)], environment)
+  assert result.returncode == 1, result.stderr
+  *progress, last = result.stderr.splitlines()
+  assert last.startswith("Error: ")
+  assert "File too large" in last
+  assert all(line.startswith("epoch") for line in progress), result.stderr
 
 
 def test_workdir_of_another_run_is_one_line(environment, undisturbed):

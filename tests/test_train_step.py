@@ -196,6 +196,11 @@ def test_schedules_have_their_closed_forms():
     [2, 2, 0.2, 0.02, 0.02, 0.02],
     rtol=1e-5,
   )
+  np.testing.assert_allclose(
+    at(schedule(schedule="cyclic", cycle_peak=0.4)),
+    np.interp(steps, [0, 40, 100], [0, 2, 0]),
+    atol=1e-6,
+  )
 
 
 @pytest.mark.parametrize("kind", ["constant", "cosine", "piecewise"])

@@ -15,6 +15,7 @@ def run_config(**train):
   config = training_process.run_config()
   return dataclasses.replace(
     config,
+    data=config_lib.DataConfig(),
     objective=config_lib.ObjectiveConfig(),
     train=dataclasses.replace(config.train, checkpoint_every=0, **train),
   )
@@ -189,60 +190,6 @@ def test_restoring_leaves_the_workdir_as_it_is(tmp_path):
   before = contents()
   training.restore_run(tmp_path)
   assert contents() == before
-
-
-def source(images, num_classes=4):
-  labels = np.arange(len(images), dtype=np.int32) % num_classes
-  split = data.Split(images, labels)
-  return data.DataSource(
-    name="toy",
-    version="1.0.0",
-    train=split,
-    validation=split,
-    test=split,
-    num_classes=num_classes,
-    image_shape=images.shape[1:],
-    label_names=tuple("abcd"),
-  )
-
-
-def test_resolve_reads_shape_classes_and_moments_off_the_data():
-  images = np.random.default_rng(0).integers(
-    0, 256, (5000, 3, 2, 2), dtype=np.uint8
-  )
-  images[..., 1] = 7
-  model = training.resolve(config_lib.Config(), source(images)).model
-  assert model.num_classes == 4
-  assert model.image_shape == (3, 2, 2)
-  floats = images / 255.0
-  np.testing.assert_allclose(model.mean, floats.mean((0, 1, 2)), atol=1e-6)
-  np.testing.assert_allclose(model.std, [floats[..., 0].std(), 1.0], atol=1e-6)
-
-
-def test_resolve_keeps_what_is_given_and_is_idempotent():
-  images = np.zeros((8, 3, 2, 1), np.uint8)
-  given = config_lib.Config(
-    model=config_lib.ModelConfig(mean=(0.1,), std=(0.2,))
-  )
-  resolved = training.resolve(given, source(images))
-  assert (resolved.model.mean, resolved.model.std) == ((0.1,), (0.2,))
-  assert training.resolve(resolved, source(images)) == resolved
-
-
-@pytest.mark.parametrize(
-  ("fields", "name"),
-  [
-    ({"num_classes": 3}, "config.model.num_classes = 4"),
-    ({"image_shape": (8, 8, 1)}, "config.model.image_shape = "),
-    ({"mean": (0.1,) * 3, "std": (1.0,) * 3}, "config.model.mean"),
-    ({"name": "vgg13"}, "In config.model: Expected image_shape of at least 32"),
-    ({"width": 2}, "In config.model: Expected width = 1 with name = 'cnn'"),
-  ],
-)
-def test_resolve_refuses_what_does_not_fit_the_data(fields, name):
-  config = config_lib.Config(model=config_lib.ModelConfig(**fields))
-  with pytest.raises(ValueError, match=name):
-    training.resolve(config, source(np.zeros((8, 3, 2, 1), np.uint8)))
 
 
 def test_plain_output_has_a_line_a_validation(tmp_path):

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -28,12 +29,15 @@ def killed_run(tmp_path_factory):
 
   def run(*events):
     path = tmp_path_factory.mktemp("run")
-    subprocess.run(
+    done = subprocess.run(
       [sys.executable, str(PROGRAM), str(path), *events],
-      check=True,
-      timeout=300,
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=1200,
+      check=False,
       env={**os.environ, **cache},
     )
+    assert done.returncode == 0, done.stderr
     return path
 
   return run
@@ -92,3 +96,27 @@ def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(
   undisturbed, killed_run, events
 ):
   assert_same_run(undisturbed, killed_run(*events))
+
+
+def test_full_disk_costs_nothing_that_was_saved(undisturbed, killed_run):
+  assert_same_run(undisturbed, killed_run("full:5", "full:26"))
+
+
+@pytest.mark.skipif(
+  "ROBUST_INFO_KILLS" not in os.environ, reason="ROBUST_INFO_KILLS is not set"
+)
+def test_run_killed_at_many_random_moments_ends_with_the_same_bits(
+  undisturbed, killed_run
+):
+  wanted = int(os.environ["ROBUST_INFO_KILLS"])
+  rng = random.Random(0)
+  # Within the first steps after a start, and anywhere from its beginning.
+  events = [
+    f"moment:{rng.uniform(0.2, 6.0):.3f}"
+    if number % 2
+    else f"seconds:{rng.uniform(0.0, 0.05):.4f}"
+    for number in range(2 * wanted)
+  ]
+  path = killed_run(*events)
+  assert int((path / "kills").read_text()) >= wanted
+  assert_same_run(undisturbed, path)

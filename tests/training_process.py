@@ -2,18 +2,23 @@
 
 Usage: python training_process.py WORKDIR [EVENT ...]
 
-For each event in turn a process trains in the workdir until SIGKILL at that
-event; then this one trains to the end. Events are
+For each event in turn a process trains in the workdir until that event, as a
+rule SIGKILL; then this one trains to the end. The file `kills` in the workdir
+then holds how many were killed. Events are
 
-  batch:K         when the batch of step K is asked for
+  batch:K         when the batch of step K is read, ahead of the step
   validate:K      in the validation after step K
   rows:K          between the log's flush and the checkpoint of step K
   saving:K        while the checkpoint of step K is being saved
   line:K          in the middle of writing a row of step K
   seconds:S       S seconds after the first step, if it still runs
+  moment:S        S seconds after the start of the process, if it still runs
+  full:K          no SIGKILL: the disk is full from the checkpoint of step K on
 """
 
 import os
+import pathlib
+import resource
 import signal
 import sys
 import threading
@@ -33,6 +38,7 @@ from robust_info import (
 )
 
 NUM_EXAMPLES = 100
+NO_SPACE = 3  # exit code of a process whose disk is full
 
 
 def run_config():
@@ -47,11 +53,18 @@ def run_config():
         "mean": (0.5,),
         "std": (0.3,),
       },
-      "objective": {"name": "pgd", "num_steps": 2, "epsilon_ramp": 0.5},
+      "data": {"augment": "crop_flip", "crop_padding": 1},
+      "objective": {
+        "name": "pgd",
+        "num_steps": 2,
+        "epsilon_ramp": 0.5,
+        "awp_gamma": 0.01,
+      },
       "train": {
         "num_epochs": 3,
         "batch_size": 8,
         "learning_rate": 0.03,
+        "ema_decay": 0.8,
         "log_every": 4,
         "checkpoint_every": 5,
       },
@@ -105,25 +118,31 @@ def arm(event, validate):
   kind, _, moment = event.partition(":")
   train_batch, save = data.train_batch, checkpoints.Store.save
   write = writers.MetricsWriter.write
-  asked = [0]
+  asked, logged = [], [0]
+  if kind == "moment":
+    threading.Timer(float(moment), die).start()
 
   def at(name, step):
     if kind == name and step == int(moment):
       die()
 
   def deadly_batch(split, *, step, **kwargs):
-    if kind == "seconds" and asked == [0]:
+    if kind == "seconds" and not asked:
       threading.Timer(float(moment), die).start()
-    asked.append(step + 1)
+    asked.append(step)
     at("batch", step + 1)
     return train_batch(split, step=step, **kwargs)
 
   def deadly_validate(variables):
-    at("validate", asked[-1])
+    # The window of training rows is logged just before.
+    at("validate", logged[-1])
     return validate(variables)
 
   def deadly_save(self, step, *args, **kwargs):
     at("rows", step)
+    if kind == "full" and step == int(moment):
+      _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+      resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     save(self, step, *args, **kwargs)
     at("saving", step)
 
@@ -134,6 +153,7 @@ def arm(event, validate):
       self._file.flush()
       die()
     write(self, row)
+    logged.append(row["step"])
 
   data.train_batch = deadly_batch
   checkpoints.Store.save = deadly_save
@@ -145,17 +165,23 @@ def main():
   """See the module docstring."""
   path, *events = sys.argv[1:]
   warnings.filterwarnings("ignore", message="os.fork")
+  kills = 0
   for event in events:
     # No backend has started yet: the children share no threads.
     child = os.fork()
     if child == 0:
-      train(path, event)
+      try:
+        train(path, event)
+      except (checkpoints.CheckpointError, OSError):
+        os._exit(NO_SPACE)
       os._exit(0)
     _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if not killed and not event.startswith("seconds"):
+    expected = NO_SPACE << 8 if event.startswith("full") else signal.SIGKILL
+    if status != expected and not event.startswith(("seconds", "moment")):
       sys.exit(f"The process survived {event}.")
+    kills += status == signal.SIGKILL
   train(path)
+  (pathlib.Path(path) / "kills").write_text(str(kills))
 
 
 if __name__ == "__main__":

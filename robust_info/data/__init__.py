@@ -11,6 +11,7 @@ pure functions of (seed, step), so that a resumed run replays exactly the data
 of one that was never stopped.
 """
 
+from robust_info.data.augmentation import crop_flip
 from robust_info.data.batching import (
   Batch,
   epoch_permutation,
@@ -20,6 +21,8 @@ from robust_info.data.batching import (
   train_batch,
 )
 from robust_info.data.loading import load
+from robust_info.data.moments import channel_moments
+from robust_info.data.prefetching import ahead
 from robust_info.data.source import DataSource, Split, UnavailableError
 
 __all__ = [
@@ -27,6 +30,9 @@ __all__ = [
   "DataSource",
   "Split",
   "UnavailableError",
+  "ahead",
+  "channel_moments",
+  "crop_flip",
   "epoch_permutation",
   "eval_batches",
   "load",

@@ -16,6 +16,8 @@ import numpy as np
 from robust_info import _validate
 from robust_info.data import source
 
+_ALL = slice(None)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,12 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def train_batch(
-  split: source.Split, *, seed: int, step: int, batch_size: int
+  split: source.Split,
+  *,
+  seed: int,
+  step: int,
+  batch_size: int,
+  rows: slice = _ALL,
 ) -> Batch:
   """The batch of one training step, a pure function of (seed, step).
 
@@ -107,44 +114,52 @@ def train_batch(
     step: step of the run, from 0; its epoch is
       `step // steps_per_epoch(N, batch_size)`.
     batch_size: B; it may exceed N.
+    rows: which of the B rows are wanted; other examples are not read.
 
   Returns:
-    A `Batch` of B rows in fresh NumPy arrays. The last batch of an epoch is
-    padded and masked where B does not divide N.
+    A `Batch` of those rows in fresh NumPy arrays. The last batch of an epoch
+    is padded and masked where B does not divide N.
   """
   _validate.nonnegative_int("step", step)
   epoch, position = divmod(step, steps_per_epoch(len(split), batch_size))
   order = epoch_permutation(seed, epoch, len(split))
   start = position * batch_size
-  return _gather(split, order[start : start + batch_size], batch_size)
+  return _gather(split, order[start : start + batch_size], batch_size, rows)
 
 
-def eval_batches(split: source.Split, *, batch_size: int) -> Iterator[Batch]:
+def eval_batches(
+  split: source.Split, *, batch_size: int, rows: slice = _ALL
+) -> Iterator[Batch]:
   """All examples in file order; the last batch is padded and masked.
 
   Args:
     split: N examples.
     batch_size: B; it may exceed N.
+    rows: which of the B rows of every batch are wanted.
 
   Returns:
     An iterator over `steps_per_epoch(N, B)` batches of B rows each, whose
-    masks are True exactly N times.
+    masks are True exactly N times, or over those rows of them.
   """
   steps = steps_per_epoch(len(split), batch_size)
 
   def generate():
     for step in range(steps):
       stop = min((step + 1) * batch_size, len(split))
-      yield _gather(split, np.arange(step * batch_size, stop), batch_size)
+      examples = np.arange(step * batch_size, stop)
+      yield _gather(split, examples, batch_size, rows)
 
   return generate()
 
 
-def _gather(split: source.Split, rows: np.ndarray, batch_size: int) -> Batch:
+def _gather(
+  split: source.Split, examples: np.ndarray, batch_size: int, rows: slice
+) -> Batch:
   indices = np.zeros(batch_size, np.int64)
-  indices[: len(rows)] = rows
+  indices[: len(examples)] = examples
+  indices = indices[rows]
   return Batch(
     image=split.images[indices],
     label=split.labels[indices],
-    mask=np.arange(batch_size) < len(rows),
+    mask=(np.arange(batch_size) < len(examples))[rows],
   )

@@ -1,10 +1,12 @@
 """Prepared TFDS data into arrays."""
 
+import dataclasses
 import hashlib
 import io
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -33,11 +35,52 @@ def fingerprint(directory: pathlib.Path) -> str:
   return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """A prepared data set whose images are still encoded.
+
+  Attributes:
+    info: of TFDS.
+    splits: role -> split of the source.
+    by_role: role -> records; `__getitems__` gives some of them.
+    image_shape: (height, width, channels) of the first training image.
+  """
+
+  info: Any
+  splits: dict[str, str]
+  by_role: dict[str, Any]
+  image_shape: tuple[int, int, int]
+
+  def read(self, role: str, rows: Any) -> tuple[np.ndarray, list[int]]:
+    """Decoded images [n, *image_shape] and labels of some rows of a role.
+
+    Raises:
+      source.UnavailableError: a record that cannot be read, or another shape.
+    """
+    title = f"{self.info.name} {self.splits[role]}"
+    return _read_rows(self.by_role[role], rows, title, self.image_shape)
+
+  def labels(self, role: str) -> list[int]:
+    """The labels of a role; its images stay encoded."""
+    records = self.by_role[role]
+    try:
+      return [
+        int(example["label"])
+        for start in range(0, len(records), _CHUNK)
+        for example in records.__getitems__(
+          range(start, min(start + _CHUNK, len(records)))
+        )
+      ]
+    except Exception as error:  # Record reader or parser: any type.
+      raise _unreadable(self.info.name, error) from error
+
+
 def decode(
   directory: pathlib.Path,
   writer: array_cache.ArrayWriter,
   *,
   show_progress: bool,
+  encoded: tuple[str, ...] = (),
 ) -> dict:
   """Decodes a prepared data set into `<role>-images` and `<role>-labels`.
 
@@ -51,6 +94,7 @@ def decode(
     directory: `<name>/<version>` as TFDS prepared it, in array_record format.
     writer: where the arrays go.
     show_progress: whether to report to stderr.
+    encoded: roles of which only the labels are written.
 
   Returns:
     name, version, image_shape, num_classes, label_names, and sizes: the number
@@ -61,6 +105,29 @@ def decode(
       shape and known labels; no train or no test split; another file format;
       or unreadable.
   """
+  records = open_records(directory)
+  info, label = records.info, records.info.features["label"]
+  for role in records.by_role:
+    _write_split(
+      records,
+      writer,
+      role=role,
+      num_classes=label.num_classes,
+      with_images=role not in encoded,
+      show_progress=show_progress,
+    )
+  return {
+    "name": info.name,
+    "version": str(info.version),
+    "image_shape": records.image_shape,
+    "num_classes": label.num_classes,
+    "label_names": [label.int2str(i) for i in range(label.num_classes)],
+    "sizes": {role: len(found) for role, found in records.by_role.items()},
+  }
+
+
+def open_records(directory: pathlib.Path) -> Records:
+  """Opens a prepared data set; see `decode` for what it must be."""
   tfds = prepared.import_tfds()
   try:
     builder = tfds.builder_from_directory(directory)
@@ -74,7 +141,6 @@ def decode(
       "can be read without TensorFlow; prepare it with file_format="
       '"array_record" in another data_dir.'
     )
-  label = info.features["label"]
   skip = {
     name: tfds.decode.SkipDecoding()
     for name, feature in info.features.items()
@@ -90,24 +156,7 @@ def decode(
     image_shape = _decode(records["train"][0]["image"], channels).shape
   except Exception as error:  # Record reader, parser or Pillow: any type.
     raise _unreadable(directory, error) from error
-  for role, split in roles.items():
-    _write_split(
-      records[role],
-      writer,
-      role=role,
-      image_shape=image_shape,
-      num_classes=label.num_classes,
-      title=f"{info.name} {split}",
-      show_progress=show_progress,
-    )
-  return {
-    "name": info.name,
-    "version": str(builder.version),
-    "image_shape": image_shape,
-    "num_classes": label.num_classes,
-    "label_names": [label.int2str(i) for i in range(label.num_classes)],
-    "sizes": {role: len(records[role]) for role in roles},
-  }
+  return Records(info, roles, records, image_shape)
 
 
 def _roles(name: str, splits) -> dict[str, str]:
@@ -129,33 +178,35 @@ def _roles(name: str, splits) -> dict[str, str]:
 
 
 def _write_split(
-  records,
+  records: Records,
   writer: array_cache.ArrayWriter,
   *,
   role: str,
-  image_shape: tuple[int, int, int],
   num_classes: int,
-  title: str,
+  with_images: bool,
   show_progress: bool,
 ) -> None:
   labels: list[int] = []
-  meter = progress.CountProgress(
-    f"decoding {title}", len(records), unit="images"
-  )
+  size = len(records.by_role[role])
+  title = f"{records.info.name} {records.splits[role]}"
+  meter = progress.CountProgress(f"decoding {title}", size, unit="images")
 
   def chunks() -> Iterator[np.ndarray]:
-    for start in range(0, len(records), _CHUNK):
-      rows = range(start, min(start + _CHUNK, len(records)))
-      images, chunk_labels = _read_rows(records, rows, title, image_shape)
+    for start in range(0, size, _CHUNK):
+      rows = range(start, min(start + _CHUNK, size))
+      images, chunk_labels = records.read(role, rows)
       labels.extend(chunk_labels)
       yield images
       if show_progress:
         meter.advance(len(rows))
 
-  shape = (len(records), *image_shape)
-  writer.write(f"{role}-images", chunks(), shape=shape, dtype=np.uint8)
-  if show_progress:
-    meter.close()
+  if with_images:
+    shape = (size, *records.image_shape)
+    writer.write(f"{role}-images", chunks(), shape=shape, dtype=np.uint8)
+    if show_progress:
+      meter.close()
+  else:
+    labels = records.labels(role)
   classes = np.array(labels, np.int32)
   if classes.min() < 0 or classes.max() >= num_classes:
     raise source.UnavailableError(

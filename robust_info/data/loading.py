@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from robust_info import _validate
-from robust_info.data import array_cache, decoding, holdout, prepared, source
+from robust_info.data import (
+  array_cache,
+  decoding,
+  holdout,
+  prepared,
+  source,
+)
+from robust_info.data import streaming as stream
 
 _EMBEDDED = "digits"
 _KINDS = ("images", "labels")
@@ -25,6 +32,7 @@ def load(
   validation_fraction: float = 0.1,
   validation_seed: int = 0,
   cache_dir: str | os.PathLike | None = None,
+  streaming: bool = False,
   progress: bool = True,
 ) -> source.DataSource:
   """Loads an image classification data set as memory-mapped arrays.
@@ -58,6 +66,10 @@ def load(
     validation_seed: chooses which examples, in [0, 2^64).
     cache_dir: where decoded arrays go; ROBUST_INFO_CACHE, else
       ~/.cache/robust_info. Takes up to twice the size of the raw images.
+    streaming: whether training images stay encoded in their records, and are
+      decoded when a batch asks for them. Nothing else differs: rows, labels,
+      moments and so batches are the same. The cache then holds validation and
+      test images only; the first start still reads all records once.
     progress: whether decoding reports to stderr.
 
   Returns:
@@ -74,8 +86,18 @@ def load(
   cache = _cache_root(cache_dir)
   directory = _source_directory(request, data_dir, cache)
   decoded = _Decoded(directory, cache / "arrays" / request.path, progress)
-  info, arrays = decoded.read()
-  if "validation" not in info["sizes"]:
+  if streaming:
+    info, arrays = stream.load(
+      directory,
+      decoded.entry,
+      mark=decoded.mark,
+      validation_fraction=validation_fraction,
+      validation_seed=validation_seed,
+      show_progress=progress,
+    )
+  else:
+    info, arrays = decoded.read()
+  if "validation-labels" not in arrays:
     size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
     arrays |= _held_out(decoded, size, validation_seed)
   splits = {
@@ -101,10 +123,10 @@ class _Decoded:
     self._directory = directory
     self._home = home / directory.name
     self._show_progress = show_progress
-    self._mark = decoding.fingerprint(directory)
+    self.mark = decoding.fingerprint(directory)
     path = str(directory.resolve()).encode()
     self._where = hashlib.sha256(path).hexdigest()[:12]
-    self.entry = self._home / f"{self._where}-{self._mark[:16]}"
+    self.entry = self._home / f"{self._where}-{self.mark[:16]}"
 
   def read(self) -> tuple[dict, dict[str, np.ndarray]]:
     """The info and the splits that are used as they are."""
@@ -129,7 +151,7 @@ class _Decoded:
     info = decoding.decode(
       self._directory, writer, show_progress=self._show_progress
     )
-    if decoding.fingerprint(self._directory) != self._mark:
+    if decoding.fingerprint(self._directory) != self.mark:
       raise source.UnavailableError(
         f"Data set {self._directory} changed while it was read; start again."
       )

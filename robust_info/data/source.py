@@ -1,6 +1,7 @@
 """What a loaded data set is."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ class Split:
   """Images and labels of one split, in file order.
 
   Attributes:
-    images: uint8 [N, H, W, channels]; from `load` a read-only memory map.
+    images: uint8 [N, H, W, channels]; from `load` a read-only memory map, or
+      `streaming.RecordImages`.
     labels: int32 [N].
 
   Raises:
@@ -22,7 +24,7 @@ class Split:
     ValueError: another rank, no examples, or lengths that differ.
   """
 
-  images: np.ndarray
+  images: Any
   labels: np.ndarray
 
   def __post_init__(self):

@@ -19,14 +19,16 @@ Which mode of the network is used where is part of each objective's contract:
 - penalties on input gradients see `network.evaluate`, and are differentiated
   through it.
 
-    name       extra gradient evaluations a step   needs
-    standard   none
-    pgd        num_steps                           epsilon
-    trades     num_steps                           epsilon
-    mart       num_steps                           epsilon
-    kl         num_steps, 1 by default             epsilon
-    fgsm_rs    1; with alignment 3                 epsilon
-    fisher     1 a probe; exact C - 1
+    name          extra gradient evaluations a step   needs
+    standard      none
+    pgd           num_steps                           epsilon
+    trades        num_steps                           epsilon
+    mart          num_steps                           epsilon
+    kl            num_steps, 1 by default             epsilon
+    fgsm_rs       1; with alignment 3                 epsilon
+    fisher        1 a probe; exact C - 1
+    pair_lens     2 (a JVP, differentiated)
+    epsilon_lens  num_steps + 1                       epsilon
 
 Shape letters: N examples, C classes. Images are float [N, H, W, channels] in
 [0, 1], and every epsilon is in those units. Losses are in nats.
@@ -56,6 +58,7 @@ from robust_info.objectives.base import (
 )
 from robust_info.objectives.consistency import kl, trades
 from robust_info.objectives.fisher_penalty import fisher_regularised
+from robust_info.objectives.lenses import epsilon_lens, pair_lens
 
 __all__ = [
   "Examples",
@@ -65,12 +68,14 @@ __all__ = [
   "correct",
   "create",
   "cross_entropy",
+  "epsilon_lens",
   "fgsm_rs",
   "fisher_regularised",
   "from_logits_fn",
   "gradient_alignment",
   "kl",
   "mart",
+  "pair_lens",
   "pgd",
   "ramped",
   "smoothed_cross_entropy",
@@ -126,6 +131,23 @@ def create(config: config_lib.ObjectiveConfig) -> Objective:
       quantity=config.fisher_quantity,
       estimator=config.fisher_estimator,
       num_probes=config.fisher_probes,
+    ),
+    "pair_lens": functools.partial(
+      pair_lens,
+      **smoothing,
+      non_robust=config.pair_non_robust,
+      part=config.pair_part,
+      reward=config.pair_reward,
+      reward_scale=config.pair_reward_scale,
+    ),
+    "epsilon_lens": functools.partial(
+      epsilon_lens,
+      **ball,
+      **steps,
+      **smoothing,
+      attack=config.lens_attack,
+      quantity=config.lens_quantity,
+      coefficient=config.lens_coefficient,
     ),
   }
   return known[config.name]

@@ -9,9 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robust_info import attacks, divergences
+from robust_info import divergences
 from robust_info.attacks import initial
-from robust_info.objectives import base
+from robust_info.objectives import base, points
 
 
 def standard(
@@ -91,7 +91,7 @@ def pgd(
     Loss [N] with metrics `cross_entropy` and `adversarial_accuracy`, both at
     the adversarial points.
   """
-  x_adv = _pgd_points(
+  x_adv = points.pgd(
     network,
     batch,
     key,
@@ -109,6 +109,7 @@ def pgd(
       "adversarial_accuracy": base.correct(logits, batch.label),
     },
     batch_stats=batch_stats,
+    points=x_adv,
   )
 
 
@@ -261,7 +262,7 @@ def mart(
     Loss [N] with metrics `cross_entropy` and `adversarial_accuracy` at x',
     `accuracy` at x, and `divergence`, KL(p || p').
   """
-  x_adv = _pgd_points(
+  x_adv = points.pgd(
     network,
     batch,
     key,
@@ -294,6 +295,7 @@ def mart(
       "divergence": divergence,
     },
     batch_stats=batch_stats,
+    points=x_adv,
   )
 
 
@@ -301,30 +303,3 @@ def _log_of_the_others(logits: jax.Array, chosen: jax.Array) -> jax.Array:
   """log(1 - p_chosen), exact where p_chosen rounds to 1; [N, C] to [N]."""
   others = jax.nn.logsumexp(logits, axis=-1, where=~chosen)
   return others - jax.nn.logsumexp(logits, axis=-1)
-
-
-def _pgd_points(
-  network: base.Network,
-  batch: base.Examples,
-  key: jax.Array,
-  *,
-  radius: jax.Array,
-  norm: str,
-  step_size: float,
-  num_steps: int,
-  random_start: bool,
-) -> jax.Array:
-  """Where PGD on the cross-entropy ends; constants to the gradient."""
-  found = attacks.pgd(
-    network.frozen().evaluate,
-    batch.image,
-    batch.label,
-    key,
-    epsilon=radius,
-    step_size=step_size * radius,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=random_start,
-    where=batch.mask,
-  )
-  return jax.lax.stop_gradient(found.x_adv)

@@ -34,11 +34,14 @@ class Network:
     variables: parameters and, if any, batch statistics.
     evaluate_fn: (variables, x) -> logits [N, C]; rows are independent.
     train_fn: (variables, x, where) -> (logits [N, C], batch_stats).
+    points: the shape of the images: attacked images found before, which an
+      objective takes instead of attacking; None means that it attacks.
   """
 
   variables: Any
   evaluate_fn: Callable[[Any, jax.Array], jax.Array]
   train_fn: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+  points: jax.Array | None = None
 
   def evaluate(self, x: jax.Array) -> jax.Array:
     """Logits [N, C] in evaluation mode."""
@@ -104,11 +107,13 @@ class Outcome:
     loss: [N], one a row; rows masked out are arbitrary but finite.
     metrics: name -> [N], reported as averages over the unmasked rows.
     batch_stats: the model's updated statistics, `{}` when it has none.
+    points: the attacked images, None where there was no attack.
   """
 
   loss: jax.Array
   metrics: dict[str, jax.Array]
   batch_stats: Any
+  points: jax.Array | None = None
 
 
 # (network, batch, key, *, progress) -> Outcome

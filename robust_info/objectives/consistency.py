@@ -5,8 +5,8 @@
 
 import jax
 
-from robust_info import attacks, divergences
-from robust_info.objectives import base
+from robust_info import divergences
+from robust_info.objectives import base, points
 
 
 def trades(
@@ -96,19 +96,18 @@ def kl(
     `adversarial_accuracy` at x', and `divergence`.
   """
   radius = base.ramped(epsilon, progress, epsilon_ramp)
-  found = attacks.kl_pgd(
-    network.frozen().evaluate,
-    batch.image,
+  x_adv = points.kl_pgd(
+    network,
+    batch,
     key,
-    epsilon=radius,
-    step_size=step_size * radius,
-    num_steps=num_steps,
+    radius=radius,
     norm=norm,
+    step_size=step_size,
+    num_steps=num_steps,
     anchor=anchor,
-    where=batch.mask,
   )
   clean, attacked, batch_stats = base.train_pair(
-    network, batch.image, jax.lax.stop_gradient(found.x_adv), batch.mask
+    network, batch.image, x_adv, batch.mask
   )
   divergence = divergences.kl_divergence(clean, attacked)
   plain = base.smoothed_cross_entropy(clean, batch.label, label_smoothing)
@@ -121,4 +120,5 @@ def kl(
       "divergence": divergence,
     },
     batch_stats=batch_stats,
+    points=x_adv,
   )

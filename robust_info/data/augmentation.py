@@ -1,0 +1,45 @@
+"""Augmentation on the device, a pure function of the images and a key."""
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+
+
+def crop_flip(images: jax.Array, key: jax.Array, *, padding: int) -> jax.Array:
+  """Moves each image by up to `padding` pixels, and mirrors every other one.
+
+  The usual augmentation of CIFAR (He et al. 2016): a random crop, of the
+  size of the image, of the image padded with 0 on all sides, then a horizontal
+  flip with probability 1/2. Each image has its own draw.
+
+  Args:
+    images: [N, H, W, channels], any dtype.
+    key: typed PRNG key; consumed.
+    padding: pixels on each side, >= 0; 0 flips only.
+
+  Returns:
+    The shape and dtype of `images`. Cost: memory of the padded batch.
+
+  Raises:
+    ValueError: not four axes, or padding < 0.
+    TypeError: padding is not an int.
+  """
+  _validate.rank("images", images, 4, "[N, H, W, channels]")
+  _validate.nonnegative_int("padding", padding)
+  num_images, height, width, channels = images.shape
+  corner_key, flip_key = jax.random.split(key)
+  corners = jax.random.randint(corner_key, (num_images, 2), 0, 2 * padding + 1)
+  flips = jax.random.bernoulli(flip_key, shape=(num_images,))
+  border = (padding, padding)
+  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+
+  def augment(
+    image: jax.Array, corner: jax.Array, flip: jax.Array
+  ) -> jax.Array:
+    crop = jax.lax.dynamic_slice(
+      image, (corner[0], corner[1], 0), (height, width, channels)
+    )
+    return jnp.where(flip, crop[:, ::-1], crop)
+
+  return jax.vmap(augment)(padded, corners, flips)

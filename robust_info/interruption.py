@@ -1,0 +1,54 @@
+"""Asked to stop: SIGTERM and Ctrl-C become something a loop can look at."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(RuntimeError):  # noqa: N818
+  """Work ended early, in good order, because a signal asked for it; one line.
+
+  Attributes:
+    exit_code: 128 plus the number of the signal, as shells have it: 143 for
+      SIGTERM, 130 for SIGINT.
+  """
+
+  def __init__(self, message: str, signal_number: int):
+    super().__init__(message)
+    self.exit_code = 128 + signal_number
+
+
+class Watch:
+  """While open, the first SIGTERM or SIGINT is noted instead of obeyed.
+
+  Use as a context manager. A second SIGINT raises KeyboardInterrupt at once.
+  Outside the main thread, where Python cannot handle signals, nothing is
+  noted.
+
+  Attributes:
+    received: number of the first signal, None before.
+  """
+
+  def __init__(self) -> None:
+    self.received: int | None = None
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> "Watch":
+    if threading.current_thread() is threading.main_thread():
+      self._before = {
+        number: signal.signal(number, self._note) for number in _SIGNALS
+      }
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self.received is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.received = self.received or number

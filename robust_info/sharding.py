@@ -1,0 +1,117 @@
+"""Data parallelism: batches split over all devices, everything else copied.
+
+One mesh axis, `data`, runs over every device of every process. Compiled
+functions see whole batches: sums, masks and batch statistics are those of the
+global batch, whatever the number of devices, and results differ by rounding
+only. One device is the same path.
+
+Shape letters: N rows of a batch.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AXIS = "data"
+
+
+@functools.cache
+def mesh() -> jax.sharding.Mesh:
+  """All devices, those of one process side by side."""
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return jax.sharding.Mesh(np.array(devices), (AXIS,))
+
+
+def replicated() -> jax.sharding.NamedSharding:
+  """A whole copy on every device."""
+  return jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec())
+
+
+def by_rows(axis: int = 0) -> jax.sharding.NamedSharding:
+  """An axis in equal parts, in the order of `mesh`."""
+  spec = jax.sharding.PartitionSpec(*[None] * axis, AXIS)
+  return jax.sharding.NamedSharding(mesh(), spec)
+
+
+def num_devices() -> int:
+  """Devices of all processes together."""
+  return mesh().size
+
+
+def round_up(num_rows: int) -> int:
+  """The next number of rows that splits evenly over all devices."""
+  return -(-num_rows // num_devices()) * num_devices()
+
+
+def require_batch_size(size: int, *, accumulate: int) -> None:
+  """Requires equal parts for every device and every micro-batch.
+
+  Args:
+    size: of `config.train.batch_size`.
+    accumulate: micro-batches a step.
+
+  Raises:
+    ValueError: they do not divide it.
+  """
+  unit = num_devices() * accumulate
+  if size % unit:
+    times = f" times config.train.accumulate={accumulate}"
+    raise ValueError(
+      "Expected config.train.batch_size to be a multiple of the "
+      f"{num_devices()} devices{times if accumulate > 1 else ''}, got {size}; "
+      f"try {-(-size // unit) * unit}."
+    )
+
+
+def local_rows(num_rows: int) -> slice:
+  """Which of N rows live on devices of this process, and so are read here.
+
+  Args:
+    num_rows: N, a multiple of `num_devices()`.
+  """
+  share = num_rows // jax.process_count()
+  start = jax.process_index() * share
+  return slice(start, start + share)
+
+
+def split_rows(local: Any) -> Any:
+  """Spreads a batch over the devices.
+
+  Args:
+    local: a pytree of NumPy arrays: `local_rows` of the batch.
+
+  Returns:
+    Arrays [N, ...] of the global batch.
+  """
+  if jax.process_count() == 1:
+    return jax.device_put(local, by_rows())
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(by_rows(), rows), local
+  )
+
+
+def replicate(host: Any, like: Any) -> Any:
+  """Copies a pytree to every device, into memory that may be donated.
+
+  Args:
+    host: a pytree of NumPy arrays, the same on every process.
+    like: its dtypes; where they are of PRNG keys, `host` has the keys' data.
+
+  Returns:
+    A pytree of arrays.
+  """
+
+  def place(array: np.ndarray, like: Any) -> jax.Array:
+    # A copy for each device: on CPU an array may be used where it lies.
+    placed = jax.make_array_from_callback(
+      array.shape, replicated(), lambda index: np.array(array[index])
+    )
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+      impl = jax.random.key_impl(jnp.empty((), like.dtype))
+      return jax.random.wrap_key_data(placed, impl=impl)
+    return placed
+
+  return jax.tree.map(place, host, like)

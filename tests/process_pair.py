@@ -1,0 +1,188 @@
+"""Trainings by two processes of one device each; see test_processes.py.
+
+Usage: python process_pair.py DIRECTORY
+
+Leaves in DIRECTORY the workdirs `undisturbed` and `killed`, the latter of a
+training both of whose processes die by SIGKILL, are started again, are stopped
+by a SIGTERM to one of them, and go on; and for both processes what they
+measured, with what they were refused.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import warnings
+
+import jax
+import numpy as np
+import sharded_problem
+import training_process
+
+import robust_info as ri
+from robust_info import config as config_lib
+from robust_info import (
+  data,
+  interruption,
+  measurement_cache,
+  processes,
+  sharding,
+  training,
+)
+
+
+def run_config():
+  """Two epochs of 13 steps, with checkpoints within."""
+  config = training_process.run_config()
+  return dataclasses.replace(
+    config,
+    objective=config_lib.ObjectiveConfig(),
+    train=dataclasses.replace(config.train, num_epochs=2),
+  )
+
+
+def train(workdir, event=None):
+  """Trains in this process, alone or with others; see training_process."""
+  validate = training_process.make_validate()
+  if event is not None:
+    validate = training_process.arm(event, validate)
+  with open(os.devnull, "w") as silence:
+    return training.train(
+      run_config(),
+      training_process.split(),
+      validate,
+      workdir=workdir,
+      stream=silence,
+    )
+
+
+def train_as(number, directory, event=None):
+  """The first process has the workdir, the other one no business there."""
+  if number == 0:
+    return train(directory, event)
+  return train(directory.with_name("of-process-1"))
+
+
+def stopped_and_finished(number, directory):
+  """SIGTERM to one process ends both, and both go on where they ended."""
+  train_batch = data.train_batch
+
+  def signalling(split, *, step, **kwargs):
+    if number == 1 and step == 20:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return train_batch(split, step=step, **kwargs)
+
+  data.train_batch = signalling
+  try:
+    train_as(number, directory / "killed")
+  except interruption.Interrupted as error:
+    (directory / f"stopped-{number}.txt").write_text(str(error))
+  data.train_batch = train_batch
+  train_as(number, directory / "killed")
+
+
+def measure(directory, number):
+  """Everything that needs both processes and can be compared with one."""
+  arrays = {"merged_cckl": merged_cckl()}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(
+    sharded_problem.evaluate()
+  ):
+    arrays[jax.tree_util.keystr(path)] = np.asarray(leaf)
+  np.savez(directory / f"measured-{number}.npz", **arrays)
+  # What only the first process finds on its disk counts for both.
+  home = directory / f"cache-{number}"
+  cache = measurement_cache.MeasurementCache(home, "x")
+  values = [cache.get("a", lambda: [number, None]), cache.get("a", None)]
+  other = dataclasses.replace(run_config(), seed=1)
+  try:
+    training.train(
+      other,
+      training_process.split(),
+      None,
+      workdir=directory / "undisturbed",
+    )
+  except Exception as error:
+    refusal = f"{type(error).__name__}: {error}"
+  text = json.dumps({"values": values, "refusal": refusal})
+  (directory / f"said-{number}.json").write_text(text)
+
+
+def merged_cckl():
+  """CCKL of the tiny problem, each process with its own half of it."""
+  logits, labels = statistics_input()
+  local = sharding.local_rows(len(labels))
+  rows = sharding.split_rows((logits[local], labels[local]))
+
+  def merge(logits, labels):
+    return ri.merge_across(ri.information_stats(logits, labels), sharding.AXIS)
+
+  spec = jax.sharding.PartitionSpec(sharding.AXIS)
+  merged = jax.jit(
+    jax.shard_map(
+      merge,
+      mesh=sharding.mesh(),
+      in_specs=(spec, spec),
+      out_specs=jax.sharding.PartitionSpec(),
+      check_vma=False,
+    )
+  )(*rows)
+  return ri.summarize(jax.device_get(merged)).cckl
+
+
+def statistics_input():
+  """Logits and labels of 40 examples."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(40, 3)).astype(np.float32)
+  return logits, rng.integers(0, 3, 40)
+
+
+def in_pair(work, *, deadly=False):
+  """Runs work(number) in two processes; their ends must be regular or not."""
+  with socket.socket() as listener:
+    listener.bind(("localhost", 0))
+    port = listener.getsockname()[1]
+  # No backend has started yet: the children share no threads.
+  children = [fork(work, number, port) for number in range(2)]
+  _, status = os.waitpid(children[0], 0)
+  if deadly:
+    os.kill(children[1], signal.SIGKILL)
+  _, other = os.waitpid(children[1], 0)
+  if deadly != (status == signal.SIGKILL) or (not deadly and status + other):
+    sys.exit(f"The processes ended with status {status} and {other}.")
+
+
+def fork(work, number, port):
+  """Starts one of the two processes."""
+  child = os.fork()
+  if child:
+    return child
+  processes.join(
+    coordinator=f"localhost:{port}", num_processes=2, process_id=number
+  )
+  work(number)
+  jax.distributed.shutdown()
+  os._exit(0)
+
+
+def main():
+  """See the module docstring."""
+  directory = pathlib.Path(sys.argv[1])
+  warnings.filterwarnings("ignore", message="os.fork")
+
+  def undisturbed(number):
+    train_as(number, directory / "undisturbed")
+    measure(directory, number)
+
+  in_pair(undisturbed)
+  in_pair(
+    lambda number: train_as(number, directory / "killed", "batch:17"),
+    deadly=True,
+  )
+  in_pair(lambda number: stopped_and_finished(number, directory))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,55 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from robust_info import interruption
+
+
+def send(number):
+  os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_is_noted_and_the_handler_comes_back(number):
+  before = signal.getsignal(number)
+  with interruption.Watch() as watch:
+    assert watch.received is None
+    send(number)
+    assert watch.received == number
+  assert signal.getsignal(number) is before
+
+
+def test_first_signal_is_the_one_that_counts():
+  with interruption.Watch() as watch:
+    send(signal.SIGTERM)
+    send(signal.SIGTERM)
+    assert watch.received == signal.SIGTERM
+
+
+def test_second_ctrl_c_is_immediate():
+  with interruption.Watch() as watch:
+    send(signal.SIGINT)
+    assert watch.received == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+      send(signal.SIGINT)
+
+
+def test_outside_the_main_thread_nothing_is_watched():
+  before = signal.getsignal(signal.SIGTERM)
+  seen = []
+
+  def work():
+    with interruption.Watch():
+      seen.append(signal.getsignal(signal.SIGTERM))
+
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert seen == [before]
+
+
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+def test_exit_code_is_that_of_shells(number, code):
+  assert interruption.Interrupted("", number).exit_code == code

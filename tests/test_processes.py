@@ -1,0 +1,147 @@
+"""Two processes do what one does, and write what one writes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import process_pair
+import pytest
+import sharded_problem
+
+import robust_info as ri
+from robust_info import processes, training, writers
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("pair")
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  }
+  program = pathlib.Path(process_pair.__file__)
+  result = subprocess.run(
+    [sys.executable, str(program), str(directory)],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr[-3000:]
+  return directory
+
+
+def without_clock(path):
+  return [
+    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
+    for row in writers.read_rows(path / "metrics.jsonl")
+  ]
+
+
+def test_two_processes_train_like_one(pair, tmp_path):
+  process_pair.train(tmp_path)
+  for checkpoint in ("last", "best"):
+    two = training.restore_run(pair / "undisturbed", checkpoint=checkpoint)
+    one = training.restore_run(tmp_path, checkpoint=checkpoint)
+    assert two.step == one.step
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5),
+      two.variables,
+      one.variables,
+    )
+  for a, b in zip(
+    without_clock(pair / "undisturbed"), without_clock(tmp_path), strict=True
+  ):
+    assert a.keys() == b.keys()
+    for name in a.keys() - {"kind"}:
+      assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
+
+
+def test_pair_killed_or_stopped_and_started_again_ends_with_the_same_bits(
+  pair,
+):
+  for checkpoint in ("last", "best"):
+    a = training.restore_run(pair / "undisturbed", checkpoint=checkpoint)
+    b = training.restore_run(pair / "killed", checkpoint=checkpoint)
+    assert a.step == b.step
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+  assert len(b.environment) == 3
+  assert b.environment[0]["num_processes"] == 2
+  assert without_clock(pair / "undisturbed") == without_clock(pair / "killed")
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(pair):
+  first, second = ((pair / f"stopped-{k}.txt").read_text() for k in range(2))
+  assert first.startswith("Stopped by SIGTERM after step ")
+  assert first.split(",")[0] == second.split(",")[0]
+
+
+def test_two_processes_measure_like_one_and_alike(pair):
+  logits, labels = process_pair.statistics_input()
+  expected = {"merged_cckl": ri.cckl(logits, labels)}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(
+    sharded_problem.evaluate()
+  ):
+    expected[jax.tree_util.keystr(path)] = leaf
+  for number in range(2):
+    with np.load(pair / f"measured-{number}.npz") as found:
+      assert set(found) == set(expected)
+      for name, value in expected.items():
+        np.testing.assert_allclose(
+          found[name], value, rtol=1e-4, atol=1e-5, err_msg=name
+        )
+
+
+def test_the_first_process_alone_reads_and_writes_files(pair):
+  names = {path.name for path in pair.iterdir()}
+  assert names == {
+    "cache-0",
+    "killed",
+    "measured-0.npz",
+    "measured-1.npz",
+    "said-0.json",
+    "said-1.json",
+    "stopped-0.txt",
+    "stopped-1.txt",
+    "undisturbed",
+  }
+  for number in range(2):
+    said = json.loads((pair / f"said-{number}.json").read_text())
+    # The second value comes from the file that process 0 wrote.
+    assert said["values"] == [[number, None], [0, None]]
+
+
+def test_both_processes_are_told_why_a_workdir_is_refused(pair):
+  for number in range(2):
+    said = json.loads((pair / f"said-{number}.json").read_text())
+    assert said["refusal"].startswith("WorkdirError: Workdir ")
+    assert "seed: 0, now 1" in said["refusal"]
+
+
+@pytest.mark.parametrize("missing", ["coordinator", "num_processes"])
+def test_processes_started_by_hand_need_all_three_settings(missing):
+  settings = {
+    "coordinator": "localhost:1",
+    "num_processes": 2,
+    "process_id": 0,
+    missing: None,
+  }
+  with pytest.raises(ValueError, match=f"{missing}=None"):
+    processes.join(**settings)
+
+
+def test_one_process_is_the_first_and_asks_nobody():
+  assert processes.is_first()
+  assert not processes.is_joined()
+  assert processes.on_first(lambda: (1, {2: 3})) == (1, {2: 3})
+  value = np.array([-0.0, np.nan])
+  assert processes.from_first(value) is value

@@ -1,0 +1,188 @@
+"""Signals and numbers that are not finite, in the middle of a run."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import training_process
+
+from robust_info import (
+  checkpoints,
+  data,
+  interruption,
+  objectives,
+  training,
+  writers,
+)
+from robust_info import config as config_lib
+
+
+def run_config(**train):
+  config = training_process.run_config()
+  return dataclasses.replace(
+    config,
+    data=config_lib.DataConfig(),
+    objective=config_lib.ObjectiveConfig(),
+    train=dataclasses.replace(
+      config.train, checkpoint_every=0, keep_last=1, **train
+    ),
+  )
+
+
+ROLLBACK = {"on_nonfinite": "rollback", "max_rollbacks": 2}
+
+
+def validate(variables):
+  size = sum(float(jnp.sum(w**2)) for w in jax.tree.leaves(variables))
+  return {"accuracy": 0.5, "robust_accuracy": size}
+
+
+def train(path, **kwargs):
+  with open(os.devnull, "w") as silence:
+    return training.train(
+      run_config(**kwargs),
+      training_process.split(),
+      validate,
+      workdir=path,
+      stream=silence,
+    )
+
+
+def signalled(monkeypatch, number, step):
+  """Sends a signal to this process when the batch of a step is asked for."""
+  train_batch = data.train_batch
+
+  def noisy(split, **kwargs):
+    if kwargs["step"] == step - 1:
+      os.kill(os.getpid(), number)
+    return train_batch(split, **kwargs)
+
+  monkeypatch.setattr(data, "train_batch", noisy)
+
+
+def poisoned(monkeypatch, step, *, always):
+  """NaN at a step; unless `always`, with the run's first key only."""
+  run_key = jax.random.split(jax.random.key(0))[1]
+  bad_key = jax.random.key_data(jax.random.fold_in(run_key, step - 1))
+
+  def objective(network, batch, key, *, progress):
+    outcome = objectives.standard(network, batch, key)
+    bad = jnp.abs(progress * 39 - (step - 1)) < 0.5
+    if not always:
+      bad &= jnp.all(jax.random.key_data(key) == bad_key)
+    return dataclasses.replace(
+      outcome, loss=jnp.where(bad, jnp.nan, outcome.loss)
+    )
+
+  monkeypatch.setattr(objectives, "create", lambda config: objective)
+
+
+def log(path):
+  return [
+    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
+    for row in writers.read_rows(path / "metrics.jsonl")
+  ]
+
+
+def assert_same_run(one, two, state_one, state_two):
+  jax.tree.map(
+    np.testing.assert_array_equal, state_one.evaluated, state_two.evaluated
+  )
+  assert log(one) == log(two)
+  steps = []
+  for path in (one, two):
+    with checkpoints.Store(path / "checkpoints", read_only=True) as store:
+      steps.append(store.steps())
+  assert steps[0] == steps[1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  path = tmp_path_factory.mktemp("run")
+  return path, train(path)
+
+
+@pytest.mark.parametrize(
+  ("number", "step", "code"),
+  [(signal.SIGTERM, 18, 143), (signal.SIGINT, 26, 130)],
+  ids=["SIGTERM within an epoch", "SIGINT at a validation"],
+)
+def test_signal_saves_the_step_and_the_run_goes_on_from_it(
+  undisturbed, tmp_path, monkeypatch, number, step, code
+):
+  with monkeypatch.context() as patch:
+    signalled(patch, number, step)
+    with pytest.raises(interruption.Interrupted) as stopped:
+      train(tmp_path)
+  assert stopped.value.exit_code == code
+  assert f"after step {step}, which is saved" in str(stopped.value)
+  assert "\n" not in str(stopped.value)
+  assert training.restore_run(tmp_path, checkpoint="last").step == step
+  path, state = undisturbed
+  assert_same_run(path, tmp_path, state, train(tmp_path))
+
+
+def test_signal_in_the_last_step_lets_the_run_end(
+  undisturbed, tmp_path, monkeypatch
+):
+  signalled(monkeypatch, signal.SIGTERM, 39)
+  path, state = undisturbed
+  assert_same_run(path, tmp_path, state, train(tmp_path))
+
+
+def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
+  undisturbed, tmp_path, monkeypatch
+):
+  poisoned(monkeypatch, 20, always=False)
+  state = train(tmp_path, **ROLLBACK)
+  assert int(state.rollbacks) == 1
+  rows = log(tmp_path)
+  (rollback,) = [row for row in rows if row["kind"] == "rollback"]
+  assert rollback["step"] == 14
+  assert rollback["failed_step"] == 20
+  before, after = (
+    {r["step"]: r["learning_rate"] for r in log(p) if r["kind"] == "train"}
+    for p in (undisturbed[0], tmp_path)
+  )
+  assert list(before) == list(after)
+  for step, rate in after.items():
+    assert rate == before[step] * (1.0 if step < 14 else 0.5)
+  assert all(
+    np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.evaluated)
+  )
+
+
+@pytest.mark.parametrize("step", [18, 22])
+def test_interrupted_run_rolls_back_as_an_undisturbed_one(
+  tmp_path, monkeypatch, step
+):
+  """Interrupted between the checkpoint and the NaN, or after the rollback."""
+  poisoned(monkeypatch, 20, always=False)
+  whole = train(tmp_path / "whole", **ROLLBACK)
+  with monkeypatch.context() as patch:
+    signalled(patch, signal.SIGTERM, step)
+    with pytest.raises(interruption.Interrupted):
+      train(tmp_path / "cut", **ROLLBACK)
+  resumed = train(tmp_path / "cut", **ROLLBACK)
+  assert_same_run(tmp_path / "whole", tmp_path / "cut", whole, resumed)
+
+
+def test_rollbacks_are_bounded_and_all_in_the_log(tmp_path, monkeypatch):
+  poisoned(monkeypatch, 20, always=True)
+  with pytest.raises(training.NonFiniteError) as error:
+    train(tmp_path, **ROLLBACK)
+  assert "after step 20 (rolled back 2 times); checkpoint 13" in str(
+    error.value
+  )
+  assert "\n" not in str(error.value)
+  factors = [
+    row["learning_rate_factor"]
+    for row in log(tmp_path)
+    if row["kind"] == "rollback"
+  ]
+  assert factors == [0.5, 0.25]
+  assert training.restore_run(tmp_path, checkpoint="last").step == 13
