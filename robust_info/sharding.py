@@ -93,6 +93,18 @@ def split_rows(local: Any) -> Any:
   )
 
 
+def local_copy(replicated: Any) -> Any:
+  """What is copied to every device, as arrays on one of this process.
+
+  For work that every process does by itself.
+  """
+
+  def pick(array: Any) -> Any:
+    return array.addressable_data(0) if isinstance(array, jax.Array) else array
+
+  return jax.tree.map(pick, replicated)
+
+
 def replicate(host: Any, like: Any) -> Any:
   """Copies a pytree to every device, into memory that may be donated.
 

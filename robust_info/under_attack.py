@@ -279,6 +279,8 @@ class _Runner:
           f"{ensemble_name(settings)} {settings.norm} {settings.epsilon:g}, "
           f"{event.attack}"
         )
+      if started[event.attack] is None:  # Not this process's to show.
+        return
       started[event.attack](
         event.finished,
         event.total,

@@ -20,6 +20,7 @@ Shapes: `N` examples, `C` classes. Information in nats.
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import _validate, attacks, data, divergences, evaluation
+from robust_info import (
+  _validate,
+  attacks,
+  data,
+  divergences,
+  evaluation,
+  sharding,
+)
 from robust_info.attacks import losses, results
 
 APGD = ("apgd-ce", "apgd-t")
@@ -118,6 +126,8 @@ def auto_attack(
 ) -> attacks.EnsembleResult:
   """`attacks.auto_attack` on every example of an evaluator's split.
 
+  Runs on one device; of several processes each does all of it.
+
   Args:
     evaluator: the split, the norm of its ball, and the seed.
     variables: of the network.
@@ -128,8 +138,10 @@ def auto_attack(
     progress: called now and then.
   """
   split, settings = evaluator.split, evaluator.settings
+  if state_dir is not None and jax.process_count() > 1:
+    state_dir = pathlib.Path(state_dir) / f"process-{jax.process_index()}"
   return attacks.auto_attack(
-    evaluator.logits_fn(variables),
+    evaluator.logits_fn(sharding.local_copy(variables)),
     data.to_float(split.images),
     split.labels,
     _key(evaluator, _ENSEMBLE),
@@ -170,7 +182,7 @@ def sanity(
   # The network is called uncompiled too: one that draws its random numbers on
   # the host draws them once in a compiled program.
   return attacks.sanity_report(
-    evaluator.logits_fn(variables),
+    evaluator.logits_fn(sharding.local_copy(variables)),
     data.to_float(split.images[rows]),
     split.labels[rows],
     _key(evaluator, _SANITY),
