@@ -1,7 +1,7 @@
 """Where metrics go: JSON lines that survive kills, and TensorBoard events.
 
-A *row* is a flat dict with a `kind` (`train` or `validation`), a `step`, and
-numbers. Rows are appended in order of steps. When a run resumes from step s,
+A *row* is a flat dict with a `kind` (`train`, `validation` or `rollback`), a
+`step`, and numbers. Rows are in order of steps. When a run resumes from step s,
 rows past s are dropped first, and training writes them again: the file of a
 run that was killed is the file of one that was not, wall-clock fields
 excepted.

@@ -135,39 +135,36 @@ def test_path_part_of_linear_logits_is_the_whole_divergence_on_average():
   assert error < 0.1 * np.mean(total)
 
 
-@pytest.mark.parametrize("quantity", ["label_information", "cckl"])
-def test_epsilon_lens_penalises_what_the_attack_takes(quantity):
+def test_epsilon_lens_penalises_what_the_attack_takes():
   batch = examples()
-  outcome = outcome_of(batch, name=quantity, epsilon=0.3, coefficient=2.0)
-  value = jax.jit(
-    {"label_information": ri.label_information, "cckl": ri.cckl}[quantity]
+  outcome = outcome_of(
+    batch, name="label_information", epsilon=0.3, coefficient=2.0
   )
+  value = jax.jit(ri.label_information)
   whole, left = (
     value(linear_network().evaluate(x), batch.label)
     for x in (batch.image, outcome.points)
   )
+  assert whole > left
   plain = objectives.standard(linear_network(), batch, KEY).loss
   np.testing.assert_allclose(
-    outcome.loss - plain,
-    np.full(N, 2 * max(whole - left, 0)),
-    rtol=1e-3,
-    atol=1e-6,
+    outcome.loss - plain, np.full(N, 2 * (whole - left)), rtol=1e-3
   )
   np.testing.assert_allclose(
-    outcome.metrics[f"lost_{quantity}"], np.full(N, whole - left), rtol=1e-3
+    outcome.metrics["lost_label_information"],
+    np.full(N, whole - left),
+    rtol=1e-3,
   )
 
 
 def test_variational_bound_at_coefficient_one_has_the_mean_loss_of_pgd():
-  batch = examples()
-  outcome = outcome_of(
-    batch, name="variational_bound", epsilon=0.1, coefficient=1.0
+  knobs = {"epsilon": 0.1, "coefficient": 1.0}
+  params = linear_network().variables["params"]
+  found, _ = value_and_grad(
+    params, knobs, np.ones(N, bool), name="variational_bound"
   )
-  pgd = objectives.pgd(linear_network(), batch, KEY, **BALL)
-  np.testing.assert_allclose(
-    np.mean(outcome.loss), np.mean(pgd.loss), rtol=1e-5
-  )
-  assert (outcome.metrics["lost_variational_bound"] > 0).all()
+  pgd = objectives.pgd(linear_network(), examples(), KEY, **BALL)
+  np.testing.assert_allclose(found, jnp.sum(pgd.loss), rtol=1e-5)
 
 
 def test_information_that_an_attack_adds_is_not_rewarded():
@@ -269,12 +266,10 @@ def test_reward_is_bounded_however_large_the_logits(name, scale):
   "objective",
   [
     functools.partial(objectives.pgd, **BALL),
-    functools.partial(objectives.fgsm_rs, epsilon=0.1),
     functools.partial(objectives.mart, **BALL),
     functools.partial(objectives.trades, **BALL),
-    BOUND,
   ],
-  ids=["pgd", "fgsm_rs", "mart", "trades", "epsilon_lens"],
+  ids=["pgd", "mart", "trades"],
 )
 def test_points_given_back_stand_in_for_the_attack(objective):
   network, batch = linear_network(), examples()

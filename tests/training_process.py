@@ -6,6 +6,7 @@ For each event in turn a process trains in the workdir until that event, as a
 rule SIGKILL; then this one trains to the end. The file `kills` in the workdir
 then holds how many were killed. Events are
 
+  epochs:N        no event: how long the run is, instead of three epochs
   batch:K         when the batch of step K is read, ahead of the step
   validate:K      in the validation after step K
   rows:K          between the log's flush and the checkpoint of step K
@@ -38,6 +39,7 @@ from robust_info import (
 )
 
 NUM_EXAMPLES = 100
+num_epochs = 3
 NO_SPACE = 3  # exit code of a process whose disk is full
 
 
@@ -61,7 +63,7 @@ def run_config():
         "awp_gamma": 0.01,
       },
       "train": {
-        "num_epochs": 3,
+        "num_epochs": num_epochs,
         "batch_size": 8,
         "learning_rate": 0.03,
         "ema_decay": 0.8,
@@ -163,7 +165,10 @@ def arm(event, validate):
 
 def main():
   """See the module docstring."""
+  global num_epochs
   path, *events = sys.argv[1:]
+  if events and events[0].startswith("epochs:"):
+    num_epochs = int(events.pop(0).removeprefix("epochs:"))
   warnings.filterwarnings("ignore", message="os.fork")
   kills = 0
   for event in events:

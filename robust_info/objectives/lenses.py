@@ -191,9 +191,11 @@ def epsilon_lens(
     _batch_value(logits, batch, quantity) for logits in (clean, attacked)
   )
   lost = jax.lax.stop_gradient(whole) - left
+  # Not jnp.maximum: where nothing is lost there must be no gradient either.
+  penalty = jnp.where(lost > 0, lost, 0.0)
   plain = base.smoothed_cross_entropy(clean, batch.label, label_smoothing)
   return base.Outcome(
-    loss=plain + coefficient * jnp.maximum(lost, 0.0),
+    loss=plain + coefficient * penalty,
     metrics={
       "cross_entropy": base.cross_entropy(clean, batch.label),
       "accuracy": base.correct(clean, batch.label),
