@@ -1,0 +1,68 @@
+"""Rolled, unrolled and batched loops compute the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import robust_info as ri
+from robust_info import _loops
+
+
+@pytest.fixture(scope="module")
+def network():
+  rng = np.random.default_rng(0)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32)
+  weights = jnp.asarray(rng.normal(size=(64, 5)), jnp.float32)
+
+  def logits_fn(x):
+    hidden = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.tanh(hidden).reshape(len(x), -1) @ weights
+
+  x = jnp.asarray(rng.uniform(size=(6, 4, 4, 1)), jnp.float32)
+  return logits_fn, x
+
+
+def measures(logits_fn, x):
+  y = jnp.arange(len(x)) % 5
+  attacked = ri.attacks.pgd(
+    logits_fn, x, y, jax.random.key(0), epsilon=0.1, num_steps=4
+  )
+  path = ri.disentangle_path(logits_fn, x, x[::-1], num_nodes=8, method="jvp")
+  return {
+    "attacked": attacked.x_adv,
+    "path": path.non_robust,
+    "gram": ri.fisher_gram(logits_fn, x),
+  }
+
+
+def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
+  logits_fn, x = network
+  found = []
+  for steps, longest in ((1, 1), (128, 4)):
+    monkeypatch.setattr(_loops, "MAX_UNROLL_ON_CPU", steps)
+    assert _loops.unroll_length(4) == longest
+    # A function object of its own: nothing is taken from the other's cache.
+    found.append(jax.jit(lambda x: measures(logits_fn, x))(x))
+  for name, rolled in found[0].items():
+    np.testing.assert_allclose(
+      rolled, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
+    )
+
+
+def test_long_loops_stay_rolled(monkeypatch):
+  monkeypatch.setattr(_loops, "MAX_UNROLL_ON_CPU", 128)
+  assert _loops.unroll_length(128) == 128
+  assert _loops.unroll_length(129) == 1
+  assert _loops.unroll_length(0) == 1
+
+
+def test_batches_give_what_one_call_gives(network):
+  logits_fn, x = network
+  whole = logits_fn(x)
+  for size in (1, 4, 6, 9):
+    np.testing.assert_allclose(
+      _loops.in_batches(logits_fn, x, batch_size=size), whole, atol=1e-5
+    )
