@@ -200,7 +200,7 @@ class CountProgress:
     rate = (self._count - self._first) / max(now - self._start, 1e-9)
     line = (
       f"{self._label}: {self._count:,}/{self._total:,} {self._unit}, "
-      f"{rate:,.0f} {self._unit}/s, {tail}"
+      f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s, {tail}"
     )
     if self._note:
       line += f", {self._note}"

@@ -115,11 +115,11 @@ def test_the_rate_of_a_resumed_count_is_its_own_and_notes_come_last():
     meter.advance(count, under_way=under_way, note=note)
   meter.close()
   assert stream.getvalue().splitlines() == [
-    "x: 900/1,000 rows, 0 rows/s, ? s left, a",
-    "x: 900/1,000 rows, 0 rows/s, 288 s left, b",
-    "x: 920/1,000 rows, 1 rows/s, 32 s left, c",
-    "x: 1,000/1,000 rows, 2 rows/s, 0 s left, d",
-    "x: 1,000/1,000 rows, 2 rows/s, in 50.0 s, d",
+    "x: 900/1,000 rows, 0.0 rows/s, ? s left, a",
+    "x: 900/1,000 rows, 0.0 rows/s, 288 s left, b",
+    "x: 920/1,000 rows, 1.1 rows/s, 32 s left, c",
+    "x: 1,000/1,000 rows, 2.0 rows/s, 0 s left, d",
+    "x: 1,000/1,000 rows, 2.0 rows/s, in 50.0 s, d",
   ]
 
 
