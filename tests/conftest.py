@@ -1,6 +1,5 @@
 """Shared set-up: hostile numerics, little to compile, no accelerator."""
 
-import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,14 +23,6 @@ _loops.MAX_UNROLL_ON_CPU = 1
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
   hypothesis.settings.load_profile("ci")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-  """What one file compiled is of no use to the next, and takes gigabytes."""
-  yield
-  jax.clear_caches()
-  gc.collect()
 
 
 @pytest.fixture
