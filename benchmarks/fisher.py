@@ -78,7 +78,7 @@ def report(name, pair):
   )
 
 
-def compare(name, apply, variables, x, num_classes=10):
+def compare(name, apply, variables, x, *, runs, num_classes=10):
   frobenius = jax.jit(
     lambda v, x: ri.fisher_frobenius(lambda x: apply(v, x), x)
   )
@@ -87,11 +87,15 @@ def compare(name, apply, variables, x, num_classes=10):
   bound = limit(apply, num_classes)
   report(
     f"{name}, fisher_frobenius over the limit",
-    timing.paired(lambda: bound(variables, x), lambda: frobenius(variables, x)),
+    timing.paired(
+      lambda: bound(variables, x), lambda: frobenius(variables, x), runs=runs
+    ),
   )
   report(
     f"{name}, fisher_norms over fisher_gram",
-    timing.paired(lambda: gram(variables, x), lambda: norms(variables, x)),
+    timing.paired(
+      lambda: gram(variables, x), lambda: norms(variables, x), runs=runs
+    ),
   )
   return frobenius
 
@@ -107,7 +111,9 @@ def crossover(num_classes):
   ]
   report(
     f"C={num_classes}, N=16, matrix_free over gram",
-    timing.paired(lambda: fns[0](variables, x), lambda: fns[1](variables, x)),
+    timing.paired(
+      lambda: fns[0](variables, x), lambda: fns[1](variables, x), runs=15
+    ),
   )
 
 
@@ -119,23 +125,25 @@ def main():
 
   apply, variables = network((28, 28, 1))
   x = jax.random.uniform(jax.random.key(1), (128, 28, 28, 1))
-  frobenius = compare("CNN, 28x28x1, N=128", apply, variables, x)
+  frobenius = compare("CNN, 28x28x1, N=128", apply, variables, x, runs=51)
   published = dense(apply)
   report(
     "CNN, 28x28x1, N=128, dense over ours",
     timing.paired(
-      lambda: frobenius(variables, x), lambda: published(variables, x)
+      lambda: frobenius(variables, x),
+      lambda: published(variables, x),
+      runs=15,
     ),
   )
   for num_classes in (32, 64, 128):
     crossover(num_classes)
   if is_fast:
     return
-  for name, num_examples in (("resnet20", 64), ("vgg13", 16)):
+  for name, num_examples in (("cnn", 64), ("resnet20", 64), ("vgg13", 16)):
     apply, variables = network((32, 32, 3), name=name)
     x = jax.random.uniform(jax.random.key(1), (num_examples, 32, 32, 3))
     case = f"{name}, 32x32x3, N={num_examples}"
-    frobenius = compare(case, apply, variables, x)
+    frobenius = compare(case, apply, variables, x, runs=timing.MIN_RUNS)
     ours, theirs = (
       peak_bytes(fn, variables, x) for fn in (frobenius, dense(apply))
     )

@@ -17,12 +17,12 @@ MIN_RUNS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """A median with the range it was seen in.
+  """A median with its quartiles: half of the runs lie between them.
 
   Attributes:
     median: of the runs.
-    low: the smallest.
-    high: the largest.
+    low: the lower quartile.
+    high: the upper quartile.
     runs: how many.
   """
 
@@ -37,10 +37,9 @@ class Spread:
 
 
 def spread(values: list[float]) -> Spread:
-  """Median and range."""
-  return Spread(
-    statistics.median(values), min(values), max(values), len(values)
-  )
+  """Median and quartiles of at least two values."""
+  low, median, high = statistics.quantiles(values, method="inclusive")
+  return Spread(median, low, high, len(values))
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -50,7 +50,7 @@ from robust_info import (
 LogitsFn = Callable[[jax.Array], jax.Array]
 
 # Beyond this many classes "auto" goes matrix-free. On a CPU the default 16
-# steps and 16 probes cost as much as some 50 pullbacks (see
+# steps and 16 probes cost as much as some 80 pullbacks (see
 # docs/results/core_cpu.md); an exact answer is worth the difference for data
 # sets of up to a hundred classes.
 AUTO_CLASSES = 100
