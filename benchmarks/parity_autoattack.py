@@ -117,7 +117,7 @@ def ours(x, y, params, norm, epsilon, seed):
   return run
 
 
-def _torch_data(x, y):
+def torch_data(x, y):
   """Images [N, 1, H, W] and labels as tensors."""
   import torch
 
@@ -131,7 +131,7 @@ def theirs(x, y, params, norm, epsilon, seed):
   import torch
 
   module = small_networks.torch_module(params)
-  images, labels = _torch_data(x, y)
+  images, labels = torch_data(x, y)
 
   def run(name):
     options = {"version": name}
@@ -163,7 +163,7 @@ def art(x, y, params, norm, epsilon, seed):
     "apgd-ce": "cross_entropy",
     "apgd-dlr": "difference_logits_ratio",
   }
-  images, labels = (np.asarray(v) for v in _torch_data(x, y))
+  images, labels = (np.asarray(v) for v in torch_data(x, y))
   classifier = classification.PyTorchClassifier(
     small_networks.torch_module(params),
     loss=torch.nn.CrossEntropyLoss(),

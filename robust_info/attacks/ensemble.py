@@ -188,7 +188,10 @@ def auto_attack(
       f"Expected attacks to name each attack once, got {names!r}."
     )
   # A transfer; `jnp.asarray` of a host array compiles a program.
-  x, y = (jax.device_put(v) if isinstance(v, np.ndarray) else v for v in (x, y))
+  x, y, where = (
+    jax.device_put(value) if isinstance(value, np.ndarray) else value
+    for value in (x, y, where)
+  )
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   num_examples = checked.x.shape[0]
   if example_ids is None:
