@@ -1,20 +1,21 @@
-"""Parity with pyautoattack on the same weights, component by component.
+"""Parity with other implementations on the same weights, attack by attack.
 
     python -m benchmarks.parity_autoattack make FOLDER --case digits-mlp
     python -m benchmarks.parity_autoattack ours FOLDER --norm linf --epsilon 0.1
     python -m benchmarks.parity_autoattack theirs FOLDER --norm linf ...
+    python -m benchmarks.parity_autoattack art FOLDER --norm linf ...
     python -m benchmarks.parity_autoattack table FOLDER
 
 `make` trains the network (optax); `ours` needs only robust_info; `theirs` runs
-in an environment of its own with torch and pyautoattack; each writes a JSON
-file into FOLDER and `table` prints them side by side in Markdown.
+in an environment with torch and pyautoattack, `art` in one with torch and the
+Adversarial Robustness Toolbox. Each writes a JSON file a seed into FOLDER,
+after every attack, so that the same command goes on where a killed one was;
+`table` prints all of them side by side in Markdown.
 """
 
 import argparse
 import json
 import pathlib
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,17 @@ import numpy as np
 from benchmarks import small_networks
 
 CASES = ("digits-mlp", "mnist-standard", "mnist-pgd")
+VERSIONS = ("standard", "plus")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
-ENSEMBLE = "standard"
+ROWS = ("standard", *COMPONENTS)
+BATCH = 250
 
 
-def _data(case: str):
-  """Train and test images in [0, 1] with labels, and the kind of network."""
+def _data(case: str, points: int):
+  """Train and test images in [0, 1] with labels, and the kind of network.
+
+  Of the digits all but `points` are for training.
+  """
   if case == "digits-mlp":
     from sklearn import datasets
 
@@ -36,7 +42,8 @@ def _data(case: str):
     order = np.random.default_rng(0).permutation(len(digits.target))
     x = (digits.images / 16).astype(np.float32)[order][..., None]
     y = digits.target[order].astype(np.int32)
-    return x[:1400], y[:1400], x[1400:], y[1400:], "mlp"
+    held = len(y) - points
+    return x[:held], y[:held], x[held:], y[held:], "mlp"
   from robust_info import data
 
   source = data.load("mnist")
@@ -54,7 +61,7 @@ def make(folder: pathlib.Path, case: str, points: int, steps: int) -> None:
 
   from robust_info import attacks
 
-  x, y, x_test, y_test, kind = _data(case)
+  x, y, x_test, y_test, kind = _data(case, points)
   params = small_networks.init(kind, x.shape[1:], int(y.max()) + 1, seed=0)
   optimizer = optax.adam(1e-3)
   state = optimizer.init(params)
@@ -87,14 +94,14 @@ def make(folder: pathlib.Path, case: str, points: int, steps: int) -> None:
   (folder / "case.json").write_text(json.dumps({"case": case, "steps": steps}))
 
 
-def ours(x, y, params, norm, epsilon, components, seed):
-  """Robust accuracies and seconds with this package."""
+def ours(x, y, params, norm, epsilon, seed):
+  """A call that gives the robust accuracy of an attack with this package."""
   from robust_info import attacks
 
   logits_fn = jax.tree_util.Partial(small_networks.apply, params)
 
-  def run(**options):
-    begin = time.perf_counter()
+  def run(name):
+    options = {"version": name} if name in VERSIONS else {"attacks": (name,)}
     result = attacks.auto_attack(
       logits_fn,
       x,
@@ -102,127 +109,193 @@ def ours(x, y, params, norm, epsilon, components, seed):
       jax.random.key(seed),
       epsilon=epsilon,
       norm=norm,
-      batch_size=250,
+      batch_size=BATCH,
       **options,
     )
-    return result, time.perf_counter() - begin
+    return result.robust_accuracy
 
-  rows = {}
-  result, seconds = run()
-  rows[ENSEMBLE] = {
-    "accuracy": result.robust_accuracy,
-    "steps": result.accuracies,
-    "seconds": seconds,
-  }
-  for name in components:
-    result, seconds = run(attacks=(name,))
-    rows[name] = {"accuracy": result.robust_accuracy, "seconds": seconds}
-  return rows
+  return run
 
 
-def theirs(x, y, params, norm, epsilon, components, seed):
+def torch_data(x, y):
+  """Images [N, 1, H, W] and labels as tensors."""
+  import torch
+
+  images = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
+  return images, torch.from_numpy(np.asarray(y).astype(np.int64))
+
+
+def theirs(x, y, params, norm, epsilon, seed):
   """The same with pyautoattack."""
   import pyautoattack
   import torch
 
   module = small_networks.torch_module(params)
-  x = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
-  y = torch.from_numpy(np.asarray(y).astype(np.int64))
+  images, labels = torch_data(x, y)
 
-  def run(**options):
+  def run(name):
+    options = {"version": name}
+    if name not in VERSIONS:
+      options = {"version": "custom", "attacks": [name]}
     attack = pyautoattack.AutoAttack(
       module, norm=norm.capitalize(), eps=epsilon, seed=seed, **options
     )
-    if options["version"] == "custom":
+    if name not in VERSIONS:
       attack.apgd.n_restarts = 1
       attack.fab.n_restarts = 1
-    begin = time.perf_counter()
-    points, *_ = attack.run_standard_evaluation(x, y, batch_size=250)
-    seconds = time.perf_counter() - begin
+    points, *_ = attack.run_standard_evaluation(
+      images, labels, batch_size=BATCH
+    )
     with torch.no_grad():
-      correct = module(points).argmax(1) == y
-    return {"accuracy": float(correct.float().mean()), "seconds": seconds}
+      correct = module(points).argmax(1) == labels
+    return float(correct.float().mean())
 
-  rows = {ENSEMBLE: run(version="standard")}
-  for name in components:
-    rows[name] = run(version="custom", attacks=[name])
-  return rows
+  return run
+
+
+def art(x, y, params, norm, epsilon, seed):
+  """Auto-PGD by the Adversarial Robustness Toolbox, which has no more."""
+  import torch
+  from art.attacks import evasion
+  from art.estimators import classification
+
+  names = {
+    "apgd-ce": "cross_entropy",
+    "apgd-dlr": "difference_logits_ratio",
+  }
+  images, labels = (np.asarray(v) for v in torch_data(x, y))
+  classifier = classification.PyTorchClassifier(
+    small_networks.torch_module(params),
+    loss=torch.nn.CrossEntropyLoss(),
+    input_shape=images.shape[1:],
+    nb_classes=10,
+    clip_values=(0.0, 1.0),
+  )
+
+  def run(name):
+    np.random.seed(seed)  # What the toolbox draws from.
+    attack = evasion.AutoProjectedGradientDescent(
+      classifier,
+      norm={"linf": np.inf, "l2": 2}[norm],
+      eps=epsilon,
+      eps_step=2 * epsilon,
+      max_iter=100,
+      nb_random_init=1,
+      batch_size=BATCH,
+      loss_type=names[name],
+      verbose=False,
+    )
+    points = attack.generate(images, labels)
+    predicted = classifier.predict(points, batch_size=BATCH).argmax(1)
+    return float(np.mean(predicted == labels))
+
+  return run
+
+
+SIDES = {"ours": ours, "theirs": theirs, "art": art}
 
 
 def table(folder: pathlib.Path) -> str:
-  """Markdown, one row an attack."""
+  """Markdown, for each threat model one row an attack, means over seeds."""
+  reports = [
+    json.loads(p.read_text()) for p in sorted(folder.glob("*-s*.json"))
+  ]
   lines = []
-  for path in sorted(folder.glob("ours-*.json")):
-    mine = json.loads(path.read_text())
-    other = folder / path.name.replace("ours", "theirs")
-    if not other.exists():
-      continue
-    their = json.loads(other.read_text())
+  for norm, epsilon in sorted({(r["norm"], r["epsilon"]) for r in reports}):
+    group = [r for r in reports if (r["norm"], r["epsilon"]) == (norm, epsilon)]
     lines += [
-      f"### {mine['case']}, {mine['norm']} {mine['epsilon']}, "
-      f"{mine['points']} points, clean {100 * mine['clean']:.2f} %",
+      f"### {group[0]['case']}, {norm} {epsilon}, {group[0]['points']} points, "
+      f"clean {100 * group[0]['clean']:.2f} %",
       "",
-      "| attack | ours % | pyautoattack % | difference | ours s | theirs s |",
-      "|---|---|---|---|---|---|",
+      "| attack | ours % | pyautoattack % | difference | ART % |",
+      "|---|---|---|---|---|",
     ]
-    for name, row in mine["rows"].items():
-      if name not in their["rows"]:
+    for name in (*VERSIONS, *COMPONENTS):
+      found = {
+        side: [
+          100 * r["rows"][name]
+          for r in group
+          if r["side"] == side and name in r["rows"]
+        ]
+        for side in SIDES
+      }
+      if not found["ours"]:
         continue
-      theirs_row = their["rows"][name]
-      a, b = 100 * row["accuracy"], 100 * theirs_row["accuracy"]
-      lines.append(
-        f"| {name} | {a:.2f} | {b:.2f} | {a - b:+.2f} | "
-        f"{row['seconds']:.1f} | {theirs_row['seconds']:.1f} |"
+      difference = ""
+      if found["theirs"]:
+        difference = f"{np.mean(found['ours']) - np.mean(found['theirs']):+.2f}"
+      cells = (
+        _cell(found["ours"]),
+        _cell(found["theirs"]),
+        difference,
+        _cell(found["art"]),
       )
+      lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append("")
   return "\n".join(lines)
 
 
+def _cell(values: list[float]) -> str:
+  """A value, or the mean of several with their spread and number."""
+  if len(values) < 2:
+    return f"{values[0]:.2f}" if values else ""
+  return (
+    f"{np.mean(values):.2f} (sd {np.std(values, ddof=1):.2f}, {len(values)})"
+  )
+
+
+def attack(options: argparse.Namespace) -> None:
+  """Runs one side with one seed, what is missing of it."""
+  folder = options.folder
+  params, x, y = small_networks.load(folder / "case.npz")
+  x, y = x[: options.points], y[: options.points]
+  clean = np.argmax(small_networks.apply(params, x), axis=1) == y
+  threat = f"{options.norm}-{options.epsilon}"
+  path = folder / f"{options.action}-{threat}-s{options.seed}.json"
+  report = {
+    **json.loads((folder / "case.json").read_text()),
+    "side": options.action,
+    "norm": options.norm,
+    "epsilon": options.epsilon,
+    "points": len(x),
+    "seed": options.seed,
+    "clean": float(clean.mean()),
+    "rows": {},
+  }
+  if path.exists():
+    before = json.loads(path.read_text())
+    report["rows"] = before["rows"]
+    if before != report:
+      raise SystemExit(f"{path} holds another evaluation: remove it.")
+  run = SIDES[options.action](
+    x, y, params, options.norm, options.epsilon, options.seed
+  )
+  for name in options.rows:
+    if name in report["rows"]:
+      continue
+    report["rows"][name] = run(name)
+    path.write_text(json.dumps(report, indent=1))
+    print(f"{options.action} {threat} {name}: {report['rows'][name]:.4f}")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("action", choices=("make", "ours", "theirs", "table"))
+  parser.add_argument("action", choices=("make", *SIDES, "table"))
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("--case", choices=CASES, default=CASES[0])
   parser.add_argument("--points", type=int, default=1000)
   parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--norm", choices=("linf", "l2"), default="linf")
   parser.add_argument("--epsilon", type=float, default=0.1)
-  parser.add_argument("--components", nargs="*", default=list(COMPONENTS))
+  parser.add_argument("--rows", nargs="*", default=list(ROWS))
   parser.add_argument("--seed", type=int, default=0)
   options = parser.parse_args()
-  folder = options.folder
   if options.action == "make":
-    make(folder, options.case, options.points, options.steps)
-    return
-  if options.action == "table":
-    print(table(folder))
-    return
-  params, x, y = small_networks.load(folder / "case.npz")
-  x, y = x[: options.points], y[: options.points]
-  clean = np.argmax(small_networks.apply(params, x), axis=1) == y
-  side = {"ours": ours, "theirs": theirs}[options.action]
-  rows = side(
-    x,
-    y,
-    params,
-    options.norm,
-    options.epsilon,
-    options.components,
-    options.seed,
-  )
-  report = {
-    **json.loads((folder / "case.json").read_text()),
-    "command": " ".join(sys.argv[1:]),
-    "norm": options.norm,
-    "epsilon": options.epsilon,
-    "points": len(x),
-    "seed": options.seed,
-    "clean": float(clean.mean()),
-    "rows": rows,
-  }
-  name = f"{options.action}-{options.norm}-{options.epsilon}.json"
-  (folder / name).write_text(json.dumps(report, indent=1))
-  print(json.dumps(rows, indent=1))
+    make(options.folder, options.case, options.points, options.steps)
+  elif options.action == "table":
+    print(table(options.folder))
+  else:
+    attack(options)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,14 @@ def scan(
   *,
   length: int,
 ) -> tuple[Any, Any]:
-  """`jax.lax.scan`, unrolled where rolled loops are slow."""
+  """`jax.lax.scan`, unrolled where rolled loops are slow.
+
+  A single step is called as it is: `lax.scan` makes a loop even of that, and
+  its convolutions are then as slow as in a long one.
+  """
+  if length == 1:
+    carry, out = step(init, jax.tree.map(lambda leaf: leaf[0], xs))
+    return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], out)
   return jax.lax.scan(
     step, init, xs, length=length, unroll=unroll_length(length)
   )

@@ -59,6 +59,32 @@ def test_long_loops_stay_rolled(monkeypatch):
   assert _loops.unroll_length(0) == 1
 
 
+def test_a_single_step_is_no_loop(network):
+  logits_fn, x = network
+
+  def attack(x):
+    y = jnp.zeros(len(x), jnp.int32)
+    key = jax.random.key(0)
+    return ri.attacks.pgd(logits_fn, x, y, key, epsilon=0.1, num_steps=1).x_adv
+
+  program = str(jax.make_jaxpr(attack)(x))
+  assert "conv_general_dilated" in program
+  assert "scan" not in program
+  assert "while" not in program
+
+
+@pytest.mark.parametrize("xs", [None, (jnp.arange(2.0)[None], jnp.ones(1))])
+def test_a_single_step_returns_what_the_loop_returns(xs):
+  def step(carry, x):
+    return 2 * carry, {"sum": carry + 1, "x": x, "constant": 3}
+
+  start = jnp.arange(3.0)
+  found = _loops.scan(step, start, xs, length=1)
+  wanted = jax.lax.scan(step, start, xs, length=1)
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def test_batches_give_what_one_call_gives(network):
   logits_fn, x = network
   whole = logits_fn(x)

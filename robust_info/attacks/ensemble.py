@@ -136,10 +136,11 @@ def auto_attack(
   killed at any point resumes where it was, with the same result; it loses the
   batch in flight, and of what was finished fewer than `batch_size` examples.
 
-  Not for use under `jit`. Compiles two programs an attack and one for the plain
-  forward pass. Pass parameters as `jax.tree_util.Partial(apply, params)`: they
-  are then arguments of the compiled programs, which later calls with other
-  parameters reuse; a plain function is compiled afresh at each call.
+  Not for use under `jit`. Compiles two programs an attack, one for the plain
+  forward pass and two small ones for keys. Pass parameters as
+  `jax.tree_util.Partial(apply, params)`: they are then arguments of the
+  compiled programs, which later calls with other parameters reuse; a plain
+  function is compiled afresh at each call.
 
   Cost: about 1.9k forward and backward and 5k forward passes a robust example
   (standard); broken examples leave early. Device memory: that of one gradient
@@ -186,10 +187,15 @@ def auto_attack(
     raise ValueError(
       f"Expected attacks to name each attack once, got {names!r}."
     )
+  # A transfer; `jnp.asarray` of a host array compiles a program.
+  x, y, where = (
+    jax.device_put(value) if isinstance(value, np.ndarray) else value
+    for value in (x, y, where)
+  )
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   num_examples = checked.x.shape[0]
   if example_ids is None:
-    example_ids = np.arange(num_examples)
+    example_ids = jax.device_put(np.arange(num_examples))
   ids = np.asarray(_validate.labels("example_ids", example_ids, num_examples))
   plan = programs.Plan(
     norm=norm,
@@ -238,7 +244,7 @@ def _evaluate(
     # A function may close over what changes later: nothing is kept for it.
     build, build_forward = programs.build, programs.build_forward
     logits_fn = jax.tree_util.Partial(logits_fn)
-  clean_key, final_key, attack_key = jax.random.split(key, 3)
+  clean_key, final_key, attack_keys = _split(key)
   program = build_forward(plan.eot_samples)
 
   def forward(rows, draw_key):
@@ -288,8 +294,7 @@ def _evaluate(
       data.ids,
       field.todo(),
       targets if targeted else None,
-      # Follows the attack and not its place in the list.
-      jax.random.fold_in(attack_key, ATTACKS.index(name)),
+      attack_keys[ATTACKS.index(name)],
       epsilon=epsilon,
       tries=targets.shape[1] if targeted else tries,
       batch_size=batch_size,
@@ -324,6 +329,18 @@ def _evaluate(
     seconds=seconds,
     zero_gradients=dry,
   )
+
+
+@jax.jit
+def _split(key):
+  """Keys of the first and last forward passes and of each of `ATTACKS`.
+
+  They follow the attack and not its place in the list.
+  """
+  clean_key, final_key, attack_key = jax.random.split(key, 3)
+  numbers = range(len(ATTACKS))
+  attack_keys = [jax.random.fold_in(attack_key, n) for n in numbers]
+  return clean_key, final_key, attack_keys
 
 
 def _header(data, clean, key, plan, names, epsilon, restarts) -> dict[str, Any]:

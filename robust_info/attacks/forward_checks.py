@@ -4,6 +4,7 @@ Shape letters: N examples, C classes.
 """
 
 import sys
+from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -93,10 +94,17 @@ def _differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> bool:
     ):
       seen.append(code.co_name)
 
-  before = sys.getprofile()
-  sys.setprofile(watch)
-  try:
-    jax.eval_shape(lambda points: logits_fn(points), x)
-  finally:
-    sys.setprofile(before)
+  def trace():
+    sys.setprofile(watch)
+    try:
+      # Without `jit`, or what was traced before would be passed over.
+      with jax.disable_jit():
+        jax.eval_shape(lambda points: logits_fn(points), x)
+    finally:
+      sys.setprofile(None)
+
+  # A thread has a profile function of its own: the caller's profiler, which
+  # may not be a function, stays as it is.
+  with futures.ThreadPoolExecutor(max_workers=1) as pool:
+    pool.submit(trace).result()
   return bool(seen)

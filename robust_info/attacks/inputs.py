@@ -87,11 +87,15 @@ def check(
   _validate.logits_fn("logits_fn", logits_fn)
   low, high = box(bounds)
   num_examples = np.shape(x)[0] if np.ndim(x) else 0
-  rows = _validate.mask("where", where, num_examples)
+  rows = np.ones(num_examples, bool)
+  if where is not None:
+    rows = _validate.mask("where", where, num_examples)
   x = images("x", x, bounds, where)
   if y is None:
     y = jnp.zeros((num_examples,), jnp.int32)
-  y = jnp.where(rows, _validate.labels("y", y, num_examples), 0)
+  y = _validate.labels("y", y, num_examples)
+  if where is not None:
+    y = jnp.where(rows, y, 0)
   return Inputs(x, y, rows, low, high)
 
 

@@ -56,8 +56,17 @@ class Look(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-  """The two compiled functions of a method; `logits_fn` is an argument."""
+  """A method's start, and what is compiled of it; `logits_fn` is an argument.
 
+  Attributes:
+    start: jobs to state, what `refill` puts into the slots it is told to.
+    refill: compiled once, for a vacant pool too.
+    step: compiled once.
+    steps_per_call: how many a call of `step` takes.
+    method: the method.
+  """
+
+  start: Callable[..., Any]
   refill: Callable[..., Any]
   step: Callable[..., Any]
   steps_per_call: int
@@ -72,24 +81,26 @@ def compile_programs(
     jax.default_backend(), _STEPS_PER_CALL_ELSEWHERE
   )
 
-  @functools.partial(jax.jit, donate_argnums=0)
-  def refill(state, replaced, x, y, target, number, example, key, epsilon):
+  def start(x, y, target, number, example, key, epsilon):
+    start_key, _ = jax.random.split(key)
     keys = jax.vmap(
-      lambda e, n: jax.random.fold_in(jax.random.fold_in(key, e), n)
+      lambda e, n: jax.random.fold_in(jax.random.fold_in(start_key, e), n)
     )(example, number)
-    fresh = method.start(methods.Try(x, y, target, number, keys), epsilon)
-    if state is None:
-      return fresh
-    return results.select(replaced, fresh, state)
+    return method.start(methods.Try(x, y, target, number, keys), epsilon)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def refill(state, replaced, *jobs):
+    return results.select(replaced, start(*jobs), state)
 
   @functools.partial(jax.jit, donate_argnums=1)
   def step(logits_fn, state, epsilon, key, call):
     evaluate = ascent.evaluator(logits_fn, eot_samples)
+    _, draw_key = jax.random.split(key)
 
     def one(state, number):
       step_key = None
       if eot_samples is not None:
-        step_key = jax.random.fold_in(key, number)
+        step_key = jax.random.fold_in(draw_key, number)
       after = method.step(evaluate, state, epsilon, step_key)
       # A row ends at its first success. Were it to go on to the next look, its
       # point would depend on when that is, and so on the rest of the pool.
@@ -99,7 +110,14 @@ def compile_programs(
     state, _ = _loops.scan(one, state, numbers, length=steps_per_call)
     return state
 
-  return Programs(refill, step, steps_per_call, method)
+  return Programs(start, refill, step, steps_per_call, method)
+
+
+def _vacant(leaf: jax.ShapeDtypeStruct, key: jax.Array) -> Any:
+  """What a slot holds before its first job: zeros, or some key."""
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jnp.broadcast_to(key, leaf.shape)
+  return np.zeros(leaf.shape, leaf.dtype)
 
 
 def run(
@@ -139,7 +157,6 @@ def run(
     possibly none; in no particular order, each exactly once.
   """
   method = programs.method
-  start_key, draw_key = jax.random.split(key)
   epsilon = np.asarray(epsilon, x.dtype)
   queue = iter(todo)
   slot_example = np.full(batch_size, -1)
@@ -151,7 +168,6 @@ def run(
   slot_y = np.broadcast_to(y[:1], (batch_size,)).copy()
   slot_id = np.zeros(batch_size, np.int32)
   slot_target = np.zeros(batch_size, np.int32)
-  state = None
   calls = 0
 
   def load(slots):
@@ -175,25 +191,20 @@ def run(
       changed[slot] = True
     return changed
 
-  changed = load(range(batch_size))
+  load(range(batch_size))
+  jobs = (slot_x, slot_y, slot_target, slot_try, slot_id, key, epsilon)
+  state = jax.tree.map(
+    lambda leaf: _vacant(leaf, key), jax.eval_shape(programs.start, *jobs)
+  )
+  changed = np.ones(batch_size, bool)
   while (slot_example >= 0).any():
     if changed.any():
-      state = programs.refill(
-        state,
-        changed,
-        slot_x,
-        slot_y,
-        slot_target,
-        slot_try,
-        slot_id,
-        start_key,
-        epsilon,
-      )
+      state = programs.refill(state, changed, *jobs)
     busy = slot_example >= 0
     left = int(np.min(method.num_steps - slot_steps[busy]))
     count = -(-min(left, look_every) // programs.steps_per_call)
     for _ in range(count):
-      state = programs.step(logits_fn, state, epsilon, draw_key, calls)
+      state = programs.step(logits_fn, state, epsilon, key, calls)
       calls += 1
     slot_steps += count * programs.steps_per_call
     found, dry = jax.device_get((state.found, state.zero_gradient))

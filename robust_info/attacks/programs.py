@@ -61,12 +61,15 @@ def build(name: str, plan: Plan) -> pool.Programs:
 
 
 def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
-  """`(logits_fn, x, key) -> logits [N, C]`, averaged over the draws."""
+  """`(logits_fn, x, key, begin) -> logits [N, C]`, averaged over the draws.
+
+  The draws follow the key and `begin`, the place of the first row.
+  """
 
   @jax.jit
-  def forward(logits_fn, x, key):
+  def forward(logits_fn, x, key, begin):
     evaluate = ascent.evaluator(logits_fn, eot_samples)
-    return jnp.mean(evaluate(x, key), axis=0)
+    return jnp.mean(evaluate(x, jax.random.fold_in(key, begin)), axis=0)
 
   return forward
 
@@ -83,7 +86,7 @@ def forward_in_batches(program, logits_fn, rows, key, batch_size) -> np.ndarray:
   for begin in range(0, len(rows), batch_size):
     part = rows[begin : begin + batch_size]
     padding = [(0, batch_size - len(part))] + [(0, 0)] * (rows.ndim - 1)
-    draw_key = jax.random.fold_in(key, begin)
-    logits = program(logits_fn, np.pad(part, padding, mode="edge"), draw_key)
+    padded = np.pad(part, padding, mode="edge")
+    logits = program(logits_fn, padded, key, begin)
     parts.append(np.asarray(logits)[: len(part)])
   return np.concatenate(parts)

@@ -21,8 +21,28 @@ def run(logits_fn, x, y, key=KEY, **options):
 
 
 @pytest.fixture(scope="module")
-def whole(mlp, batch):
-  return run(mlp, *batch)
+def whole_and_compiled(mlp, batch):
+  compiled = []
+
+  def listen(event, duration, **_):
+    del duration
+    if event.endswith("backend_compile_duration"):
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  result = run(mlp, *batch)
+  jax.monitoring.unregister_event_duration_listener(listen)
+  return result, len(compiled)
+
+
+@pytest.fixture(scope="module")
+def whole(whole_and_compiled):
+  return whole_and_compiled[0]
+
+
+def test_compiles_at_most_twelve_programs_in_all(whole_and_compiled):
+  # Fewer where another test compiled one of them before.
+  assert whole_and_compiled[1] <= 12
 
 
 def test_each_attack_only_lowers_the_accuracy(mlp, batch, whole):

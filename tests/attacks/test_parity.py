@@ -3,7 +3,7 @@
 `golden_digits_mlp.npz` holds an MLP, 397 test digits (0..16), and the robust
 accuracies that pyautoattack 0.2.0 (torch 2.13.0) found on them, made with
 
-    python -m benchmarks.parity_autoattack make DIR --case digits-mlp
+    python -m benchmarks.parity_autoattack make DIR --points 397
     python -m benchmarks.parity_autoattack theirs DIR --norm linf --epsilon 0.1
 """
 

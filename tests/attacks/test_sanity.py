@@ -3,12 +3,16 @@
 Faulty networks go through it in ../test_worst_case.py, as evaluate.py has it.
 """
 
+import cProfile
+import pstats
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from robust_info import attacks
+from robust_info.attacks import forward_checks, inputs
 
 
 def report(logits_fn, batch, **options):
@@ -43,6 +47,26 @@ def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):
   # One report sees both.
   result = report(lambda x: training_mode(x) + optimising(x), batch)
   assert {"row dependence", "gradient inside"} <= failed(result)
+
+
+@pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit])
+def test_inner_gradients_are_seen_by_a_profiled_program(mlp, batch, wrap):
+  x, y = batch
+
+  def flagged(logits_fn):
+    checked = inputs.check(logits_fn, x, y, bounds=(0.0, 1.0), where=None)
+    return "gradient inside" in {
+      check.name
+      for check in forward_checks.run(logits_fn, checked)
+      if not check.passed
+    }
+
+  optimising = wrap(lambda x: mlp(x + jax.grad(lambda v: jnp.sum(mlp(v)))(x)))
+  with cProfile.Profile() as profiler:
+    found = [flagged(fn) for fn in (optimising, optimising, wrap(mlp))]
+  assert found == [True, True, False]
+  functions = {name for *_, name in pstats.Stats(profiler).stats}
+  assert {"check", "run"} <= functions
 
 
 def test_square_after_gradients_is_flagged_from_an_evaluation(linear, batch):
