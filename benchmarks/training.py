@@ -2,20 +2,24 @@ r"""What the training loop costs over the bare compiled step.
 
   python -m benchmarks.training
 
-Two comparisons on random images of MNIST's shape, small CNN, batch 128:
+Comparisons on random images of MNIST's shape, small CNN, batch 128:
 
 - an epoch of `training.train` (batches, metrics, log, checkpoint) against the
   same compiled step called on the same batches, epochs in turns;
 - one PGD-10 step against ten gradients with respect to the images plus one
-  with respect to the parameters.
+  with respect to the parameters;
+- the same step against the same network trained the same way in PyTorch, where
+  that is installed.
 """
 
 import argparse
+import importlib.util
 import io
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -26,7 +30,7 @@ from robust_info import config as config_lib
 from robust_info import data, models, objectives, train_step, training
 
 SHAPE, BATCH = (28, 28, 1), 128
-PAIRS = 6
+PAIRS = 11
 
 
 def make_config(name: str) -> config_lib.Config:
@@ -137,6 +141,60 @@ def pgd_step_ratio() -> timing.Pair:
   return timing.paired(bare, whole, runs=15)
 
 
+def torch_step(batch: data.Batch) -> Callable[[], None]:
+  """One PGD-10 step with Adam of the small CNN in PyTorch, eager."""
+  import torch
+  from torch import nn
+
+  network = nn.Sequential(
+    nn.Conv2d(1, 16, 5, stride=2, padding=2),
+    nn.ReLU(),
+    nn.Conv2d(16, 32, 5, stride=2, padding=2),
+    nn.ReLU(),
+    nn.Flatten(),
+    nn.Linear(7 * 7 * 32, 100),
+    nn.ReLU(),
+    nn.Linear(100, 10),
+  )
+  optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+  images = torch.from_numpy(np.moveaxis(batch.image, -1, 1).copy())
+  labels = torch.from_numpy(batch.label.astype(np.int64))
+  config = make_config("pgd").objective
+  epsilon, num_steps = config.epsilon, config.num_steps
+  step_size = config.step_size * epsilon
+
+  def loss(x):
+    return nn.functional.cross_entropy(network((x - 0.13) / 0.31), labels)
+
+  def run():
+    x = images.float() / 255
+    point = x + torch.empty_like(x).uniform_(-epsilon, epsilon)
+    point = point.clamp(0, 1)
+    for _ in range(num_steps):
+      point.requires_grad_(True)
+      (gradient,) = torch.autograd.grad(loss(point), point)
+      point = point.detach() + step_size * gradient.sign()
+      point = torch.clamp(point, x - epsilon, x + epsilon).clamp(0, 1)
+    optimizer.zero_grad()
+    loss(point).backward()
+    optimizer.step()
+
+  return run
+
+
+def against_torch() -> timing.Pair:
+  """A PGD-10 step in PyTorch against ours."""
+  step, state = make_step(make_config("pgd"))
+  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
+
+  def ours():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  return timing.paired(torch_step(batch), ours, runs=25)
+
+
 def main() -> None:
   """Prints one line a comparison."""
   parser = argparse.ArgumentParser(description=__doc__)
@@ -153,6 +211,14 @@ def main() -> None:
   pair = pgd_step_ratio()
   print(
     f"PGD-10 step {pair.second} s, 11 bare gradients {pair.first} s, "
+    f"ratio {pair.ratio}"
+  )
+  if importlib.util.find_spec("torch") is None:
+    print("PyTorch: not installed")
+    return
+  pair = against_torch()
+  print(
+    f"PGD-10 step {pair.second} s, in PyTorch {pair.first} s, "
     f"ratio {pair.ratio}"
   )
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TextIO
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -208,7 +210,6 @@ class _Loop:
       len(split), config.train.batch_size
     )
     self._num_steps = config.train.num_epochs * self._steps_per_epoch
-    self._schedule = optimizers.learning_rate(config.train, self._num_steps)
     self._sums: dict[str, float] = {}
     self._poll = processes.Poll()
     self._rollbacks = 0
@@ -255,6 +256,7 @@ class _Loop:
       start, state = restored.step, restored.state
       self._sums = restored.progress["sums"]
     self._rollbacks = int(state.rollbacks)
+    self._learning_rates = self._tabulate_learning_rates()
     self._report = progress_lib.StepProgress(
       start=start,
       num_steps=self._num_steps,
@@ -369,6 +371,16 @@ class _Loop:
     if step % self._config.train.log_every == 0:
       self._log_window(step)
 
+  def _tabulate_learning_rates(self) -> np.ndarray:
+    """The learning rate of every step: computed now, to be logged later.
+
+    An operation of its own would wait in line behind the step under way.
+    """
+    schedule = optimizers.learning_rate(self._config.train, self._num_steps)
+    factor = train_step.learning_rate_factor(self._rollbacks)
+    steps = jnp.arange(self._num_steps)
+    return np.asarray(jax.jit(jax.vmap(schedule))(steps) * factor)
+
   def _log_window(self, step: int) -> None:
     if not self._sums:
       return
@@ -380,10 +392,7 @@ class _Loop:
       step,
       {
         **means,
-        "learning_rate": float(
-          self._schedule(step - 1)
-          * train_step.learning_rate_factor(self._rollbacks)
-        ),
+        "learning_rate": float(self._learning_rates[step - 1]),
       },
     )
 
