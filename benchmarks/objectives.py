@@ -5,15 +5,19 @@ r"""Every objective under one roof: trained, evaluated, in one table over seeds.
     python -m benchmarks.objectives table FOLDER
 
 `run` trains each recipe with each seed, all recipes of a seed before the next
-seed, and evaluates the last checkpoint: FOLDER/CASE/seed-S/RECIPE/report.json,
-as evaluate.py writes it. What has its report is skipped and what was stopped
-goes on, so the same command ends what a killed one began. `table` prints, in
-Markdown, means and standard deviations over the seeds of which every recipe
-has its report.
+seed, and evaluates the last checkpoint. FOLDER/CASE/seed-S/RECIPE is the workdir
+of a run, with its report, as evaluate.py writes it, in `report/`. What has its
+report is skipped and what was stopped goes on, so the same command ends what a
+killed one began. `table` prints, in Markdown, means and standard deviations
+over the seeds of which every recipe has its report.
+
+Set JAX_COMPILATION_CACHE_DIR=DIR, and the programs of a recipe are compiled for
+its first seed alone (TF_CPP_MIN_LOG_LEVEL=3 keeps XLA from remarking on it).
 """
 
 import argparse
 import dataclasses
+import itertools
 import math
 import pathlib
 import statistics
@@ -22,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 from ml_collections import config_dict
 
 from configs import digits, mnist
@@ -43,8 +46,9 @@ Report = Mapping[str, Any]
 # (title, one number of a report's only run)
 Column = tuple[str, Callable[[Mapping[str, Any]], float]]
 
-# Title -> what it changes in the configuration of a case.
-RECIPES = {
+# Title -> the fields that make it.
+Recipes = Mapping[str, Mapping[str, Any]]
+EVERY: Recipes = {
   **{name: {"objective.name": name} for name in config_lib.OBJECTIVES},
   "pgd_awp_ema": {
     "objective.name": "pgd",
@@ -52,36 +56,66 @@ RECIPES = {
     "train.ema_decay": 0.95,
   },
 }
+# What the two lens objectives do at other settings.
+LENSES: Recipes = {
+  "pair_non_robust=10": {
+    "objective.name": "pair_lens",
+    "objective.pair_non_robust": 10.0,
+  },
+  "pair_reward=1": {
+    "objective.name": "pair_lens",
+    "objective.pair_reward": 1.0,
+  },
+  "pair_non_robust=pair_reward=10": {
+    "objective.name": "pair_lens",
+    "objective.pair_non_robust": 10.0,
+    "objective.pair_reward": 10.0,
+  },
+  "lens_quantity=label_information": {
+    "objective.name": "epsilon_lens",
+    "objective.lens_quantity": "label_information",
+  },
+  "lens_quantity=cckl": {
+    "objective.name": "epsilon_lens",
+    "objective.lens_quantity": "cckl",
+    "objective.lens_coefficient": 0.3,
+  },
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-  """Data, threat and lengths.
+  """Data, threat, lengths, and what is trained.
 
   Attributes:
     base: gives the configuration to start from.
     changes: fields set anew. Runs are reported at their last checkpoint, so
-      validation is for the log alone, once at the end.
+      validation is for the log alone.
     num_examples: the first of the test split, which all runs are reported on.
+    recipes: what is trained.
   """
 
   base: Callable[[], config_dict.ConfigDict]
   changes: Mapping[str, Any]
   num_examples: int
+  recipes: Recipes
 
 
+_DIGITS = Case(
+  base=digits.get_config,
+  changes={
+    "train.validate_every": 40,
+    "evaluation.attack": "apgd",
+    "evaluation.batch_size": 125,
+    "evaluation.epsilon_grid": (0.0, 0.15),
+    "evaluation.num_pairs": 2048,
+  },
+  num_examples=500,
+  recipes=EVERY,
+)
 CASES = {
-  "digits": Case(
-    base=digits.get_config,
-    changes={
-      "train.validate_every": 40,
-      "evaluation.attack": "apgd",
-      "evaluation.batch_size": 125,
-      "evaluation.epsilon_grid": (0.0, 0.15),
-      "evaluation.num_pairs": 2048,
-    },
-    num_examples=500,
-  ),
+  "digits": _DIGITS,
+  "digits-lenses": dataclasses.replace(_DIGITS, recipes=LENSES),
   "mnist": Case(
     base=mnist.get_config,
     changes={
@@ -95,6 +129,7 @@ CASES = {
       "evaluation.validation_examples": 250,
     },
     num_examples=250,
+    recipes=EVERY,
   ),
 }
 
@@ -105,15 +140,17 @@ def configuration(
   """The checked configuration of a run, before it is resolved."""
   config = case.base()
   config.seed = seed
-  config.update_from_flattened_dict({**case.changes, **RECIPES[recipe]})
+  config.update_from_flattened_dict({**case.changes, **case.recipes[recipe]})
   if data_dir is not None:
     config.data.data_dir = data_dir
   return config_lib.from_config_dict(config)
 
 
-def home(folder: pathlib.Path, case: str, seed: int, recipe: str):
-  """Where a run and its report lie."""
-  return folder / case / f"seed-{seed}" / recipe
+def report_path(
+  folder: pathlib.Path, case: str, seed: int, recipe: str
+) -> pathlib.Path:
+  """Where the report of a run lies, below the workdir of the run."""
+  return folder / case / f"seed-{seed}" / recipe / "report" / "report.json"
 
 
 def missing(
@@ -123,19 +160,27 @@ def missing(
   return [
     (seed, recipe)
     for seed in range(seeds)
-    for recipe in RECIPES
-    if not (home(folder, case, seed, recipe) / "report.json").exists()
+    for recipe in CASES[case].recipes
+    if not report_path(folder, case, seed, recipe).exists()
   ]
 
 
 def train_and_report(
   config: config_lib.Config,
   source: data.DataSource,
-  folder: pathlib.Path,
+  path: pathlib.Path,
   *,
   num_examples: int,
 ) -> None:
-  """One run from wherever it stands to its report, as the entry points do."""
+  """One run from wherever it stands to its report, as the entry points do.
+
+  Args:
+    config: of the run.
+    source: the data.
+    path: where its report will lie.
+    num_examples: the first of the test split, for the report.
+  """
+  output, directory = path.parent, path.parents[1]
   config = resolution.resolve(config, source)
   validate = validation.Validator(
     models.apply_fn(training.create_model(config.model)),
@@ -144,12 +189,12 @@ def train_and_report(
     settings=config.evaluation,
     seed=config.seed,
   )
-  training.train(config, source.train, validate, workdir=folder / "run")
+  training.train(config, source.train, validate, workdir=directory)
   report.build(
-    [training.restore_run(folder / "run", checkpoint=checkpoints.LAST)],
+    [training.restore_run(directory, checkpoint=checkpoints.LAST)],
     source,
     config.evaluation,
-    output=folder,
+    output=output,
     num_examples=num_examples,
   )
 
@@ -158,9 +203,11 @@ def run(
   folder: pathlib.Path, case: str, *, seeds: int, data_dir: str | None = None
 ) -> None:
   """Makes every report that is missing."""
+  if seeds < 1:
+    raise ValueError(f"Expected seeds >= 1, got {seeds}.")
   settings = CASES[case]
   tasks = missing(folder, case, seeds)
-  total = seeds * len(RECIPES)
+  total = seeds * len(settings.recipes)
   print(f"{case}: {total - len(tasks)} of {total} reports exist", flush=True)
   if not tasks:
     return
@@ -173,14 +220,12 @@ def run(
     cache_dir=data_config.cache_dir,
     progress=True,
   )
-  # The programs of a recipe are those of its next seed.
-  jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
   begin = time.monotonic()
   for number, (seed, recipe) in enumerate(tasks, 1):
     train_and_report(
       configuration(settings, recipe, seed, data_dir),
       source,
-      home(folder, case, seed, recipe),
+      report_path(folder, case, seed, recipe),
       num_examples=settings.num_examples,
     )
     spent = time.monotonic() - begin
@@ -198,23 +243,24 @@ def complete(folder: pathlib.Path, case: str) -> dict[str, list[Report]]:
   Raises:
     ValueError: two of them were not measured alike.
   """
-  seeds = []
-  for path in sorted(
-    (folder / case).glob("seed-*"), key=lambda p: int(p.name[5:])
-  ):
-    seed = int(path.name.removeprefix("seed-"))
-    paths = [home(folder, case, seed, recipe) for recipe in RECIPES]
-    if all((path / "report.json").exists() for path in paths):
-      seeds.append([report.load(path / "report.json") for path in paths])
-  for found in [report_ for row in seeds for report_ in row]:
-    if found["settings"] != seeds[0][0]["settings"]:
-      raise ValueError(
-        f"Expected reports with the same settings in {folder / case}, got "
-        f"others in that of {found['runs'][0]['name']}; remove it."
-      )
+  recipes, seeds, settings = CASES[case].recipes, [], None
+  for seed in itertools.count():
+    if not (folder / case / f"seed-{seed}").exists():
+      break
+    paths = [report_path(folder, case, seed, recipe) for recipe in recipes]
+    if not all(path.exists() for path in paths):
+      continue
+    seeds.append([report.load(path) for path in paths])
+    settings = settings or seeds[0][0]["settings"]
+    for path, found in zip(paths, seeds[-1], strict=True):
+      if found["settings"] != settings:
+        raise ValueError(
+          f"Expected the settings of the other reports in {path}, got others; "
+          "remove it."
+        )
   return {
     recipe: [row[number] for row in seeds]
-    for number, recipe in enumerate(RECIPES if seeds else ())
+    for number, recipe in enumerate(recipes if seeds else ())
   }
 
 
@@ -288,7 +334,7 @@ def table(folder: pathlib.Path) -> str:
     if not reports:
       continue
     entries = [entry for found in reports.values() for entry in found]
-    first, seeds = entries[0], len(reports["standard"])
+    first, seeds = entries[0], len(entries) // len(reports)
     robustness = first["runs"][0]["robustness"]
     doubts = [
       f"{recipe}: {entry['runs'][0]['robustness']['sanity']['verdict']}"
@@ -297,9 +343,9 @@ def table(folder: pathlib.Path) -> str:
       if not entry["runs"][0]["robustness"]["sanity"]["trustworthy"]
     ]
     lines += [
-      f"### {case}: {seeds} seeds, {first['data']['num_examples']} test images,"
-      f" {robustness['attack']} at {robustness['norm']} "
-      f"{robustness['epsilon']:g}",
+      f"### {case}: {seeds} seed{'s' * (seeds > 1)}, "
+      f"{first['data']['num_examples']} test images, {robustness['attack']} "
+      f"at {robustness['norm']} {robustness['epsilon']:g}",
       "",
       *rows(reports, COLUMNS),
       "",
