@@ -5,11 +5,11 @@ r"""Every objective under one roof: trained, evaluated, in one table over seeds.
     python -m benchmarks.objectives table FOLDER
 
 `run` trains each recipe with each seed, all recipes of a seed before the next
-seed, and evaluates the last checkpoint. FOLDER/CASE/seed-S/RECIPE is the workdir
-of a run, with its report, as evaluate.py writes it, in `report/`. What has its
-report is skipped and what was stopped goes on, so the same command ends what a
-killed one began. `table` prints, in Markdown, means and standard deviations
-over the seeds of which every recipe has its report.
+seed, and evaluates the last checkpoint. FOLDER/CASE/seed-S/RECIPE is the
+workdir of a run, with its report, as evaluate.py writes it, in `report/`. What
+has its report is skipped and what was stopped goes on, so the same command ends
+what a killed one began. `table` prints, in Markdown, means and standard
+deviations over the seeds of which every recipe has its report.
 
 Set JAX_COMPILATION_CACHE_DIR=DIR, and the programs of a recipe are compiled for
 its first seed alone (TF_CPP_MIN_LOG_LEVEL=3 keeps XLA from remarking on it).
