@@ -265,14 +265,18 @@ def complete(folder: pathlib.Path, case: str) -> dict[str, list[Report]]:
 
 
 def spread(values: Sequence[float]) -> str:
-  """Mean ± standard deviation (n - 1) as text; of one value it alone."""
+  """Mean ± standard deviation (n - 1), to two digits of the latter.
+
+  Of one value it alone, and n/a where a value is not finite.
+  """
   mean = statistics.fmean(values)
   if not math.isfinite(mean):
     return "n/a"
-  text = f"{mean:.3g}"
-  if len(values) == 1:
-    return text
-  return f"{text} ± {statistics.stdev(values):.2g}"
+  deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+  if not deviation:
+    return f"{mean:.3g}" + " ± 0" * (len(values) > 1)
+  digits_after = max(0, 1 - math.floor(math.log10(deviation)))
+  return f"{mean:.{digits_after}f} ± {deviation:.{digits_after}f}"
 
 
 def _strongest(run: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -62,12 +62,13 @@ def test_cells_are_mean_and_deviation_over_seeds(tmp_path):
     store_seed(tmp_path, seed, value)
   found = cells(objectives.table(tmp_path), "trades")
   assert found[0] == found[1] == "70 ± 20"  # In percent.
-  assert found[2] == "0.7 ± 0.2"  # In nats.
+  assert found[2] == "0.70 ± 0.20"  # In nats.
   assert "### digits: 3 seeds," in objectives.table(tmp_path)
 
 
 def test_one_seed_has_no_spread_and_what_is_no_number_shows():
   assert objectives.spread([0.25]) == "0.25"
+  assert objectives.spread([0.25, 0.25]) == "0.25 ± 0"
   assert objectives.spread([0.25, math.nan]) == "n/a"
 
 
