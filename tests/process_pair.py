@@ -1,11 +1,12 @@
 """Trainings by two processes of one device each; see test_processes.py.
 
-Usage: python process_pair.py DIRECTORY
+Usage: python process_pair.py DIRECTORY [report]
 
 Leaves in DIRECTORY the workdirs `undisturbed` and `killed`, the latter of a
 training both of whose processes die by SIGKILL, are started again, are stopped
 by a SIGTERM to one of them, and go on; and for both processes what they
-measured, with what they were refused.
+measured, with what they were refused. With the word `report` instead: the
+workdir `reported`, and the report of both on it.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import warnings
 import jax
 import numpy as np
 import sharded_problem
+import tiny_problem
 import training_process
 
 import robust_info as ri
@@ -29,6 +31,7 @@ from robust_info import (
   interruption,
   measurement_cache,
   processes,
+  report,
   sharding,
   training,
 )
@@ -110,6 +113,31 @@ def measure(directory, number):
   (directory / f"said-{number}.json").write_text(text)
 
 
+def make_report(run, output):
+  """What evaluate.py does with that run."""
+  split = training_process.split()
+  model = run_config().model
+  source = data.DataSource(
+    name=run_config().data.name,
+    version="1.0.0",
+    train=split,
+    validation=split,
+    test=split,
+    num_classes=model.num_classes,
+    image_shape=model.image_shape,
+    label_names=("ant", "bee", "cow", "dog"),
+  )
+  report.build(
+    [training.restore_run(run, checkpoint="last")],
+    source,
+    # The last batch is ragged.
+    tiny_problem.make_settings(
+      batch_size=30, num_steps=2, num_pairs=9, attack="apgd"
+    ),
+    output=output,
+  )
+
+
 def merged_cckl():
   """CCKL of the tiny problem, each process with its own half of it."""
   logits, labels = statistics_input()
@@ -176,6 +204,13 @@ def main():
     train_as(number, directory / "undisturbed")
     measure(directory, number)
 
+  def reported(number):
+    train_as(number, directory / "reported")
+    make_report(directory / "reported", directory / "report")
+
+  if sys.argv[2:] == ["report"]:
+    in_pair(reported)
+    return
   in_pair(undisturbed)
   in_pair(
     lambda number: train_as(number, directory / "killed", "batch:17"),

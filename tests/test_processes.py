@@ -13,23 +13,22 @@ import pytest
 import sharded_problem
 
 import robust_info as ri
-from robust_info import processes, training, writers
+from robust_info import processes, report, training, writers
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-  directory = tmp_path_factory.mktemp("pair")
+def run_pair(directory, programs, *arguments):
+  """What process_pair.py leaves in the directory."""
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+    "JAX_COMPILATION_CACHE_DIR": str(programs),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
   program = pathlib.Path(process_pair.__file__)
   result = subprocess.run(
-    [sys.executable, str(program), str(directory)],
+    [sys.executable, str(program), str(directory), *arguments],
     env=environment,
     capture_output=True,
     text=True,
@@ -38,6 +37,13 @@ def pair(tmp_path_factory):
   )
   assert result.returncode == 0, result.stderr[-3000:]
   return directory
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+  return run_pair(
+    tmp_path_factory.mktemp("pair"), tmp_path_factory.mktemp("programs")
+  )
 
 
 def without_clock(path):
@@ -118,6 +124,33 @@ def test_the_first_process_alone_reads_and_writes_files(pair):
     said = json.loads((pair / f"said-{number}.json").read_text())
     # The second value comes from the file that process 0 wrote.
     assert said["values"] == [[number, None], [0, None]]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_report_of_one(tmp_path):
+  run_pair(tmp_path, tmp_path / "programs", "report")
+  process_pair.make_report(tmp_path / "reported", tmp_path / "of-one")
+  two, one = (
+    report.load(tmp_path / name / "report.json")
+    for name in ("report", "of-one")
+  )
+  assert one.pop("software").keys() == two.pop("software").keys()
+  found, expected = map(jax.tree.leaves_with_path, (two, one))
+  assert len(expected) > 200
+  for (path, value), (other_path, wanted) in zip(found, expected, strict=True):
+    assert path == other_path
+    if isinstance(wanted, float):
+      wanted = pytest.approx(wanted, rel=1e-3, abs=1e-5, nan_ok=True)
+    assert value == wanted, jax.tree_util.keystr(path)
+  # The second process wrote nothing, there or elsewhere.
+  for name in ("report", "of-one"):
+    assert (tmp_path / name / "components.png").exists()
+  assert {path.name for path in tmp_path.iterdir()} == {
+    "of-one",
+    "programs",
+    "report",
+    "reported",
+  }
 
 
 def test_both_processes_are_told_why_a_workdir_is_refused(pair):

@@ -1,0 +1,403 @@
+r"""Every objective under one roof: trained, evaluated, in one table over seeds.
+
+    python -m benchmarks.objectives run FOLDER --case digits --seeds 5
+    python -m benchmarks.objectives run FOLDER --case mnist --data_dir DIR
+    python -m benchmarks.objectives table FOLDER
+
+`run` trains each recipe with each seed, all recipes of a seed before the next
+seed, and evaluates the last checkpoint. FOLDER/CASE/seed-S/RECIPE is the
+workdir of a run, with its report, as evaluate.py writes it, in `report/`. What
+has its report is skipped and what was stopped goes on, so the same command ends
+what a killed one began. `table` prints, in Markdown, means and standard
+deviations over the seeds of which every recipe has its report.
+
+Set JAX_COMPILATION_CACHE_DIR=DIR, and the programs of a recipe are compiled for
+its first seed alone (TF_CPP_MIN_LOG_LEVEL=3 keeps XLA from remarking on it).
+"""
+
+import argparse
+import dataclasses
+import itertools
+import math
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import config_dict
+
+from configs import digits, mnist
+from robust_info import (
+  checkpoints,
+  data,
+  interruption,
+  models,
+  report,
+  resolution,
+  training,
+  validation,
+  workdir,
+)
+from robust_info import config as config_lib
+
+Report = Mapping[str, Any]
+# (title, one number of a report's only run)
+Column = tuple[str, Callable[[Mapping[str, Any]], float]]
+
+# Title -> the fields that make it.
+Recipes = Mapping[str, Mapping[str, Any]]
+EVERY: Recipes = {
+  **{name: {"objective.name": name} for name in config_lib.OBJECTIVES},
+  "pgd_awp_ema": {
+    "objective.name": "pgd",
+    "objective.awp_gamma": 5e-3,
+    "train.ema_decay": 0.95,
+  },
+}
+# What the two lens objectives do at other settings.
+LENSES: Recipes = {
+  "pair_non_robust=10": {
+    "objective.name": "pair_lens",
+    "objective.pair_non_robust": 10.0,
+  },
+  "pair_reward=1": {
+    "objective.name": "pair_lens",
+    "objective.pair_reward": 1.0,
+  },
+  "pair_non_robust=pair_reward=10": {
+    "objective.name": "pair_lens",
+    "objective.pair_non_robust": 10.0,
+    "objective.pair_reward": 10.0,
+  },
+  "lens_quantity=label_information": {
+    "objective.name": "epsilon_lens",
+    "objective.lens_quantity": "label_information",
+  },
+  "lens_quantity=cckl": {
+    "objective.name": "epsilon_lens",
+    "objective.lens_quantity": "cckl",
+    "objective.lens_coefficient": 0.3,
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+  """Data, threat, lengths, and what is trained.
+
+  Attributes:
+    base: gives the configuration to start from.
+    changes: fields set anew. Runs are reported at their last checkpoint, so
+      validation is for the log alone.
+    num_examples: the first of the test split, which all runs are reported on.
+    recipes: what is trained.
+  """
+
+  base: Callable[[], config_dict.ConfigDict]
+  changes: Mapping[str, Any]
+  num_examples: int
+  recipes: Recipes
+
+
+_DIGITS = Case(
+  base=digits.get_config,
+  changes={
+    "train.validate_every": 40,
+    "evaluation.attack": "apgd",
+    "evaluation.batch_size": 125,
+    "evaluation.epsilon_grid": (0.0, 0.15),
+    "evaluation.num_pairs": 2048,
+  },
+  num_examples=500,
+  recipes=EVERY,
+)
+CASES = {
+  "digits": _DIGITS,
+  "digits-lenses": dataclasses.replace(_DIGITS, recipes=LENSES),
+  "mnist": Case(
+    base=mnist.get_config,
+    changes={
+      "objective.num_steps": 5,
+      "objective.step_size": 0.4,
+      "train.num_epochs": 1,
+      "evaluation.attack": "apgd",
+      "evaluation.batch_size": 125,
+      "evaluation.epsilon_grid": (0.0, 0.1),
+      "evaluation.num_pairs": 2048,
+      "evaluation.validation_examples": 250,
+    },
+    num_examples=250,
+    recipes=EVERY,
+  ),
+}
+
+
+def configuration(
+  case: Case, recipe: str, seed: int, data_dir: str | None = None
+) -> config_lib.Config:
+  """The checked configuration of a run, before it is resolved."""
+  config = case.base()
+  config.seed = seed
+  config.update_from_flattened_dict({**case.changes, **case.recipes[recipe]})
+  if data_dir is not None:
+    config.data.data_dir = data_dir
+  return config_lib.from_config_dict(config)
+
+
+def report_path(
+  folder: pathlib.Path, case: str, seed: int, recipe: str
+) -> pathlib.Path:
+  """Where the report of a run lies, below the workdir of the run."""
+  return folder / case / f"seed-{seed}" / recipe / "report" / "report.json"
+
+
+def missing(
+  folder: pathlib.Path, case: str, seeds: int
+) -> list[tuple[int, str]]:
+  """(seed, recipe) of what has no report yet, a seed after the other."""
+  return [
+    (seed, recipe)
+    for seed in range(seeds)
+    for recipe in CASES[case].recipes
+    if not report_path(folder, case, seed, recipe).exists()
+  ]
+
+
+def train_and_report(
+  config: config_lib.Config,
+  source: data.DataSource,
+  path: pathlib.Path,
+  *,
+  num_examples: int,
+) -> None:
+  """One run from wherever it stands to its report, as the entry points do.
+
+  Args:
+    config: of the run.
+    source: the data.
+    path: where its report will lie.
+    num_examples: the first of the test split, for the report.
+  """
+  output, directory = path.parent, path.parents[1]
+  config = resolution.resolve(config, source)
+  validate = validation.Validator(
+    models.apply_fn(training.create_model(config.model)),
+    source.validation,
+    num_classes=source.num_classes,
+    settings=config.evaluation,
+    seed=config.seed,
+  )
+  training.train(config, source.train, validate, workdir=directory)
+  report.build(
+    [training.restore_run(directory, checkpoint=checkpoints.LAST)],
+    source,
+    config.evaluation,
+    output=output,
+    num_examples=num_examples,
+  )
+
+
+def run(
+  folder: pathlib.Path, case: str, *, seeds: int, data_dir: str | None = None
+) -> None:
+  """Makes every report that is missing."""
+  if seeds < 1:
+    raise ValueError(f"Expected seeds >= 1, got {seeds}.")
+  settings = CASES[case]
+  tasks = missing(folder, case, seeds)
+  total = seeds * len(settings.recipes)
+  print(f"{case}: {total - len(tasks)} of {total} reports exist", flush=True)
+  if not tasks:
+    return
+  data_config = configuration(settings, *reversed(tasks[0]), data_dir).data
+  source = data.load(
+    data_config.name,
+    data_dir=data_config.data_dir,
+    validation_fraction=data_config.validation_fraction,
+    validation_seed=data_config.validation_seed,
+    cache_dir=data_config.cache_dir,
+    progress=True,
+  )
+  begin = time.monotonic()
+  for number, (seed, recipe) in enumerate(tasks, 1):
+    train_and_report(
+      configuration(settings, recipe, seed, data_dir),
+      source,
+      report_path(folder, case, seed, recipe),
+      num_examples=settings.num_examples,
+    )
+    spent = time.monotonic() - begin
+    left = spent / number * (len(tasks) - number)
+    print(
+      f"{case}: {recipe}, seed {seed}: {total - len(tasks) + number} of "
+      f"{total}, about {left / 60:.0f} min left",
+      flush=True,
+    )
+
+
+def complete(folder: pathlib.Path, case: str) -> dict[str, list[Report]]:
+  """The reports of each recipe, over the seeds that every recipe has.
+
+  Raises:
+    ValueError: two of them were not measured alike.
+  """
+  recipes, seeds, settings = CASES[case].recipes, [], None
+  for seed in itertools.count():
+    if not (folder / case / f"seed-{seed}").exists():
+      break
+    paths = [report_path(folder, case, seed, recipe) for recipe in recipes]
+    if not all(path.exists() for path in paths):
+      continue
+    seeds.append([report.load(path) for path in paths])
+    settings = settings or seeds[0][0]["settings"]
+    for path, found in zip(paths, seeds[-1], strict=True):
+      if found["settings"] != settings:
+        raise ValueError(
+          f"Expected the settings of the other reports in {path}, got others; "
+          "remove it."
+        )
+  return {
+    recipe: [row[number] for row in seeds]
+    for number, recipe in enumerate(recipes if seeds else ())
+  }
+
+
+def spread(values: Sequence[float]) -> str:
+  """Mean ± standard deviation (n - 1), to two digits of the latter.
+
+  Of one value it alone, and n/a where a value is not finite.
+  """
+  mean = statistics.fmean(values)
+  if not math.isfinite(mean):
+    return "n/a"
+  deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+  if not deviation:
+    return f"{mean:.3g}" + " ± 0" * (len(values) > 1)
+  digits_after = max(0, 1 - math.floor(math.log10(deviation)))
+  return f"{mean:.{digits_after}f} ± {deviation:.{digits_after}f}"
+
+
+def _strongest(run: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The epsilon lens under all attacks: the least that is left."""
+  return run["strength_curve"][-1]
+
+
+def _fisher(title: str, norm: str, statistic: str) -> Column:
+  return f"{title} {statistic}", lambda r: r["fisher"][norm][statistic]
+
+
+COLUMNS: tuple[Column, ...] = (
+  ("clean %", lambda r: 100 * r["performance"]["accuracy"]),
+  ("robust %", lambda r: 100 * r["robustness"]["accuracy"]),
+  ("CCKL", lambda r: r["information"]["cckl"]),
+  _fisher("λmax(F)", "spectral", "mean"),
+  ("local share %", lambda r: 100 * r["local_lens"]["non_robust_share"]),
+  ("path share %", lambda r: 100 * r["path_lens"]["non_robust_share"]),
+  (
+    "CCKL taken %",
+    lambda r: 100 * _strongest(r)["cckl"]["non_robust_share"],
+  ),
+  ("I(K;Y^) left", lambda r: _strongest(r)["label_information"]["robust"]),
+)
+FURTHER: tuple[Column, ...] = (
+  ("PGD-20 %", lambda r: 100 * r["robustness"]["steps"][0]["accuracy"]),
+  _fisher("λmax(F)", "spectral", "median"),
+  _fisher("‖F‖", "frobenius", "mean"),
+  _fisher("‖F‖", "frobenius", "median"),
+  _fisher("tr F", "trace", "mean"),
+  _fisher("tr F", "trace", "median"),
+  ("I(K;Y^) clean", lambda r: r["information"]["label_information"]),
+  ("CCKL left", lambda r: _strongest(r)["cckl"]["robust"]),
+)
+
+
+def rows(
+  reports: Mapping[str, Sequence[Report]], columns: Sequence[Column]
+) -> Iterator[str]:
+  """Lines of a Markdown table, a recipe a row."""
+  yield "| | " + " | ".join(title for title, _ in columns) + " |"
+  yield "|---" * (len(columns) + 1) + "|"
+  for recipe, found in reports.items():
+    cells = [
+      spread([read(entry["runs"][0]) for entry in found]) for _, read in columns
+    ]
+    yield f"| `{recipe}` | " + " | ".join(cells) + " |"
+
+
+def table(folder: pathlib.Path) -> str:
+  """Two Markdown tables for each case, of its complete seeds.
+
+  Raises:
+    ValueError: no seed of any case is complete, or reports do not fit.
+  """
+  lines = []
+  for case in CASES:
+    reports = complete(folder, case)
+    if not reports:
+      continue
+    entries = [entry for found in reports.values() for entry in found]
+    first, seeds = entries[0], len(entries) // len(reports)
+    robustness = first["runs"][0]["robustness"]
+    doubts = [
+      f"{recipe}: {entry['runs'][0]['robustness']['sanity']['verdict']}"
+      for recipe, found in reports.items()
+      for entry in found
+      if not entry["runs"][0]["robustness"]["sanity"]["trustworthy"]
+    ]
+    lines += [
+      f"### {case}: {seeds} seed{'s' * (seeds > 1)}, "
+      f"{first['data']['num_examples']} test images, {robustness['attack']} "
+      f"at {robustness['norm']} {robustness['epsilon']:g}",
+      "",
+      *rows(reports, COLUMNS),
+      "",
+      *rows(reports, FURTHER),
+      "",
+      f"Sanity checks that fail: {'; '.join(doubts) or 'none'}.",
+      "",
+    ]
+  if not lines:
+    raise ValueError(
+      f"Expected a seed with a report of every recipe in {folder}, got none; "
+      "`run` makes them."
+    )
+  return "\n".join(lines)
+
+
+def main() -> None:
+  """One action; what a user can act on is one line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("action", choices=("run", "table"))
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("--case", choices=CASES, default="digits")
+  parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--data_dir", help="where prepared TFDS data lies")
+  options = parser.parse_args()
+  try:
+    if options.action == "table":
+      print(table(options.folder))
+    else:
+      run(
+        options.folder,
+        options.case,
+        seeds=options.seeds,
+        data_dir=options.data_dir,
+      )
+  except (
+    ValueError,
+    OSError,
+    checkpoints.CheckpointError,
+    data.UnavailableError,
+    training.NonFiniteError,
+    workdir.WorkdirError,
+  ) as error:
+    sys.exit(f"Error: {error}")
+  except interruption.Interrupted as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+  main()
