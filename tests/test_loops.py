@@ -73,6 +73,24 @@ def test_a_single_step_is_no_loop(network):
   assert "while" not in program
 
 
+def test_loops_without_gradients_stay_rolled(network):
+  logits_fn, x = network
+  y = jnp.zeros(len(x), jnp.int32)
+
+  def program(attack, **options):
+    return str(
+      jax.make_jaxpr(
+        lambda x, key: (
+          attack(logits_fn, x, y, key, epsilon=0.1, **options).x_adv
+        )
+      )(x, jax.random.key(0))
+    )
+
+  assert "unroll=1\n" in program(ri.attacks.square, num_queries=6)
+  gradients = program(ri.attacks.pgd, num_steps=6)
+  assert f"unroll={_loops.unroll_length(6)}\n" in gradients
+
+
 @pytest.mark.parametrize("xs", [None, (jnp.arange(2.0)[None], jnp.ones(1))])
 def test_a_single_step_returns_what_the_loop_returns(xs):
   def step(carry, x):

@@ -64,12 +64,14 @@ class Method(NamedTuple):
     step: `(evaluate, state, epsilon, key or None) -> state`; one iteration.
     num_steps: how many steps a row takes. The evaluation of the start is one.
     targeted: whether each try aims at its own class.
+    backward: whether a step takes a gradient.
   """
 
   start: Callable[[Try, ArrayLike], Any]
   step: Callable[[Evaluate, Any, ArrayLike, Any], Any]
   num_steps: int
   targeted: bool
+  backward: bool = True
 
 
 def iterate(
@@ -142,6 +144,7 @@ def iterate(
     method.start(flat, epsilon),
     draw_keys[1:-1],
     length=method.num_steps,
+    backward=method.backward,
   )
   objective = ascent.label_objective(evaluate, flat.y, loss, targeted=False)
   last = objective(state.x_found, draw_keys[-1])

@@ -277,7 +277,9 @@ def method(
       zero_gradient=state.zero_gradient,
     )
 
-  return methods.Method(start, step, num_queries + 1, targeted=False)
+  return methods.Method(
+    start, step, num_queries + 1, targeted=False, backward=False
+  )
 
 
 def _padded_bumps(largest: int, dtype: Any) -> jax.Array:
@@ -312,8 +314,8 @@ def square(
   does), and each row draws its own windows.
 
   Cost: per restart `num_queries + 2` forward passes; restarts run as one batch.
-  Beyond 128 queries the loop is rolled, which is slow for convolutions on CPU:
-  prefer `auto_attack(..., attacks=("square",))` there.
+  Broken examples take all queries too: for whole data sets prefer
+  `auto_attack(..., attacks=("square",))`, which drops them.
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
