@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -111,13 +112,22 @@ def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
   return timing.spread(ratios)
 
 
-def pgd_step_ratio() -> timing.Pair:
-  """(10 attack + 1 update gradients) against one PGD-10 step."""
-  config = make_config("pgd")
-  step, state = make_step(config)
-  model = training.create_model(config.model)
+def pgd_step(batch: data.Batch) -> Callable[[], Any]:
+  """A call of one PGD-10 step of ours, which goes on training."""
+  step, state = make_step(make_config("pgd"))
+
+  def run():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  return run
+
+
+def bare_gradients(batch: data.Batch) -> Callable[[], Any]:
+  """The same number of compiled gradients: 10 by images, 1 by parameters."""
+  model = training.create_model(make_config("pgd").model)
   apply = models.apply_fn(model)
-  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
 
   def loss(params, x, y):
     logits = apply({"params": params}, x)
@@ -126,19 +136,14 @@ def pgd_step_ratio() -> timing.Pair:
   by_images = jax.jit(jax.grad(loss, argnums=1))
   by_params = jax.jit(jax.grad(loss))
   x = data.to_float(batch.image)
-  params = jax.tree.map(jax.numpy.copy, state.params)
+  params = models.init(model, jax.random.key(0), SHAPE)["params"]
 
-  def bare():
+  def run():
     for _ in range(10):
       gradient = by_images(params, x, batch.label)
     return gradient, by_params(params, x, batch.label)
 
-  def whole():
-    nonlocal state
-    state, metrics = step(state, batch)
-    return metrics
-
-  return timing.paired(bare, whole, runs=15)
+  return run
 
 
 def torch_step(batch: data.Batch) -> Callable[[], None]:
@@ -182,19 +187,6 @@ def torch_step(batch: data.Batch) -> Callable[[], None]:
   return run
 
 
-def against_torch() -> timing.Pair:
-  """A PGD-10 step in PyTorch against ours."""
-  step, state = make_step(make_config("pgd"))
-  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
-
-  def ours():
-    nonlocal state
-    state, metrics = step(state, batch)
-    return metrics
-
-  return timing.paired(torch_step(batch), ours, runs=25)
-
-
 def main() -> None:
   """Prints one line a comparison."""
   parser = argparse.ArgumentParser(description=__doc__)
@@ -208,7 +200,9 @@ def main() -> None:
     ("pgd", arguments.pgd_steps),
   ):
     print(f"{name}: loop / bare steps: {loop_overhead(name, steps)}")
-  pair = pgd_step_ratio()
+  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
+  ours = pgd_step(batch)
+  pair = timing.paired(bare_gradients(batch), ours, runs=25)
   print(
     f"PGD-10 step {pair.second} s, 11 bare gradients {pair.first} s, "
     f"ratio {pair.ratio}"
@@ -216,7 +210,7 @@ def main() -> None:
   if importlib.util.find_spec("torch") is None:
     print("PyTorch: not installed")
     return
-  pair = against_torch()
+  pair = timing.paired(torch_step(batch), ours, runs=25)
   print(
     f"PGD-10 step {pair.second} s, in PyTorch {pair.first} s, "
     f"ratio {pair.ratio}"
