@@ -1,11 +1,11 @@
 r"""MNIST at linf 0.3, the ball of Madry et al. (2018), with the small CNN.
 
   python train.py --config=configs/mnist_linf03.py --workdir=runs/mnist-linf03
-  python evaluate.py --workdir=runs/mnist-linf03 --attack=autoattack
+  python evaluate.py --workdir=runs/mnist-linf03 \
+    --output=runs/mnist-linf03-report --attack=autoattack
 
 PGD training in a ball a little larger than the one that counts, the radius
-rising from 0 over the first two fifths: started at the full radius, a network
-of this size stays at chance. Weights are averaged. Measured:
+rising from 0 over the first two fifths. Weights are averaged. Measured:
 docs/results/mnist.md.
 """
 

@@ -15,6 +15,7 @@ from robust_info import (
   data,
   interruption,
   objectives,
+  optimizers,
   training,
   writers,
 )
@@ -136,6 +137,17 @@ def test_signal_in_the_last_step_lets_the_run_end(
   signalled(monkeypatch, signal.SIGTERM, 39)
   path, state = undisturbed
   assert_same_run(path, tmp_path, state, train(tmp_path))
+
+
+def test_log_holds_the_learning_rate_of_each_step(undisturbed):
+  rows = log(undisturbed[0])
+  num_steps = max(row["step"] for row in rows)
+  schedule = optimizers.learning_rate(run_config().train, num_steps)
+  logged = {r["step"]: r["learning_rate"] for r in rows if r["kind"] == "train"}
+  assert len(set(logged.values())) > 1
+  for step, rate in logged.items():
+    # The first step is taken at step 0 of the schedule.
+    np.testing.assert_allclose(rate, schedule(step - 1), rtol=1e-5)
 
 
 def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
