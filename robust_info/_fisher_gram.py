@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_info import _loops, _validate, divergences
+from robust_info import _eigen, _loops, _validate, divergences
 
 
 class ReducedGram(NamedTuple):
@@ -100,8 +100,8 @@ def frobenius(reduced: ReducedGram) -> jax.Array:
 
 def spectral_norm(reduced: ReducedGram) -> jax.Array:
   """`lambda_max(F)`: [N], by `u^T G u` at the top eigenvector."""
-  _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(reduced.gram))
-  top = vectors[:, :, -1:]  # [N, C-1, 1], or [N, 0, 0] for a single class
+  _, vectors = _eigen.eigh(jax.lax.stop_gradient(reduced.gram))
+  top = vectors[:, :, :1]  # [N, C-1, 1], or [N, 0, 0] for a single class
   return jnp.einsum(
     "njm,njk,nkm->n", top, reduced.gram, top, precision="highest"
   )
@@ -111,8 +111,8 @@ def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:
   """The k leading eigenvalues [N, k] and eigenvectors of F [N, k, D]."""
   gram, weights, rows = reduced
   rank = gram.shape[1]
-  values, vectors = jnp.linalg.eigh(gram)
-  values, vectors = values[:, ::-1][:, :k], vectors[:, :, ::-1][:, :, :k]
+  values, vectors = _eigen.eigh(gram)
+  values, vectors = values[:, :k], vectors[:, :, :k]
   # An eigenvector u of the Gram matrix maps to J~^T W^T u.
   mixed = jnp.einsum("nij,nik->nkj", weights, vectors, precision="highest")
   largest = jnp.max(jnp.abs(mixed), axis=-1, keepdims=True, initial=0.0)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_info import _loops, fisher_products
+from robust_info import _eigen, _loops, fisher_products
 
 
 class Decomposition(NamedTuple):
@@ -78,12 +78,9 @@ def lanczos(
   if num_steps > 1:
     off = jax.vmap(lambda b: jnp.diag(b, k=1))(beta[:, :-1])
     tridiagonal = tridiagonal + off + jnp.swapaxes(off, -1, -2)
-  values, coefficients = jnp.linalg.eigh(tridiagonal)
+  values, coefficients = _eigen.eigh(tridiagonal)
   return Decomposition(
-    basis,
-    jnp.maximum(values[:, ::-1], 0.0),
-    coefficients[:, :, ::-1],
-    beta[:, -1],
+    basis, jnp.maximum(values, 0.0), coefficients, beta[:, -1]
   )
 
 

@@ -1,0 +1,161 @@
+"""Eigendecomposition of many small symmetric matrices, by Jacobi rotations.
+
+Why not `jnp.linalg.eigh`: on CPUs it calls LAPACK from XLA's own threads. With
+several CPU devices in a process, a batch of some hundred matrices then waits
+for ever (jaxlib 0.10.1), and on CPUs of many cores large batches corrupt
+memory (https://github.com/jax-ml/jax/issues/39292). What stands here is plain
+array code: it runs alike on every backend and can be split over devices.
+
+Each round annihilates n/2 off-diagonal entries at once, in the tournament order
+of Brent and Luk (1985): the rows and columns meet in pairs (i, n/2 + i), so that
+a round is arithmetic on four quarters of the matrix and one shift, without
+gathers. After n - 1 rounds, a sweep, everything is back in its place. The batch
+is the last axis, along which the processor works. Convergence is quadratic:
+four or five sweeps in float32.
+
+Measured (2 CPU cores, jax 0.10.1, float32), against `jnp.linalg.eigh`: 128
+matrices of size 9 in 0.76 ms (0.70), 500 in 2.1 ms (2.3), 64 of size 99 in
+240 ms (29).
+
+Shapes: `N` matrices of size n.
+"""
+
+import jax
+import jax.numpy as jnp
+
+# What no matrix needs; a bound for those that are not finite.
+_MAX_SWEEPS = 20
+
+
+def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Eigenvalues and eigenvectors of symmetric matrices.
+
+  Args:
+    matrices: [N, n, n], symmetric.
+
+  Returns:
+    `values` [N, n], descending, and `vectors` [N, n, n] whose columns are their
+    orthonormal eigenvectors. Backward stable: the error of a value is a small
+    multiple of eps times the norm of the matrix. What comes out for a
+    matrix does not depend on the others of the batch. NaN for a matrix that is not finite. Not differentiable in
+    reverse. `2 N n^2` numbers of memory, about `12 N n^3` products a sweep.
+  """
+  size = matrices.shape[-1]
+  if not size:
+    return jnp.sum(matrices, axis=-1), matrices
+  half = (size + 1) // 2
+  # Entries near 1: their squares neither overflow nor vanish.
+  scale = jnp.max(jnp.abs(matrices), axis=(1, 2))
+  is_plain = jnp.isfinite(scale) & (scale > 0)
+  safe = jnp.where(is_plain, scale, 1.0)
+  # An odd size gets a row of zeros, which no rotation touches.
+  odd = 2 * half - size
+  a = jnp.moveaxis(matrices / safe[:, None, None], 0, -1)
+  a = jnp.pad(a, ((0, odd), (0, odd), (0, 0)))
+  identity = jnp.eye(2 * half, size, dtype=a.dtype)[:, :, None]
+  v = jnp.broadcast_to(identity, (2 * half, size, a.shape[-1]))
+  state = (*_quarters(a), v[:half], v[half:])
+
+  def sweep(carry):
+    count, state = carry
+    active = ~_is_diagonal(state)
+    rounds = 2 * half - 1
+    state = jax.lax.fori_loop(0, rounds, lambda _, s: _round(s, active), state)
+    return count + 1, state
+
+  def is_unfinished(carry):
+    count, state = carry
+    return (count < _MAX_SWEEPS) & ~jnp.all(_is_diagonal(state))
+
+  _, state = jax.lax.while_loop(is_unfinished, sweep, (0, state))
+  first, _, _, last, upper, lower = state
+  values = jnp.concatenate([_diagonal(first), _diagonal(last)])[:size]
+  vectors = jnp.concatenate([upper, lower])[:size]
+  order = jnp.argsort(-values, axis=0)
+  values = jnp.take_along_axis(values, order, axis=0) * scale[None]
+  vectors = jnp.take_along_axis(vectors, order[:, None], axis=0)
+  is_finite = jnp.isfinite(scale)
+  values = jnp.where(is_finite[None], values, jnp.nan)
+  vectors = jnp.where(is_finite[None, None], vectors, jnp.nan)
+  return values.T, jnp.transpose(vectors, (2, 1, 0))
+
+
+def _quarters(a):
+  half = a.shape[0] // 2
+  return a[:half, :half], a[:half, half:], a[half:, :half], a[half:, half:]
+
+
+def _diagonal(quarter):
+  index = jnp.arange(quarter.shape[0])
+  return quarter[index, index]
+
+
+def _is_diagonal(state):
+  """[N]: what is off the diagonal is rounding (of infinite or NaN: True)."""
+  tt, tb, bt, bb, *_ = state
+  off = 1.0 - jnp.eye(tt.shape[0], dtype=tt.dtype)[:, :, None]
+  outside = sum(
+    jnp.sum(part * part, axis=(0, 1)) for part in (tt * off, tb, bt, bb * off)
+  )
+  inside = sum(
+    jnp.sum(jnp.square(_diagonal(part)), axis=0) for part in (tt, bb)
+  )
+  return ~(outside > jnp.finfo(tt.dtype).eps ** 2 * inside)
+
+
+def _round(state, active):
+  """Rotates the pairs (i, half + i) of the active matrices, then shifts."""
+  tt, tb, bt, bb, upper, lower = state
+  p, r, q = _diagonal(tt), _diagonal(tb), _diagonal(bb)
+  tan = _tangents(p, r, q, active)
+  cos = 1.0 / jnp.sqrt(1.0 + tan * tan)
+  sin = tan * cos
+
+  def rotated(first, second, axis):
+    c, s = jnp.expand_dims(cos, axis), jnp.expand_dims(sin, axis)
+    return c * first - s * second, s * first + c * second
+
+  tt, bt = rotated(tt, bt, axis=1)
+  tb, bb = rotated(tb, bb, axis=1)
+  tt, tb = rotated(tt, tb, axis=0)
+  bt, bb = rotated(bt, bb, axis=0)
+  upper, lower = rotated(upper, lower, axis=1)
+  # What the pairs themselves become is known better than that.
+  here = jnp.eye(tt.shape[0], dtype=bool)[:, :, None] & active[None, None]
+  tt = jnp.where(here, (p - tan * r)[:, None], tt)
+  bb = jnp.where(here, (q + tan * r)[:, None], bb)
+  tb, bt = jnp.where(here, 0.0, tb), jnp.where(here, 0.0, bt)
+  tt, bt = _shifted(tt, bt, axis=0)
+  tb, bb = _shifted(tb, bb, axis=0)
+  tt, tb = _shifted(tt, tb, axis=1)
+  bt, bb = _shifted(bt, bb, axis=1)
+  return tt, tb, bt, bb, *_shifted(upper, lower, axis=0)
+
+
+def _tangents(p, r, q, active):
+  """Of the smaller angle that diagonalises [[p, r], [r, q]]."""
+  skip = (r == 0) | ~active[None]
+  tau = (q - p) / (2.0 * jnp.where(skip, 1.0, r))
+  # Where the square would overflow the root is |tau| in any case.
+  root = jnp.sqrt(1.0 + jnp.square(jnp.clip(tau, -1e18, 1e18)))
+  sign = jnp.where(tau >= 0, 1.0, -1.0)
+  return jnp.where(skip, 0.0, sign / (jnp.abs(tau) + root)).astype(p.dtype)
+
+
+def _shifted(top, bottom, axis):
+  """All but the first of `top` move on by one place, round the table."""
+  last = top.shape[axis] - 1
+  if not last:
+    return top, bottom
+
+  def part(quarter, start, stop):
+    return jax.lax.slice_in_dim(quarter, start, stop, axis=axis)
+
+  return (
+    jnp.concatenate(
+      [part(top, 0, 1), part(bottom, 0, 1), part(top, 1, last)], axis
+    ),
+    jnp.concatenate(
+      [part(bottom, 1, last + 1), part(top, last, last + 1)], axis
+    ),
+  )

@@ -1,0 +1,106 @@
+"""The eigendecomposition of small matrices against float64 LAPACK."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robust_info import _eigen
+
+_eigh = jax.jit(_eigen.eigh)
+_EPS = np.finfo(np.float32).eps
+
+
+def _symmetric(size, kind, seed, num=7):
+  """[num, n, n] float32, of a spectrum that is hard in the named way."""
+  rng = np.random.default_rng(seed)
+  spectrum = {
+    "plain": rng.standard_normal((num, size)),
+    "graded": np.exp(-2.0 * np.arange(size)) * np.ones((num, 1)),
+    "multiple": np.repeat(rng.integers(0, 3, (num, 1)), size, axis=1) * 1.0,
+    "clustered": 1 + 1e-6 * rng.standard_normal((num, size)),
+    "low rank": (np.arange(size) < 2) * np.ones((num, 1)),
+    "signs": np.sign(rng.standard_normal((num, size))),
+  }[kind]
+  basis, _ = np.linalg.qr(rng.standard_normal((num, size, size)))
+  scale = 10.0 ** rng.integers(-30, 30, (num, 1, 1))
+  dense = np.einsum("nij,nj,nkj->nik", basis, spectrum, basis)
+  dense = (scale * dense).astype(np.float32)
+  return (dense + dense.transpose(0, 2, 1)) / 2
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+  size=st.sampled_from((1, 2, 3, 4, 9, 16)),
+  kind=st.sampled_from(
+    ("plain", "graded", "multiple", "clustered", "low rank", "signs")
+  ),
+  seed=st.integers(0, 2**32 - 1),
+)
+def test_eigh_is_backward_stable(size, kind, seed):
+  matrices = _symmetric(size, kind, seed)
+  values, vectors = jax.tree.map(np.asarray, _eigh(matrices))
+  exact = matrices.astype(np.float64)
+  expected = np.linalg.eigvalsh(exact)[:, ::-1]
+  norm = np.abs(expected).max(axis=1)
+  tolerance = 8 * size * _EPS
+  assert np.all(np.diff(values, axis=1) <= 0)
+  assert np.all(np.abs(values - expected).max(axis=1) <= tolerance * norm)
+  vectors = vectors.astype(np.float64)
+  np.testing.assert_allclose(
+    np.einsum("nij,nik->njk", vectors, vectors),
+    np.broadcast_to(np.eye(size), matrices.shape),
+    atol=tolerance,
+  )
+  residual = exact @ vectors - vectors * values[:, None, :]
+  assert np.all(np.abs(residual).max(axis=(1, 2)) <= tolerance * norm)
+
+
+def test_eigh_in_float64():
+  matrices = _symmetric(9, "plain", 0).astype(np.float64)
+  with jax.enable_x64(True):
+    values, _ = _eigen.eigh(jnp.asarray(matrices))
+    assert values.dtype == np.float64
+    expected = np.linalg.eigvalsh(matrices)[:, ::-1]
+    norm = np.abs(expected).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(values / norm, expected / norm, atol=1e-14)
+
+
+def test_a_diagonal_matrix_is_returned_as_it_is():
+  diagonal = np.array([[3.0, -1.0, 0.0, 2.0]], np.float32)
+  values, vectors = _eigh(jax.vmap(jnp.diag)(diagonal))
+  np.testing.assert_array_equal(values, -np.sort(-diagonal))
+  np.testing.assert_array_equal(np.abs(vectors).sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("size", (0, 1, 2, 5))
+def test_zeros(size):
+  values, vectors = _eigh(np.zeros((3, size, size), np.float32))
+  np.testing.assert_array_equal(values, np.zeros((3, size)))
+  np.testing.assert_array_equal(
+    np.einsum("nij,nik->njk", vectors, vectors),
+    np.broadcast_to(np.eye(size), (3, size, size)),
+  )
+
+
+@pytest.mark.parametrize("bad", (np.nan, np.inf))
+@pytest.mark.parametrize("size", (1, 6))
+def test_a_matrix_that_is_not_finite_spoils_only_itself(size, bad):
+  matrices = _symmetric(size, "plain", 3)
+  values, _ = _eigh(matrices)
+  matrices[2, 0, -1] = matrices[2, -1, 0] = bad
+  spoiled, vectors = _eigh(matrices)
+  assert np.all(np.isnan(spoiled[2])) and np.all(np.isnan(vectors[2]))
+  others = np.arange(len(matrices)) != 2
+  np.testing.assert_array_equal(spoiled[others], values[others])
+
+
+def test_a_matrix_does_not_depend_on_the_rest_of_its_batch():
+  graded, plain = _symmetric(9, "graded", 5), _symmetric(9, "plain", 5)
+  values, vectors = _eigh(graded)
+  mixed = np.concatenate([graded[:3], plain[3:]])
+  among_others = _eigh(mixed)
+  np.testing.assert_array_equal(among_others[0][:3], values[:3])
+  np.testing.assert_array_equal(among_others[1][:3], vectors[:3])
