@@ -14,7 +14,6 @@ from robust_info import (
   checkpoints,
   command_line,
   data,
-  models,
   processes,
   resolution,
   training,
@@ -40,13 +39,7 @@ def main() -> None:
     progress=processes.is_first(),
   )
   config = resolution.resolve(config, source)
-  validate = validation.Validator(
-    models.apply_fn(training.create_model(config.model)),
-    source.validation,
-    num_classes=source.num_classes,
-    settings=config.evaluation,
-    seed=config.seed,
-  )
+  validate = validation.of_run(config, source)
   training.train(config, source.train, validate, workdir=_WORKDIR.value)
 
 

@@ -33,7 +33,6 @@ from robust_info import (
   checkpoints,
   data,
   interruption,
-  models,
   report,
   resolution,
   training,
@@ -182,13 +181,7 @@ def train_and_report(
   """
   output, directory = path.parent, path.parents[1]
   config = resolution.resolve(config, source)
-  validate = validation.Validator(
-    models.apply_fn(training.create_model(config.model)),
-    source.validation,
-    num_classes=source.num_classes,
-    settings=config.evaluation,
-    seed=config.seed,
-  )
+  validate = validation.of_run(config, source)
   training.train(config, source.train, validate, workdir=directory)
   report.build(
     [training.restore_run(directory, checkpoint=checkpoints.LAST)],

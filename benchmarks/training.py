@@ -28,7 +28,15 @@ import optax
 
 from benchmarks import timing
 from robust_info import config as config_lib
-from robust_info import data, models, objectives, train_step, training
+from robust_info import (
+  data,
+  models,
+  objectives,
+  sharding,
+  train_setup,
+  train_step,
+  training,
+)
 
 SHAPE, BATCH = (28, 28, 1), 128
 PAIRS = 11
@@ -62,7 +70,7 @@ def make_split(num_steps: int) -> data.Split:
 
 def make_step(config: config_lib.Config):
   """The compiled step and a state for it."""
-  model = training.create_model(config.model)
+  model = train_setup.model(config.model)
   optimizer = optax.adam(1e-3)
   step = train_step.make_train_step(
     model, optimizer, objectives.create(config.objective), num_steps=1000
@@ -76,7 +84,9 @@ def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
   config, split = make_config(name), make_split(steps_per_epoch)
   step, state = make_step(config)
   batches = [
-    data.train_batch(split, seed=0, step=k, batch_size=BATCH)
+    sharding.split_rows(
+      data.train_batch(split, seed=0, step=k, batch_size=BATCH)
+    )
     for k in range(steps_per_epoch)
   ]
   loop, bare, since = [], [], [None]
@@ -126,7 +136,7 @@ def pgd_step(batch: data.Batch) -> Callable[[], Any]:
 
 def bare_gradients(batch: data.Batch) -> Callable[[], Any]:
   """The same number of compiled gradients: 10 by images, 1 by parameters."""
-  model = training.create_model(make_config("pgd").model)
+  model = train_setup.model(make_config("pgd").model)
   apply = models.apply_fn(model)
 
   def loss(params, x, y):
@@ -137,6 +147,7 @@ def bare_gradients(batch: data.Batch) -> Callable[[], Any]:
   by_params = jax.jit(jax.grad(loss))
   x = data.to_float(batch.image)
   params = models.init(model, jax.random.key(0), SHAPE)["params"]
+  params = jax.device_put(params, sharding.replicated())
 
   def run():
     for _ in range(10):
@@ -162,8 +173,8 @@ def torch_step(batch: data.Batch) -> Callable[[], None]:
     nn.Linear(100, 10),
   )
   optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-  images = torch.from_numpy(np.moveaxis(batch.image, -1, 1).copy())
-  labels = torch.from_numpy(batch.label.astype(np.int64))
+  images = torch.from_numpy(np.moveaxis(np.array(batch.image), -1, 1).copy())
+  labels = torch.from_numpy(np.array(batch.label).astype(np.int64))
   config = make_config("pgd").objective
   epsilon, num_steps = config.epsilon, config.num_steps
   step_size = config.step_size * epsilon
@@ -190,8 +201,9 @@ def torch_step(batch: data.Batch) -> Callable[[], None]:
 def main() -> None:
   """Prints one line a comparison."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--steps", type=int, default=200)
-  parser.add_argument("--pgd-steps", type=int, default=30)
+  # An epoch of MNIST has 422.
+  parser.add_argument("--steps", type=int, default=422)
+  parser.add_argument("--pgd-steps", type=int, default=100)
   arguments = parser.parse_args()
   device = jax.devices()[0]
   print(f"{device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
@@ -200,7 +212,9 @@ def main() -> None:
     ("pgd", arguments.pgd_steps),
   ):
     print(f"{name}: loop / bare steps: {loop_overhead(name, steps)}")
-  batch = data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
+  batch = sharding.split_rows(
+    data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
+  )
   ours = pgd_step(batch)
   pair = timing.paired(bare_gradients(batch), ours, runs=25)
   print(

@@ -135,7 +135,7 @@ def _pullbacks_of_differences(logits_fn, x):
 
   Returns rows [C-1, N, D], the winner c [N] and log p [N, C].
   """
-  logits, pullback = jax.vjp(logits_fn, x)
+  logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
   num_examples, num_classes = logits.shape
   reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))

@@ -1,4 +1,4 @@
-"""The one place that chooses how loops reach the device.
+"""The one place that chooses how loops and batches reach the device.
 
 XLA's CPU backend runs the convolutions of input gradients inside a rolled loop
 three to five times slower than the same steps unrolled, and a partly unrolled
@@ -11,8 +11,17 @@ Measured (2 CPU cores, jax 0.10.1, conv 16-32 network, batch 128, 20 signed
 gradient steps): rolled 808 ms, `unroll=10` 837 ms, fully unrolled 222 ms.
 Ten pullbacks of the same network: `vmap` 135 ms, one batch of ten copies
 176 ms, unrolled 54 ms.
+
+The same backend runs the gradient of a small convolution on little more than
+one core, but operations that do not depend on each other side by side: a batch
+in four parts, see `side_by_side`. Measured (as above, time in parts over time
+whole, median of 9): input gradients of the 28x28 network 0.69 at batch 128 and
+0.50 at 512, its parameter gradients 0.88 and 0.53, its forward passes 1.16 and
+1.05; input gradients of the 8x8 network 1.02 to 1.1, of a dense network 1.36,
+of ResNet-20 (64 images) 0.90, of VGG13 (16 images) 1.02.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +30,9 @@ import jax.numpy as jnp
 
 # Beyond this many steps compile time outweighs the faster step.
 MAX_UNROLL_ON_CPU = 128
+# More parts compile for longer; of less input a part, they gain nothing.
+_MAX_PARTS = 2
+_MIN_VALUES = 2**14
 
 
 def unroll_length(length: int) -> int:
@@ -82,3 +94,36 @@ def in_batches(
   return jax.tree.map(
     lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))[:num_rows], stacked
   )
+
+
+def side_by_side(
+  fn: Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array], jax.Array]:
+  """`fn` on parts of its batch, where that lets its gradient use all cores.
+
+  For functions that will be differentiated: forward passes gain nothing.
+
+  Args:
+    fn: [N, ...] -> [N, ...], treats rows independently.
+
+  Returns:
+    A function of the same values, up to rounding. On one CPU device the parts
+    of a large batch are independent operations of the program; `fn` itself on
+    other backends, for small batches, and where nothing is convolved (tracing
+    traces `fn` once more to see that).
+  """
+
+  def call(x: jax.Array) -> jax.Array:
+    parts = min(_MAX_PARTS, x.shape[0], x.size // _MIN_VALUES)
+    if (
+      parts < 2
+      or jax.default_backend() != "cpu"
+      # Several CPU devices share the cores already.
+      or jax.device_count() > 1
+      or "conv_general_dilated" not in str(jax.make_jaxpr(fn)(x))
+    ):
+      return fn(x)
+    bounds = [part * x.shape[0] // parts for part in range(parts + 1)]
+    return jnp.concatenate([fn(x[a:b]) for a, b in itertools.pairwise(bounds)])
+
+  return call

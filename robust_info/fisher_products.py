@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from robust_info import _validate, divergences
+from robust_info import _loops, _validate, divergences
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -86,7 +86,7 @@ def operator(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> Operator:
   """Linearises the network once; products then cost no new forward pass."""
-  logits, pushforward = jax.linearize(logits_fn, x)
+  logits, pushforward = jax.linearize(_loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
   pullback = jax.linear_transpose(pushforward, x)
   flat = (x.shape[0], math.prod(x.shape[1:]))

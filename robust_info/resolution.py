@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from robust_info import config as config_lib
-from robust_info import data, models, training
+from robust_info import data, models, train_setup
 
 
 def resolve(
@@ -49,9 +49,7 @@ def resolve(
   model = dataclasses.replace(model, **found)
   try:
     jax.eval_shape(
-      lambda key: models.init(
-        training.create_model(model), key, model.image_shape
-      ),
+      lambda key: models.init(train_setup.model(model), key, model.image_shape),
       jax.random.key(0),
     )
   except ValueError as error:

@@ -8,8 +8,25 @@ import optax
 from flax import linen as nn
 
 from robust_info import config as config_lib
-from robust_info import data, objectives, optimizers, train_step
+from robust_info import data, models, objectives, optimizers, train_step
 from robust_info import train_state as train_state_lib
+
+
+def model(config: config_lib.ModelConfig) -> nn.Module:
+  """The model of a resolved configuration."""
+  return models.create(
+    config.name,
+    num_classes=config.num_classes,
+    activation=config.activation,
+    features=config.features,
+    hidden_sizes=config.hidden_sizes,
+    variant=config.variant,
+    width=config.width,
+    mean=config.mean,
+    std=config.std,
+    dtype=config.dtype,
+    remat=config.remat,
+  )
 
 
 def step(

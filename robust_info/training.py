@@ -27,7 +27,6 @@ from robust_info import (
   checkpoints,
   data,
   interruption,
-  models,
   optimizers,
   processes,
   rollback,
@@ -78,23 +77,6 @@ class Run:
   environment: list[dict[str, Any]]
 
 
-def create_model(config: config_lib.ModelConfig) -> nn.Module:
-  """The model of a resolved configuration."""
-  return models.create(
-    config.name,
-    num_classes=config.num_classes,
-    activation=config.activation,
-    features=config.features,
-    hidden_sizes=config.hidden_sizes,
-    variant=config.variant,
-    width=config.width,
-    mean=config.mean,
-    std=config.std,
-    dtype=config.dtype,
-    remat=config.remat,
-  )
-
-
 def train(
   config: config_lib.Config,
   split: data.Split,
@@ -113,7 +95,7 @@ def train(
     split: the training split.
     validate: variables -> metrics on the validation split, among them
       `accuracy` and `robust_accuracy`, which choose the best checkpoint. A
-      pure function, called before the first step and after every
+      pure function, called for the initial variables and after every
       `config.train.validate_every` epochs.
     workdir: directory of the run; an interrupted run found there resumes.
     stream: where progress is reported; stderr unless given.
@@ -166,7 +148,7 @@ def restore_run(
     errors=(workdir_lib.WorkdirError,),
   )
   config = config_lib.from_json(text)
-  model = create_model(config.model)
+  model = train_setup.model(config.model)
   like = train_setup.abstract_state(config, model)
   with checkpoints.Store(path / "checkpoints", read_only=True) as store:
     restored = store.restore(like, which=checkpoint)
@@ -217,7 +199,7 @@ class _Loop:
 
   def run(self) -> TrainState:
     config = self._config
-    model = create_model(config.model)
+    model = train_setup.model(config.model)
     optimizer = optimizers.create(config.train, self._num_steps)
     step_fn = train_setup.step(
       config, model, optimizer, num_steps=self._num_steps
@@ -272,11 +254,9 @@ class _Loop:
       for record in self._rollback_records:
         if record.step > start:
           self._write("rollback", record.step, record.values)
-      if restored is None:
-        self._validate_and_save(0, state)
-      else:
+      if restored is not None:
         self._report.message(f"Resumed at step {start:,}.")
-      return self._steps(step_fn, state, start)
+      return self._steps(step_fn, state, start, is_new=restored is None)
 
   def _roll_back(self, failed: int, like: TrainState) -> checkpoints.Restored:
     """Where to go on from: the last regular checkpoint, diverted.
@@ -300,14 +280,31 @@ class _Loop:
     return restored
 
   def _steps(
-    self, step_fn: train_step.TrainStep, state: TrainState, start: int
+    self,
+    step_fn: train_step.TrainStep,
+    state: TrainState,
+    start: int,
+    *,
+    is_new: bool,
   ) -> TrainState:
-    """Dispatches each step before it reads the metrics of the one before."""
+    """Dispatches each step before it reads the metrics of the one before.
+
+    The initial variables are validated after the first step, by which a user
+    sees within seconds whether the network trains at all.
+    """
     config = self._config.train
     pending = None
+    # A step takes the memory of its argument.
+    initial = jax.jit(_copy)(state) if is_new else None
     steps = range(start + 1, self._num_steps + 1)
     for step, batch in data.ahead(self._batch, steps):
       state, metrics = step_fn(state, batch)
+      if initial is not None:
+        self._report.message(
+          f"First step: loss {_loss(jax.device_get(metrics)):.4f}."
+        )
+        self._validate_and_save(0, initial)
+        initial = None
       if pending is not None:
         self._read(*pending)
       pending = (step, metrics)
@@ -366,8 +363,7 @@ class _Loop:
     values = {"count": metrics["count"], **metrics["sums"]}
     for name, value in values.items():
       self._sums[name] = self._sums.get(name, 0.0) + float(value)
-    loss = float(metrics["sums"]["loss"]) / max(float(metrics["count"]), 1.0)
-    self._report.step(step, loss)
+    self._report.step(step, _loss(metrics))
     if step % self._config.train.log_every == 0:
       self._log_window(step)
 
@@ -443,3 +439,12 @@ class _Loop:
       f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
       f"config.train.learning_rate={self._config.train.learning_rate:g}."
     )
+
+
+def _copy(state: TrainState) -> TrainState:
+  return jax.tree.map(jnp.copy, state)
+
+
+def _loss(metrics: Mapping[str, Any]) -> float:
+  """The mean loss of a step, from its metrics on the host."""
+  return float(metrics["sums"]["loss"]) / max(float(metrics["count"]), 1.0)

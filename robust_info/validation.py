@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robust_info import config as config_lib
-from robust_info import data, evaluation
+from robust_info import data, evaluation, models, train_setup
 
 
 class Validator:
@@ -80,3 +80,19 @@ class Validator:
         values = getattr(lens, part)
         metrics[f"{name}_{part}"] = float(values.mean(dtype=np.float64))
     return metrics
+
+
+def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:
+  """The metrics that a run follows.
+
+  Args:
+    config: resolved, see `resolution`.
+    source: what it was resolved for.
+  """
+  return Validator(
+    models.apply_fn(train_setup.model(config.model)),
+    source.validation,
+    num_classes=source.num_classes,
+    settings=config.evaluation,
+    seed=config.seed,
+  )

@@ -75,7 +75,7 @@ def test_a_diagonal_matrix_is_returned_as_it_is():
   np.testing.assert_array_equal(np.abs(vectors).sum(axis=1), 1.0)
 
 
-@pytest.mark.parametrize("size", (0, 1, 2, 5))
+@pytest.mark.parametrize("size", [0, 1, 2, 5])
 def test_zeros(size):
   values, vectors = _eigh(np.zeros((3, size, size), np.float32))
   np.testing.assert_array_equal(values, np.zeros((3, size)))
@@ -85,14 +85,15 @@ def test_zeros(size):
   )
 
 
-@pytest.mark.parametrize("bad", (np.nan, np.inf))
-@pytest.mark.parametrize("size", (1, 6))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("size", [1, 6])
 def test_a_matrix_that_is_not_finite_spoils_only_itself(size, bad):
   matrices = _symmetric(size, "plain", 3)
   values, _ = _eigh(matrices)
   matrices[2, 0, -1] = matrices[2, -1, 0] = bad
   spoiled, vectors = _eigh(matrices)
-  assert np.all(np.isnan(spoiled[2])) and np.all(np.isnan(vectors[2]))
+  assert np.all(np.isnan(spoiled[2]))
+  assert np.all(np.isnan(vectors[2]))
   others = np.arange(len(matrices)) != 2
   np.testing.assert_array_equal(spoiled[others], values[others])
 

@@ -111,3 +111,55 @@ def test_batches_give_what_one_call_gives(network):
     np.testing.assert_allclose(
       _loops.in_batches(logits_fn, x, batch_size=size), whole, atol=1e-5
     )
+
+
+def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
+  logits_fn, x = network
+  y = jnp.arange(len(x)) % 5
+  found, programs = [], []
+  for values in (10**9, 1):
+    monkeypatch.setattr(_loops, "_MIN_VALUES", values)
+
+    def both(x):
+      return {
+        **measures(logits_fn, x),
+        "apgd": ri.attacks.apgd(
+          logits_fn, x, y, jax.random.key(1), epsilon=0.1, num_steps=5
+        ).x_adv,
+        "lanczos": ri.fisher_spectral_norm(logits_fn, x, method="matrix_free"),
+      }
+
+    found.append(jax.jit(both)(x))
+    gram = jax.make_jaxpr(lambda x: ri.fisher_gram(logits_fn, x))(x)
+    programs.append(str(gram).count("conv_general_dilated["))
+  assert programs[1] == 2 * programs[0]
+  for name, whole in found[0].items():
+    np.testing.assert_allclose(
+      whole, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
+    )
+
+
+def test_an_uneven_batch_keeps_its_order(network, monkeypatch):
+  logits_fn, x = network
+  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(_loops, "_MAX_PARTS", 4)
+  found = _loops.side_by_side(logits_fn)(x)
+  np.testing.assert_allclose(found, logits_fn(x), rtol=1e-5)
+
+
+def test_what_gains_nothing_stays_whole(network, monkeypatch):
+  logits_fn, x = network
+
+  def sizes(fn, x):
+    seen = []
+    _loops.side_by_side(lambda x: (seen.append(len(x)), fn(x))[1])(x)
+    return set(seen)
+
+  dense = lambda x: jnp.tanh(x.reshape(len(x), -1))  # noqa: E731
+  assert sizes(logits_fn, x) == {6}  # small
+  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
+  assert sizes(logits_fn, x) == {6, 3}
+  assert sizes(logits_fn, x[:1]) == {1}
+  assert sizes(dense, x) == {6}
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert sizes(logits_fn, x) == {6}

@@ -19,6 +19,7 @@ from robust_info import (
   measurements,
   models,
   report,
+  train_setup,
   training,
   worst_case,
 )
@@ -54,7 +55,7 @@ def make_source(channels=1):
 
 
 def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
-  module = training.create_model(model)
+  module = train_setup.model(model)
   return training.Run(
     workdir=pathlib.Path(workdir),
     config=config.Config(

@@ -2,12 +2,22 @@ import dataclasses
 import io
 import math
 
+import chex
 import jax
 import numpy as np
 import pytest
 import training_process
 
-from robust_info import checkpoints, data, models, training, workdir, writers
+from robust_info import (
+  checkpoints,
+  data,
+  models,
+  optimizers,
+  train_setup,
+  training,
+  workdir,
+  writers,
+)
 from robust_info import config as config_lib
 
 
@@ -64,11 +74,38 @@ def test_logged_means_weigh_every_example_the_same(tmp_path):
   np.testing.assert_allclose(row["loss"], -np.mean(log_p), rtol=1e-5)
 
 
-def test_validation_is_before_the_first_step_and_every_few_epochs(tmp_path):
+def test_initial_variables_are_validated_and_every_few_epochs(tmp_path):
   config = run_config(num_epochs=5, validate_every=2)
   train(tmp_path, config, scripted([0.1] * 4))
   found = [(r["step"], r["epoch"]) for r in rows(tmp_path, "validation")]
   assert found == [(0, 0.0), (26, 2.0), (52, 4.0), (65, 5.0)]
+
+
+def test_the_first_step_is_seen_before_the_initial_validation(tmp_path):
+  config = run_config(num_epochs=1, log_every=1)
+  stream, seen = io.StringIO(), []
+
+  def validate(variables):
+    seen.append((stream.getvalue(), jax.device_get(variables)))
+    return {"accuracy": 0.5, "robust_accuracy": 0.5 - 0.1 * len(seen)}
+
+  train(tmp_path, config, validate, stream=stream)
+  text, variables = seen[0]
+  assert text.startswith("First step: loss ")
+  # What it validates, and saves, is the state before that step all the same.
+  state = train_setup.initial_state(
+    config, train_setup.model(config.model), optimizers.create(config.train, 13)
+  )
+  chex.assert_trees_all_equal(variables, state.evaluated)
+  run = training.restore_run(tmp_path)
+  assert run.step == 0
+  chex.assert_trees_all_equal(run.variables, state.evaluated)
+  log = writers.read_rows(tmp_path / "metrics.jsonl")
+  assert [(row["kind"], row["step"]) for row in log[:3]] == [
+    ("validation", 0),
+    ("train", 1),
+    ("train", 2),
+  ]
 
 
 def test_best_and_last_are_restored_as_they_were(tmp_path):

@@ -34,6 +34,7 @@ from robust_info import (
   config,
   data,
   models,
+  train_setup,
   training,
   writers,
 )
@@ -88,7 +89,7 @@ def make_validate():
   held_out = split()
   clean = data.to_float(held_out.images)
   noisy = clean + 0.5 * jax.random.normal(jax.random.key(1), clean.shape)
-  apply = jax.jit(models.apply_fn(training.create_model(run_config().model)))
+  apply = jax.jit(models.apply_fn(train_setup.model(run_config().model)))
 
   def validate(variables):
     def accuracy(x):

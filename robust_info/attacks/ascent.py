@@ -34,16 +34,21 @@ Objective = Callable[[jax.Array, Any], Evaluation]
 
 
 def evaluator(
-  logits_fn: inputs.LogitsFn, eot_samples: int | None
+  logits_fn: inputs.LogitsFn,
+  eot_samples: int | None,
+  *,
+  backward: bool = True,
 ) -> Callable[[jax.Array, Any], jax.Array]:
   """`(x, key) -> logits [S, N, C]`, S draws of a randomised network or one.
 
   With `eot_samples=None` the network is deterministic, `logits_fn(x)`, and S is
   1; otherwise it is called as `logits_fn(x, key)` with S different keys.
+  `backward=False` says that nobody takes its gradient.
   """
   if eot_samples is None:
+    network = _loops.side_by_side(logits_fn) if backward else logits_fn
     # Half-precision networks: losses and comparisons are in float32.
-    return lambda x, key: _validate.float_array("logits", logits_fn(x))[None]
+    return lambda x, key: _validate.float_array("logits", network(x))[None]
 
   def draws(x, key):
     keys = jax.random.split(key, eot_samples)

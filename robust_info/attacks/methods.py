@@ -112,7 +112,7 @@ def iterate(
   x, y = checked.x, checked.y
   num_examples = x.shape[0]
   epsilon = jnp.asarray(epsilon, x.dtype)
-  evaluate = ascent.evaluator(logits_fn, eot_samples)
+  evaluate = ascent.evaluator(logits_fn, eot_samples, backward=method.backward)
   try_key, draw_key = jax.random.split(key)
   draw_keys = jax.random.split(draw_key, method.num_steps + 2)
   num_classes = inputs.num_classes(lambda v: evaluate(v, draw_key)[0], x)

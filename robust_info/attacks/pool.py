@@ -94,7 +94,9 @@ def compile_programs(
 
   @functools.partial(jax.jit, donate_argnums=1)
   def step(logits_fn, state, epsilon, key, call):
-    evaluate = ascent.evaluator(logits_fn, eot_samples)
+    evaluate = ascent.evaluator(
+      logits_fn, eot_samples, backward=method.backward
+    )
     _, draw_key = jax.random.split(key)
 
     def one(state, number):

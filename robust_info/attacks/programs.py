@@ -68,7 +68,7 @@ def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
 
   @jax.jit
   def forward(logits_fn, x, key, begin):
-    evaluate = ascent.evaluator(logits_fn, eot_samples)
+    evaluate = ascent.evaluator(logits_fn, eot_samples, backward=False)
     return jnp.mean(evaluate(x, jax.random.fold_in(key, begin)), axis=0)
 
   return forward

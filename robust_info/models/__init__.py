@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robust_info import _validate
+from robust_info import _loops, _validate
 from robust_info.models import layers, residual, small, vgg
 
 SMALL = ("logistic", "mlp", "cnn", "madry_cnn")
@@ -190,6 +190,13 @@ def train_fn(
   def apply(
     variables: Any, x: jax.Array, where: jax.Array
   ) -> tuple[jax.Array, Any]:
+    if not variables.get("batch_stats"):
+      # Rows are independent.
+      return _loops.side_by_side(
+        lambda x: model.apply(
+          variables, x, train=True, where=jnp.ones(len(x), bool)
+        )
+      )(x), {}
     some = jnp.any(where)
     logits, changed = model.apply(
       variables, x, train=True, where=where | ~some, mutable=["batch_stats"]
