@@ -6,7 +6,7 @@ from robust_info import data
 
 
 def test_values_come_in_order_whatever_the_depth():
-  for depth in (1, 2, 9):
+  for depth in (0, 1, 2, 9):
     found = list(data.ahead(lambda k: k * k, range(5), depth=depth))
     assert found == [(k, k * k) for k in range(5)]
 

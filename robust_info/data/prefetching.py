@@ -14,12 +14,17 @@ def ahead(
   Args:
     fn: called in one other thread, for one argument after the other.
     arguments: iterated over in the caller's thread.
-    depth: how many values may wait for the caller.
+    depth: how many values may wait for the caller; 0 for no other thread, each
+      value computed when it is asked for.
 
   Returns:
     An iterator. An error of `fn` comes up where its value would have. Work
     that nobody waits for any more is dropped when the iterator is closed.
   """
+  if not depth:
+    for argument in arguments:
+      yield argument, fn(argument)
+    return
   with futures.ThreadPoolExecutor(1, "ahead") as executor:
     waiting: collections.deque = collections.deque()
     try:
