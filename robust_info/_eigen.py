@@ -1,4 +1,4 @@
-"""Eigendecomposition of many small symmetric matrices, by Jacobi rotations.
+"""Eigenvectors of many small symmetric matrices.
 
 Why not `jnp.linalg.eigh`: on CPUs it calls LAPACK from XLA's own threads. With
 several CPU devices in a process, a batch of some hundred matrices then waits
@@ -6,16 +6,19 @@ for ever (jaxlib 0.10.1), and on CPUs of many cores large batches corrupt
 memory (https://github.com/jax-ml/jax/issues/39292). What stands here is plain
 array code: it runs alike on every backend and can be split over devices.
 
-Each round annihilates n/2 off-diagonal entries at once, in the tournament
-order of Brent and Luk (1985): rows and columns meet in pairs (i, n/2 + i), so
-that a round is arithmetic on four quarters of the matrix and one shift, without
-gathers. After n - 1 rounds, a sweep, everything is back in its place. The batch
-is the last axis, along which the processor works. Convergence is quadratic:
-four or five sweeps in float32.
+`eigh` is the method of Jacobi. Each round annihilates n/2 off-diagonal entries
+at once, in the tournament order of Brent and Luk (1985): rows and columns meet
+in pairs (i, n/2 + i), so that a round is arithmetic on four quarters of the
+matrix and one shift, without gathers. After n - 1 rounds, a sweep, everything
+is back in its place. The batch is the last axis, along which the processor
+works. Convergence is quadratic: four or five sweeps in float32.
 
-Measured (2 CPU cores, jax 0.10.1, float32), against `jnp.linalg.eigh`: 128
-matrices of size 9 in 0.7 ms (0.7), 500 in 2.5 ms (2.3), 64 of size 99 in 180 ms
-(29).
+`top_eigenvector`, of positive semi-definite matrices, squares each 24 times (53
+in float64): matrix products, which stay fast where rotations do not.
+
+Measured (2 CPU cores, jax 0.10.1, float32), `eigh` and `top_eigenvector`
+against `jnp.linalg.eigh`: 128 matrices of size 9 in 0.7 and 0.8 ms (0.7), 500
+in 2.5 and 2.6 ms (2.3), 64 of size 99 in 180 and 37 ms (29).
 
 Shapes: `N` matrices of size n.
 """
@@ -79,6 +82,39 @@ def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
   values = jnp.where(is_finite[None], values, jnp.nan)
   vectors = jnp.where(is_finite[None, None], vectors, jnp.nan)
   return values.T, jnp.transpose(vectors, (2, 1, 0))
+
+
+def top_eigenvector(matrices: jax.Array) -> jax.Array:
+  """A unit eigenvector of the largest eigenvalue of each matrix.
+
+  The column of the largest diagonal entry of `A^(2^m)`. Eigenvectors whose
+  eigenvalues are less than about `2^-m` apart, relative to the largest, are not
+  told apart: for `u^T A u` that makes a difference of rounding.
+
+  Args:
+    matrices: [N, n, n], symmetric and positive semi-definite.
+
+  Returns:
+    [N, n]; 0 for a matrix of zeros, NaN for one that is not finite. The error
+    of `u^T A u` is a small multiple of eps times the largest eigenvalue. Cost:
+    m products of n x n matrices; m is the number of bits of the dtype.
+  """
+  if not matrices.shape[-1]:
+    return jnp.sum(matrices, axis=-1)
+
+  def scaled(power):
+    largest = jnp.max(jnp.abs(power), axis=(1, 2), keepdims=True)
+    return power / jnp.where(largest == 0, 1.0, largest)
+
+  def square(_, power):
+    return scaled(jnp.einsum("nij,njk->nik", power, power, precision="highest"))
+
+  num_squares = jnp.finfo(matrices.dtype).nmant + 1
+  power = jax.lax.fori_loop(0, num_squares, square, scaled(matrices))
+  largest = jnp.argmax(jnp.diagonal(power, axis1=1, axis2=2), axis=1)
+  column = jnp.take_along_axis(power, largest[:, None, None], axis=2)[:, :, 0]
+  norm = jnp.linalg.norm(column, axis=1, keepdims=True)
+  return column / jnp.where(norm == 0, 1.0, norm)
 
 
 def _quarters(a):

@@ -100,11 +100,8 @@ def frobenius(reduced: ReducedGram) -> jax.Array:
 
 def spectral_norm(reduced: ReducedGram) -> jax.Array:
   """`lambda_max(F)`: [N], by `u^T G u` at the top eigenvector."""
-  _, vectors = _eigen.eigh(jax.lax.stop_gradient(reduced.gram))
-  top = vectors[:, :, :1]  # [N, C-1, 1], or [N, 0, 0] for a single class
-  return jnp.einsum(
-    "njm,njk,nkm->n", top, reduced.gram, top, precision="highest"
-  )
+  top = _eigen.top_eigenvector(jax.lax.stop_gradient(reduced.gram))
+  return jnp.einsum("nj,njk,nk->n", top, reduced.gram, top, precision="highest")
 
 
 def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:

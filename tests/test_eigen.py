@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from robust_info import _eigen
 
 _eigh = jax.jit(_eigen.eigh)
+_top = jax.jit(_eigen.top_eigenvector)
 _EPS = np.finfo(np.float32).eps
 
 
@@ -56,6 +57,46 @@ def test_eigh_is_backward_stable(size, kind, seed):
   )
   residual = exact @ vectors - vectors * values[:, None, :]
   assert np.all(np.abs(residual).max(axis=(1, 2)) <= tolerance * norm)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+  size=st.sampled_from((1, 2, 9)),
+  kind=st.sampled_from(("graded", "multiple", "clustered", "low rank")),
+  seed=st.integers(0, 2**32 - 1),
+)
+def test_the_top_eigenvector_gives_the_largest_eigenvalue(size, kind, seed):
+  matrices = _symmetric(size, kind, seed)
+  top = np.asarray(_top(matrices), np.float64)
+  exact = matrices.astype(np.float64)
+  expected = np.linalg.eigvalsh(exact)[:, -1]
+  found = np.einsum("nj,njk,nk->n", top, exact, top)
+  norms = np.where(expected > 0, 1.0, 0.0)
+  np.testing.assert_allclose(np.linalg.norm(top, axis=1), norms, rtol=4 * _EPS)
+  np.testing.assert_allclose(found, expected, rtol=8 * size * _EPS)
+
+
+def test_top_eigenvectors_that_are_hard_to_tell_apart():
+  rng = np.random.default_rng(0)
+  gaps = 10.0 ** -np.arange(9)
+  basis, _ = np.linalg.qr(rng.standard_normal((9, 6, 6)))
+  spectrum = np.stack([np.ones(9), 1 - gaps, *[0.1 * gaps] * 4], axis=1)
+  exact = np.einsum("nij,nj,nkj->nik", basis, spectrum, basis)
+  for dtype, tolerance in ((np.float32, 5e-7), (np.float64, 1e-14)):
+    with jax.enable_x64(dtype == np.float64):
+      matrices = exact.astype(dtype)
+      top = np.asarray(_eigen.top_eigenvector(jnp.asarray(matrices)))
+      assert top.dtype == dtype
+      rayleigh = np.einsum("nj,njk,nk->n", top, matrices.astype(float), top)
+      np.testing.assert_allclose(rayleigh, 1.0, atol=tolerance)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_top_eigenvector_of_what_is_not_finite_is_nan(bad):
+  matrices = np.stack([np.eye(3), np.full((3, 3), bad), np.zeros((3, 3))])
+  top = _top(matrices.astype(np.float32))
+  np.testing.assert_array_equal(np.isnan(top).all(axis=1), [False, True, False])
+  np.testing.assert_array_equal(top[2], np.zeros(3))
 
 
 def test_eigh_in_float64():
