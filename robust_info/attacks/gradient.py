@@ -76,8 +76,8 @@ def pgd(
 
   Args:
     logits_fn: [N, ...] -> [N, C], deterministic and row by row (evaluation
-      mode, normalisation inside). See the module docstring for how to pass
-      parameters.
+      mode, normalisation inside), as a large batch may be evaluated in parts.
+      See the module docstring for how to pass parameters.
     x: [N, ...] float inputs within `bounds`.
     y: [N] int labels (with `targeted`, the classes to reach).
     key: consumed; may be `None` if nothing is random.
