@@ -1,5 +1,7 @@
 import threading
 
+import jax
+import numpy as np
 import pytest
 
 from robust_info import data
@@ -35,3 +37,17 @@ def test_an_error_comes_up_where_its_value_would_have():
   assert [next(values), next(values)] == [(0, 0), (1, 1)]
   with pytest.raises(ZeroDivisionError):
     next(values)
+
+
+def test_only_what_is_decoded_is_made_ahead_on_a_cpu(monkeypatch):
+  class Decoded:
+    dtype, ndim, shape = np.dtype(np.uint8), 4, (2, 4, 4, 1)
+
+  labels = np.zeros(2, np.int32)
+  decoded = data.Split(Decoded(), labels)
+  in_memory = data.Split(np.zeros(Decoded.shape, np.uint8), labels)
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+  assert data.batches_ahead(in_memory) == 0
+  assert data.batches_ahead(decoded) == 2
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert data.batches_ahead(in_memory) == 2

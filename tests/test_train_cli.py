@@ -76,7 +76,9 @@ def test_training_from_the_command_line_reports_and_fills_the_workdir(
   lines = result.stderr.splitlines()
   assert lines[-1].startswith("Finished at step 60")
   assert all(
-    line.startswith(("epoch", "Finished", "preparing", "decoding"))
+    line.startswith(
+      ("First step", "epoch", "Finished", "preparing", "decoding")
+    )
     for line in lines
   ), lines
   names = {entry.name for entry in path.iterdir()}
@@ -203,7 +205,9 @@ def test_full_disk_is_one_line(environment, tmp_path, undisturbed):
   *progress, last = result.stderr.splitlines()
   assert last.startswith("Error: ")
   assert "File too large" in last
-  assert all(line.startswith("epoch") for line in progress), result.stderr
+  assert all(line.startswith(("First step", "epoch")) for line in progress), (
+    result.stderr
+  )
 
 
 def test_workdir_of_another_run_is_one_line(environment, undisturbed):

@@ -63,9 +63,7 @@ def signalled(monkeypatch, number, step):
     return train_batch(split, **kwargs)
 
   # Batches are made when they are asked for, not ahead in another thread.
-  monkeypatch.setattr(
-    data, "ahead", lambda fn, steps: ((step, fn(step)) for step in steps)
-  )
+  monkeypatch.setattr(data, "batches_ahead", lambda split: 0)
   monkeypatch.setattr(data, "train_batch", noisy)
 
 

@@ -22,7 +22,7 @@ from robust_info.data.batching import (
 )
 from robust_info.data.loading import load
 from robust_info.data.moments import channel_moments
-from robust_info.data.prefetching import ahead
+from robust_info.data.prefetching import ahead, batches_ahead
 from robust_info.data.source import DataSource, Split, UnavailableError
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
   "Split",
   "UnavailableError",
   "ahead",
+  "batches_ahead",
   "channel_moments",
   "crop_flip",
   "epoch_permutation",
