@@ -32,7 +32,7 @@ def network(shape, num_classes=10, name="cnn"):
 
 
 def limit(apply, num_classes):
-  """One forward pass and C pullbacks, as fast as this backend does them."""
+  """One forward pass and C pullbacks of whole batches, unrolled on CPUs."""
 
   def passes(variables, x):
     logits, pullback = jax.vjp(lambda x: apply(variables, x), x)

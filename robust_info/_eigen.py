@@ -26,7 +26,7 @@ Shapes: `N` matrices of size n.
 import jax
 import jax.numpy as jnp
 
-# What no matrix needs; a bound for those that are not finite.
+# Far more than any matrix needs; the loop ends whatever comes.
 _MAX_SWEEPS = 20
 
 

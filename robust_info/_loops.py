@@ -13,12 +13,13 @@ Ten pullbacks of the same network: `vmap` 135 ms, one batch of ten copies
 176 ms, unrolled 54 ms.
 
 The same backend runs the gradient of a small convolution on little more than
-one core, but operations that do not depend on each other side by side: a batch
-in four parts, see `side_by_side`. Measured (as above, time in parts over time
-whole, median of 9): input gradients of the 28x28 network 0.69 at batch 128 and
-0.50 at 512, its parameter gradients 0.88 and 0.53, its forward passes 1.16 and
-1.05; input gradients of the 8x8 network 1.02 to 1.1, of a dense network 1.36,
-of ResNet-20 (64 images) 0.90, of VGG13 (16 images) 1.02.
+one core, but operations that do not depend on each other side by side: halves
+of a batch, see `side_by_side`. Measured (as above, time in halves over time
+whole, ratio of medians of 9): input gradients of the 28x28 network 0.75 at
+batch 128 and 0.62 at 512, its parameter gradients 0.94 and 0.58, its forward
+passes 1.14 and 1.05; input gradients of the 8x8 network 0.99 and 1.01, of a
+dense network 1.17, of ResNet-20 (64 images) 0.93, of VGG13 (16 images) 0.99.
+Quarters gain a few percent more at most sizes and compile for twice as long.
 """
 
 import itertools
