@@ -68,6 +68,12 @@ def make_split(num_steps: int) -> data.Split:
   )
 
 
+def make_batch(split: data.Split, *, step: int) -> data.Batch:
+  """A batch that lies on the devices before it is asked for."""
+  batch = data.train_batch(split, seed=0, step=step, batch_size=BATCH)
+  return jax.device_put(batch, sharding.by_rows())
+
+
 def make_step(config: config_lib.Config):
   """The compiled step and a state for it."""
   model = train_setup.model(config.model)
@@ -83,12 +89,7 @@ def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
   """Ratio of an epoch of the loop to the bare steps, within pairs."""
   config, split = make_config(name), make_split(steps_per_epoch)
   step, state = make_step(config)
-  batches = [
-    sharding.split_rows(
-      data.train_batch(split, seed=0, step=k, batch_size=BATCH)
-    )
-    for k in range(steps_per_epoch)
-  ]
+  batches = [make_batch(split, step=k) for k in range(steps_per_epoch)]
   loop, bare, since = [], [], [None]
 
   def epoch_of_bare_steps(state):
@@ -212,9 +213,7 @@ def main() -> None:
     ("pgd", arguments.pgd_steps),
   ):
     print(f"{name}: loop / bare steps: {loop_overhead(name, steps)}")
-  batch = sharding.split_rows(
-    data.train_batch(make_split(1), seed=0, step=0, batch_size=BATCH)
-  )
+  batch = make_batch(make_split(1), step=0)
   ours = pgd_step(batch)
   pair = timing.paired(bare_gradients(batch), ours, runs=25)
   print(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -23,7 +24,31 @@ from robust_info import (
 from robust_info import train_state as train_state_lib
 
 TrainState = train_state_lib.TrainState
-StepMetrics = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+  """What a step measured, in one array: one transfer to the host, not many.
+
+  Attributes:
+    values: float [M], on every device.
+    names: of the values; `count`, the unmasked examples of the batch;
+      `finite`, 1 if the loss and all updated variables are finite, else 0; and
+      sums over the unmasked examples of `loss`, of every metric of the
+      objective, and of `gradient_norm`, which is that of the batch times the
+      count, so that averages over steps weigh every example the same.
+  """
+
+  values: jax.Array
+  names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+  def read(self) -> dict[str, float]:
+    """Values by name, on the host; waits for the step."""
+    values = np.asarray(self.values).tolist()
+    return dict(zip(self.names, values, strict=True))
+
+
 TrainStep = Callable[[TrainState, data.Batch], tuple[TrainState, StepMetrics]]
 
 
@@ -99,13 +124,7 @@ def make_train_step(
     (state, batch) -> (state, metrics), compiled once for all batches of one
     shape. The given state is donated: use the returned one. `batch` has
     uint8 images, and is spread over all devices, see `sharding`; the state
-    and the metrics are on each of them. Metrics are
-
-    - `count`: unmasked examples of the batch;
-    - `sums`: over these, of the loss and of every metric of the objective,
-      and `gradient_norm` times the count, so that averages over steps weigh
-      every example the same;
-    - `finite`: whether the loss and all updated variables are finite.
+    and the metrics, `StepMetrics`, are on each of them.
   """
   evaluate_fn, train_fn = models.apply_fn(model), models.train_fn(model)
 
@@ -199,7 +218,10 @@ def make_train_step(
     finite = jnp.isfinite(sums["loss"])
     for leaf in jax.tree.leaves(new_state.variables):
       finite &= jnp.all(jnp.isfinite(leaf))
-    return new_state, {"count": count, "sums": sums, "finite": finite}
+    measured = {"count": count, "finite": finite.astype(count.dtype), **sums}
+    return new_state, StepMetrics(
+      jnp.stack(list(measured.values())), tuple(measured)
+    )
 
   everywhere = sharding.replicated()
   return jax.jit(

@@ -302,9 +302,7 @@ class _Loop:
     for step, batch in data.ahead(self._batch, steps, depth=depth):
       state, metrics = step_fn(state, batch)
       if initial is not None:
-        self._report.message(
-          f"First step: loss {_loss(jax.device_get(metrics)):.4f}."
-        )
+        self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
         self._validate_and_save(0, initial)
         initial = None
       if pending is not None:
@@ -359,13 +357,12 @@ class _Loop:
 
   def _read(self, step: int, metrics: train_step.StepMetrics) -> None:
     """Adds the metrics of a step to the window, and logs a full window."""
-    metrics = jax.device_get(metrics)
-    if not metrics["finite"]:
+    values = metrics.read()
+    if not values.pop("finite"):
       raise _NotFinite(step)
-    values = {"count": metrics["count"], **metrics["sums"]}
     for name, value in values.items():
-      self._sums[name] = self._sums.get(name, 0.0) + float(value)
-    self._report.step(step, _loss(metrics))
+      self._sums[name] = self._sums.get(name, 0.0) + value
+    self._report.step(step, _loss(values))
     if step % self._config.train.log_every == 0:
       self._log_window(step)
 
@@ -443,6 +440,6 @@ class _Loop:
     )
 
 
-def _loss(metrics: Mapping[str, Any]) -> float:
+def _loss(values: Mapping[str, float]) -> float:
   """The mean loss of a step, from its metrics on the host."""
-  return float(metrics["sums"]["loss"]) / max(float(metrics["count"]), 1.0)
+  return values["loss"] / max(values["count"], 1.0)

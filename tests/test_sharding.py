@@ -76,8 +76,10 @@ def test_copies_on_a_device_are_fresh_memory():
   np.testing.assert_array_equal(placed["x"], np.arange(4.0))
 
 
-def test_rows_of_a_batch_land_in_order():
+def test_rows_of_a_batch_reach_compiled_functions_in_order():
   rows = np.arange(16)
-  placed = sharding.split_rows({"x": rows})["x"]
-  assert placed.sharding == sharding.by_rows()
+  by_rows = sharding.by_rows()
+  same = jax.jit(lambda tree: tree, in_shardings=by_rows, out_shardings=by_rows)
+  placed = same(sharding.split_rows({"x": rows}))["x"]
+  assert placed.sharding == by_rows
   np.testing.assert_array_equal(placed, rows)

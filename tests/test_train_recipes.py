@@ -116,7 +116,7 @@ def test_awp_descends_the_gradient_at_the_perturbed_weights():
   # The loss reported is that of the weights themselves.
   _, without = make_step()(fresh_state(), batch)
   np.testing.assert_allclose(
-    metrics["sums"]["loss"], without["sums"]["loss"], rtol=1e-5
+    metrics.read()["loss"], without.read()["loss"], rtol=1e-5
   )
 
 
@@ -248,7 +248,7 @@ def test_augmentation_is_new_each_step_and_leaves_labels_and_masks():
   inverted = dataclasses.replace(batch, image=255 - batch.image)
   expected, _ = make_step()(fresh_state(), inverted)
   assert_close(params, expected.params)
-  assert float(metrics["count"]) == 5
+  assert metrics.read()["count"] == 5
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,13 @@ def test_step_is_gradient_descent_on_the_masked_mean():
     expected,
   )
   assert int(state.step) == 1
-  assert float(metrics["count"]) == 4
-  np.testing.assert_allclose(metrics["sums"]["loss"], 4 * value, rtol=1e-5)
+  values = metrics.read()
+  assert values["count"] == 4
+  assert values["finite"] == 1
+  np.testing.assert_allclose(values["loss"], 4 * value, rtol=1e-5)
   np.testing.assert_allclose(
-    metrics["sums"]["gradient_norm"], 4 * optax.tree.norm(gradient), rtol=1e-4
+    values["gradient_norm"], 4 * optax.tree.norm(gradient), rtol=1e-4
   )
-  assert bool(metrics["finite"])
 
 
 def test_padding_changes_nothing():
@@ -152,14 +153,14 @@ def test_numbers_that_are_not_finite_are_reported(bad):
     return dataclasses.replace(outcome, loss=outcome.loss * bad)
 
   _, metrics = make_step(optimizer, broken)(fresh_state(optimizer), batch_of())
-  assert not bool(metrics["finite"])
+  assert metrics.read()["finite"] == 0
 
 
 def test_overflowing_update_is_reported_though_the_loss_is_finite():
   optimizer = optax.sgd(float("inf"))
   _, metrics = make_step(optimizer)(fresh_state(optimizer), batch_of())
-  assert np.isfinite(metrics["sums"]["loss"])
-  assert not bool(metrics["finite"])
+  assert np.isfinite(metrics.read()["loss"])
+  assert metrics.read()["finite"] == 0
 
 
 @pytest.mark.parametrize(
