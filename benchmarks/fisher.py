@@ -6,7 +6,8 @@
   in turns with `fisher_frobenius` (target: at most 1.25).
 * all three: `fisher_norms` over `fisher_gram` (target: at most 1.05).
 * dense: the published method in JAX, F itself as an N x D x D array: time
-  (target: 5x) and peak memory (target: 50x).
+  (target: 5x) and peak memory (target: 50x), of the whole batch and with
+  `batch_size=`.
 * crossover: "matrix_free" over "gram" by number of classes.
 
 The CNN is conv 16-32, 5x5, stride 2, dense 100; ResNet-20 and VGG13 are those
@@ -45,7 +46,9 @@ def limit(apply, num_classes):
       return total, row
 
     classes = jnp.arange(num_classes)
-    return _loops.scan(pull, None, classes, length=num_classes)[1]
+    return _loops.scan(
+      pull, None, classes, length=num_classes, differentiable=True
+    )[1]
 
   return jax.jit(passes)
 
@@ -100,6 +103,32 @@ def compare(name, apply, variables, x, *, runs, num_classes=10):
   return frobenius
 
 
+def memory(case, apply, variables, x, whole, batch_size, *, runs):
+  """What `batch_size=` costs in time, and the memory with and without it."""
+  in_batches = jax.jit(
+    lambda v, x: ri.fisher_frobenius(
+      lambda x: apply(v, x), x, batch_size=batch_size
+    )
+  )
+  report(
+    f"{case}, batch_size={batch_size} over the whole batch",
+    timing.paired(
+      lambda: whole(variables, x), lambda: in_batches(variables, x), runs=runs
+    ),
+  )
+  theirs = peak_bytes(dense(apply), variables, x)
+  for label, function in (
+    ("ours", whole),
+    (f"ours with batch_size={batch_size}", in_batches),
+  ):
+    ours = peak_bytes(function, variables, x)
+    print(
+      f"{case}, peak memory: dense {theirs / 2**20:.0f} MiB, {label} "
+      f"{ours / 2**20:.1f} MiB, ratio {theirs / ours:.0f}",
+      flush=True,
+    )
+
+
 def crossover(num_classes):
   apply, variables = network((28, 28, 1), num_classes)
   x = jax.random.uniform(jax.random.key(1), (16, 28, 28, 1))
@@ -139,23 +168,16 @@ def main():
     crossover(num_classes)
   if is_fast:
     return
-  for name, num_examples, runs in (
-    ("cnn", 64, 51),
-    ("resnet20", 64, timing.MIN_RUNS),
-    ("vgg13", 16, timing.MIN_RUNS),
+  for name, num_examples, batch_size, runs in (
+    ("cnn", 64, 16, 51),
+    ("resnet20", 64, 16, timing.MIN_RUNS),
+    ("vgg13", 16, 2, timing.MIN_RUNS),
   ):
     apply, variables = network((32, 32, 3), name=name)
     x = jax.random.uniform(jax.random.key(1), (num_examples, 32, 32, 3))
     case = f"{name}, 32x32x3, N={num_examples}"
     frobenius = compare(case, apply, variables, x, runs=runs)
-    ours, theirs = (
-      peak_bytes(fn, variables, x) for fn in (frobenius, dense(apply))
-    )
-    print(
-      f"{case}, peak memory: dense {theirs / 2**20:.0f} MiB, ours "
-      f"{ours / 2**20:.1f} MiB, ratio {theirs / ours:.0f}",
-      flush=True,
-    )
+    memory(case, apply, variables, x, frobenius, batch_size, runs=runs)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def main():
       return total, apply(variables, (1 - t) * x + t * x_other)
 
     fractions = jnp.linspace(0.0, 1.0, nodes + 1)
-    return _loops.scan(step, None, fractions, length=nodes + 1)[1]
+    return _loops.scan(
+      step, None, fractions, length=nodes + 1, differentiable=True
+    )[1]
 
   pair = timing.paired(
     lambda: forward(variables, x, x_other),

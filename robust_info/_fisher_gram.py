@@ -147,7 +147,9 @@ def _pullbacks_of_differences(logits_fn, x):
     return None, row.reshape(num_examples, math.prod(x.shape[1:]))
 
   offsets = jnp.arange(1, num_classes)
-  _, rows = _loops.scan(pull, None, offsets, length=num_classes - 1)
+  _, rows = _loops.scan(
+    pull, None, offsets, length=num_classes - 1, differentiable=True
+  )
   log_p = divergences.log_softmax(logits).astype(rows.dtype)
   return rows, reference, log_p
 

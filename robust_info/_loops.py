@@ -1,25 +1,29 @@
 """The one place that chooses how loops and batches reach the device.
 
-XLA's CPU backend runs the convolutions of input gradients inside a rolled loop
-three to five times slower than the same steps unrolled, and a partly unrolled
-loop is as slow as a rolled one: only outside of loops does it bring their
-kernels into the form that its fast convolution takes. Forward passes lose
-nothing. GPU and TPU backends lose nothing by rolling either, and rolled loops
-compile faster. Every loop over network evaluations goes through `scan` below.
+XLA's CPU backend runs the convolutions of input gradients inside a loop three
+to twelve times slower than outside, unless their weights have the usual order
+of axes; GPU and TPU backends do not mind. So the steps of loops are rewritten
+on CPUs, see `_convolutions`, and loops stay loops, which compile faster than
+their steps unrolled and take less memory. Every loop over network evaluations
+goes through `scan` below.
 
-Measured (2 CPU cores, jax 0.10.1, conv 16-32 network, batch 128, 20 signed
-gradient steps): rolled 808 ms, `unroll=10` 837 ms, fully unrolled 222 ms.
-Ten pullbacks of the same network: `vmap` 135 ms, one batch of ten copies
-176 ms, unrolled 54 ms.
+Measured (2 CPU cores, jax 0.10.1, conv 16-32 network, PGD-20, batch 256): as a
+loop 1316 ms, unrolled 387 ms, as a loop of rewritten steps 332 ms, compiled in
+1.1, 2.9 and 1.2 s, with temporaries of 9, 38 and 9 MiB; ResNet-20, PGD-5, batch
+16: unrolled 125 ms, rewritten 128 ms. Ten pullbacks of the CNN at batch 128:
+`vmap` 135 ms, one batch of ten copies 176 ms, unrolled 54 ms.
+
+Differentiating a loop makes another loop, whose convolutions nothing has
+rewritten: `scan(differentiable=True)` unrolls on CPUs.
 
 The same backend runs the gradient of a small convolution on little more than
-one core, but operations that do not depend on each other side by side: halves
-of a batch, see `side_by_side`. Measured (as above, time in halves over time
-whole, ratio of medians of 9): input gradients of the 28x28 network 0.75 at
-batch 128 and 0.62 at 512, its parameter gradients 0.94 and 0.58, its forward
-passes 1.14 and 1.05; input gradients of the 8x8 network 0.99 and 1.01, of a
-dense network 1.17, of ResNet-20 (64 images) 0.93, of VGG13 (16 images) 0.99.
-Quarters gain a few percent more at most sizes and compile for twice as long.
+one core, but operations that do not depend on each other side by side: parts of
+a batch, see `side_by_side`. Measured (as above, medians of 21 in turns, time in
+four parts and in two over time whole): input gradients of the 28x28 network
+0.73 and 0.81 at batch 128, 0.52 and 0.78 at 512, its parameter gradients 0.83
+and 0.89, 0.55 and 0.62, its forward passes 1.10 and 1.13, 1.04 and 1.02; input
+gradients of the 8x8 network and of a dense one 1.01, of ResNet-20 (64 images)
+0.98, of VGG13 (16 images) 1.07 and 1.01.
 """
 
 import itertools
@@ -29,10 +33,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robust_info import _convolutions
+
 # Beyond this many steps compile time outweighs the faster step.
 MAX_UNROLL_ON_CPU = 128
-# More parts compile for longer; of less input a part, they gain nothing.
-_MAX_PARTS = 2
+# More parts, or less input in each, gain nothing.
+_MAX_PARTS = 4
 _MIN_VALUES = 2**14
 
 
@@ -49,21 +55,38 @@ def scan(
   xs: Any,
   *,
   length: int,
-  backward: bool = True,
+  differentiable: bool = False,
 ) -> tuple[Any, Any]:
-  """`jax.lax.scan`, unrolled where rolled loops are slow.
+  """`jax.lax.scan`, in the form that is fast on this backend.
 
-  `backward=False` says that no step takes a backward pass: the loop stays
-  rolled.
-
-  A single step is called as it is: `lax.scan` makes a loop even of that, and
-  its convolutions are then as slow as in a long one.
+  `differentiable=True` is for loops that a loss may be made of: reverse-mode
+  differentiation of the whole loop is fast, too. A single step is called as it
+  is: `lax.scan` makes a loop even of that.
   """
   if length == 1:
     carry, out = step(init, jax.tree.map(lambda leaf: leaf[0], xs))
     return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], out)
-  unroll = unroll_length(length) if backward else 1
+  unroll = unroll_length(length) if differentiable else 1
+  if unroll == 1:
+    step = _rewritten(step)
   return jax.lax.scan(step, init, xs, length=length, unroll=unroll)
+
+
+def cond(
+  predicate: jax.Array,
+  if_true: Callable[..., Any],
+  if_false: Callable[..., Any],
+  *operands: Any,
+) -> Any:
+  """`jax.lax.cond`, whose branches are as slow as loops on a CPU."""
+  return jax.lax.cond(
+    predicate, _rewritten(if_true), _rewritten(if_false), *operands
+  )
+
+
+def _rewritten(step: Callable[..., Any]) -> Callable[..., Any]:
+  is_cpu = jax.default_backend() == "cpu"
+  return _convolutions.canonical(step) if is_cpu else step
 
 
 def in_batches(
@@ -79,8 +102,8 @@ def in_batches(
 
   Returns:
     What `fn(x)` returns. The last batch is filled up with copies of the last
-    row, which are dropped. Batches run one after another in a rolled loop: a
-    batch is an unrolled loop of its own already, and memory is the point.
+    row, which are dropped. Batches run one after another, in a loop: memory is
+    the point.
   """
   num_rows = x.shape[0]
   if batch_size is None or batch_size >= num_rows:
@@ -91,7 +114,9 @@ def in_batches(
   def step(rows):
     return fn(x[rows])
 
-  stacked = jax.lax.map(step, index.reshape(num_batches, batch_size))
+  stacked = jax.lax.map(
+    _rewritten(step), index.reshape(num_batches, batch_size)
+  )
   return jax.tree.map(
     lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))[:num_rows], stacked
   )

@@ -307,7 +307,9 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
     points = _point(x[None], x_other[None], t)
     return None, _logits(logits_fn, points.reshape((-1, *x.shape[1:])))
 
-  _, logits = _loops.scan(call, None, fractions, length=num_calls)
+  _, logits = _loops.scan(
+    call, None, fractions, length=num_calls, differentiable=True
+  )
   logits = logits.reshape((num_calls * share, num_pairs, logits.shape[-1]))
   return logits[:count]
 
@@ -317,7 +319,9 @@ def _chord(logits_fn, x, x_other, num_nodes, stride):
     return None, _logits(logits_fn, _point(x, x_other, t))
 
   fractions = jnp.arange(num_nodes + 1, dtype=x.dtype) / num_nodes
-  _, logits = _loops.scan(node, None, fractions, length=num_nodes + 1)
+  _, logits = _loops.scan(
+    node, None, fractions, length=num_nodes + 1, differentiable=True
+  )
   ends = logits[0], logits[-1]
   return ends, _chord_sum(logits), _chord_sum(logits[::stride])
 
@@ -341,7 +345,9 @@ def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
 
   # The integrand vanishes at t = 1: that node needs no derivative.
   fractions = jnp.arange(num_nodes, dtype=x.dtype) / num_nodes
-  _, (logits, integrand) = _loops.scan(node, None, fractions, length=num_nodes)
+  _, (logits, integrand) = _loops.scan(
+    node, None, fractions, length=num_nodes, differentiable=True
+  )
 
   def rule(values):
     return (jnp.sum(values, axis=0) - 0.5 * values[0]) / values.shape[0]

@@ -116,8 +116,8 @@ def make_train_step(
       forward and backward pass of the loss: the attack's points are kept.
       Metrics, finiteness and batch statistics are those of the first pass, at
       the parameters themselves.
-    awp_warmup: share of training before which the perturbation is 0 (it costs
-      the same).
+    awp_warmup: share of training before which nothing is perturbed, nor paid
+      for it.
     ema_decay: of the moving averages of a state that keeps them.
 
   Returns:
@@ -192,11 +192,21 @@ def make_train_step(
         sums = {name: jnp.sum(value) for name, value in sums.items()}
       return *carry, sums, points
 
+    def at_perturbed_weights(gradients: Any, points: jax.Array | None) -> Any:
+      moved = weight_perturbation.perturb(
+        state.params, gradients, gamma=awp_gamma
+      )
+      return differentiate(moved, points)[0]
+
     gradients, batch_stats, sums, points = differentiate(state.params, None)
     if awp_gamma:
-      gamma = jnp.where(progress >= awp_warmup, awp_gamma, 0.0)
-      moved = weight_perturbation.perturb(state.params, gradients, gamma=gamma)
-      gradients, *_ = differentiate(moved, points)
+      gradients = _loops.cond(
+        progress >= awp_warmup,
+        at_perturbed_weights,
+        lambda gradients, points: gradients,
+        gradients,
+        points,
+      )
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )

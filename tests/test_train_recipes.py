@@ -134,7 +134,13 @@ def test_awp_attacks_once_a_step():
 
 
 def test_awp_waits_for_its_warm_up():
-  step = make_step(awp_gamma=0.3, awp_warmup=0.1)
+  passes = []
+
+  def counted(network, batch, key, *, progress):
+    jax.debug.callback(lambda: passes.append(None))
+    return objectives.standard(network, batch, key, progress=progress)
+
+  step = make_step(counted, awp_gamma=0.3, awp_warmup=0.1)
   with_awp, without = fresh_state(), fresh_state()
   for number in range(2):
     with_awp, _ = step(with_awp, batch_of(number))
@@ -144,6 +150,8 @@ def test_awp_waits_for_its_warm_up():
     ).max()
     # Of ten steps the first one is warm-up.
     assert (gap < 1e-6) == (number == 0)
+    jax.effects_barrier()
+    assert len(passes) == (1 if number == 0 else 3)
 
 
 def test_average_is_exponential_with_a_decay_that_starts_low():

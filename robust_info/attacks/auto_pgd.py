@@ -285,10 +285,8 @@ def apgd(
   iterate of the highest loss.
 
   Cost: per restart `num_steps + 1` gradients and one forward pass; memory of
-  about eight inputs a row beside the network's. Restarts run as one batch. On
-  CPU all steps are unrolled, and compiling a hundred takes a minute: for whole
-  data sets `auto_attack(..., attacks=("apgd-ce",))` compiles one step only and
-  drops broken examples.
+  about eight inputs a row beside the network's. Restarts run as one batch.
+  `auto_attack(..., attacks=("apgd-ce",))` drops broken examples: for data sets.
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.

@@ -144,7 +144,6 @@ def iterate(
     method.start(flat, epsilon),
     draw_keys[1:-1],
     length=method.num_steps,
-    backward=method.backward,
   )
   objective = ascent.label_objective(evaluate, flat.y, loss, targeted=False)
   last = objective(state.x_found, draw_keys[-1])

@@ -20,8 +20,8 @@ import numpy as np
 from robust_info import _loops
 from robust_info.attacks import ascent, methods, results
 
-# Steps in one dispatch. A rolled loop would slow convolutions on CPU, and a
-# dispatch costs far less than a step there.
+# Steps in one dispatch. On a CPU a dispatch costs far less than a step, and
+# what is broken makes room at once.
 _STEPS_PER_CALL = {"cpu": 1}
 _STEPS_PER_CALL_ELSEWHERE = 10
 

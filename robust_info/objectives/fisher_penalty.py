@@ -91,6 +91,7 @@ def fisher_regularised(
       jnp.zeros(batch.image.shape[0], batch.image.dtype),
       jax.random.split(key, num_probes),
       length=num_probes,
+      differentiable=True,
     )
     penalty = total / num_probes
     if quantity == "frobenius":
