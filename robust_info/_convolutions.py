@@ -4,7 +4,7 @@ That backend hands a convolution to its fast kernel if the axes of images and
 weights are in the order of `NHWC` and `HWIO`. It brings others into that order
 itself, but not inside a loop (jax 0.10.1): the gradient of a convolution with
 respect to its input, whose weights have input and output channels swapped, is
-then three to twelve times slower.
+then three to fourteen times slower.
 """
 
 from collections.abc import Callable, Iterator

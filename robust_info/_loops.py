@@ -1,7 +1,7 @@
 """The one place that chooses how loops and batches reach the device.
 
 XLA's CPU backend runs the convolutions of input gradients inside a loop three
-to twelve times slower than outside, unless their weights have the usual order
+to fourteen times slower than outside, unless their weights have the usual order
 of axes; GPU and TPU backends do not mind. So the steps of loops are rewritten
 on CPUs, see `_convolutions`, and loops stay loops, which compile faster than
 their steps unrolled and take less memory. Every loop over network evaluations
