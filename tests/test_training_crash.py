@@ -107,7 +107,8 @@ def test_full_disk_costs_nothing_that_was_saved(undisturbed, killed_run):
 )
 def test_run_killed_at_many_random_moments_ends_with_the_same_bits(killed_run):
   wanted = int(os.environ["ROBUST_INFO_KILLS"])
-  length = f"epochs:{2 * wanted}"
+  # A process gets through some five epochs before it is killed.
+  length = f"epochs:{10 * wanted}"
   rng = random.Random(0)
   # Within the first steps after a start, and anywhere from its beginning.
   events = [
