@@ -11,6 +11,12 @@ in an environment with torch and pyautoattack, `art` in one with torch and the
 Adversarial Robustness Toolbox. Each writes a JSON file a seed into FOLDER,
 after every attack, so that the same command goes on where a killed one was;
 `table` prints all of them side by side in Markdown.
+
+The row "rand" is of the same network with Gaussian noise on its inputs. The two
+sides call a point broken by different rules (the average of 20 draws here, one
+draw there), so that the row counts the points each returned by one rule: the
+average logits of 100 draws. For "rand-averaged" both attack a network that
+averages 20 draws itself, without further averaging: then the rules are equal.
 """
 
 import argparse
@@ -25,9 +31,14 @@ from benchmarks import small_networks
 
 CASES = ("digits-mlp", "mnist-standard", "mnist-pgd")
 VERSIONS = ("standard", "plus")
+RANDOMISED = ("rand", "rand-averaged")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 ROWS = ("standard", *COMPONENTS)
 BATCH = 250
+# Of the randomised network: standard deviation, and draws of its predictions.
+NOISE = 0.1
+DRAWS = 100
+EOT_SAMPLES = 20
 
 
 def _data(case: str, points: int):
@@ -98,10 +109,22 @@ def ours(x, y, params, norm, epsilon, seed):
   """A call that gives the robust accuracy of an attack with this package."""
   from robust_info import attacks
 
-  logits_fn = jax.tree_util.Partial(small_networks.apply, params)
+  def noisy(params, x, key):
+    noise = NOISE * jax.random.normal(key, x.shape, x.dtype)
+    return small_networks.apply(params, x + noise)
+
+  def averaged(params, x, key):
+    keys = jax.random.split(key, EOT_SAMPLES)
+    return jnp.mean(jax.vmap(lambda k: noisy(params, x, k))(keys), axis=0)
 
   def run(name):
     options = {"version": name} if name in VERSIONS else {"attacks": (name,)}
+    network = small_networks.apply
+    if name == "rand":
+      options, network = {"version": name}, noisy
+    elif name == "rand-averaged":
+      options, network = {"version": "rand", "eot_samples": 1}, averaged
+    logits_fn = jax.tree_util.Partial(network, params)
     result = attacks.auto_attack(
       logits_fn,
       x,
@@ -112,7 +135,11 @@ def ours(x, y, params, norm, epsilon, seed):
       batch_size=BATCH,
       **options,
     )
-    return result.robust_accuracy
+    if name not in RANDOMISED:
+      return result.robust_accuracy
+    draws = jax.random.split(jax.random.key(seed + 1), DRAWS)
+    logits = sum(noisy(params, result.x_adv, key) for key in draws)
+    return float(np.mean(np.argmax(logits, axis=1) == y))
 
   return run
 
@@ -133,21 +160,36 @@ def theirs(x, y, params, norm, epsilon, seed):
   module = small_networks.torch_module(params)
   images, labels = torch_data(x, y)
 
+  def noisy(x):
+    return module(x + NOISE * torch.randn_like(x))
+
+  def averaged(x):
+    return sum(noisy(x) for _ in range(EOT_SAMPLES)) / EOT_SAMPLES
+
   def run(name):
-    options = {"version": name}
-    if name not in VERSIONS:
+    options, network = {"version": name}, module
+    if name in COMPONENTS:
       options = {"version": "custom", "attacks": [name]}
+    elif name == "rand":
+      network = noisy
+    elif name == "rand-averaged":
+      options = {"version": "custom", "attacks": ["apgd-ce", "apgd-dlr"]}
+      network = averaged
     attack = pyautoattack.AutoAttack(
-      module, norm=norm.capitalize(), eps=epsilon, seed=seed, **options
+      network, norm=norm.capitalize(), eps=epsilon, seed=seed, **options
     )
-    if name not in VERSIONS:
+    if options["version"] == "custom":
       attack.apgd.n_restarts = 1
       attack.fab.n_restarts = 1
     points, *_ = attack.run_standard_evaluation(
       images, labels, batch_size=BATCH
     )
     with torch.no_grad():
-      correct = module(points).argmax(1) == labels
+      if name in RANDOMISED:
+        logits = sum(noisy(points) for _ in range(DRAWS))
+      else:
+        logits = module(points)
+    correct = logits.argmax(1) == labels
     return float(correct.float().mean())
 
   return run
@@ -210,7 +252,7 @@ def table(folder: pathlib.Path) -> str:
       "| attack | ours % | pyautoattack % | difference | ART % |",
       "|---|---|---|---|---|",
     ]
-    for name in (*VERSIONS, *COMPONENTS):
+    for name in (*VERSIONS, *COMPONENTS, *RANDOMISED):
       found = {
         side: [
           100 * r["rows"][name]

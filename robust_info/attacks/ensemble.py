@@ -16,7 +16,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
-from robust_info.attacks import inputs, journal, pool, programs, standing
+from robust_info.attacks import (
+  inputs,
+  journal,
+  pool,
+  programs,
+  projections,
+  standing,
+)
 
 NORMS = ("linf", "l2")
 
@@ -25,7 +32,8 @@ VERSIONS = {
   "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
   "rand": ("apgd-ce", "apgd-dlr"),
 }
-ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd")
+_RESTARTED = ("apgd-ce", "apgd-dlr", "fab", "pgd")
 
 _STEPS = 100
 _QUERIES = 5000
@@ -103,6 +111,7 @@ def auto_attack(
   norm: str = "linf",
   version: str = "standard",
   attacks: tuple[str, ...] | None = None,
+  restarts: int | None = None,
   num_steps: int = _STEPS,
   num_queries: int = _QUERIES,
   eot_samples: int = _EOT_SAMPLES,
@@ -121,7 +130,11 @@ def auto_attack(
     APGD-T, FAB-T.
   - "rand", for randomised networks, called as `logits_fn(x, key)`: APGD-CE and
     APGD-DLR with gradients averaged over `eot_samples` draws. A point counts as
-    broken when the average logits of that many draws are wrong.
+    broken when the average logits of that many draws are wrong; examples take
+    all steps, and those last found must be wrong in new draws, too.
+
+  `attacks=("pgd",), num_steps=20, restarts=10` is plain PGD, its steps those of
+  `pgd`, an example ending at its first misclassified iterate.
 
   With fewer classes than targets, C-1 targets; DLR as in `losses`. Differences
   from the published code: an example leaves the moment it is broken (the
@@ -152,10 +165,12 @@ def auto_attack(
     y: [N] int labels.
     key: consumed.
     epsilon: radius of the ball, >= 0.
-    norm: "linf" or "l2".
+    norm: "linf" or "l2"; for "pgd" alone also "l1".
     version: "standard", "plus" or "rand".
     attacks: names from `ATTACKS` to run instead of the version's.
-    num_steps: iterations of APGD and FAB.
+    restarts: starts of each untargeted gradient attack; unless given, 5 for
+      "plus" and 1 otherwise.
+    num_steps: iterations of PGD, APGD and FAB.
     num_queries: of Square.
     eot_samples: draws of a randomised network, "rand" only.
     batch_size: slots on the device.
@@ -173,14 +188,18 @@ def auto_attack(
     TypeError: as `pgd`.
   """
   _validate.one_of("version", version, tuple(VERSIONS))
-  _validate.one_of("norm", norm, NORMS)
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int("num_queries", num_queries)
   _validate.positive_int("batch_size", batch_size)
   _validate.positive_int("eot_samples", eot_samples)
   _validate.at_least("epsilon", epsilon, 0)
+  if restarts is None:
+    restarts = _PLUS_RESTARTS if version == "plus" else 1
+  _validate.positive_int("restarts", restarts)
   inputs.require_key(key)
   names = VERSIONS[version] if attacks is None else tuple(attacks)
+  norms = projections.NORMS if set(names) == {"pgd"} else NORMS
+  _validate.one_of("norm", norm, norms)
   for name in names:
     _validate.one_of("attacks", name, ATTACKS)
   if not names or len(set(names)) < len(names):
@@ -218,7 +237,7 @@ def auto_attack(
     plan,
     names,
     epsilon=float(epsilon),
-    restarts=_PLUS_RESTARTS if version == "plus" else 1,
+    restarts=restarts,
     batch_size=min(batch_size, num_examples),
     state_dir=state_dir,
     progress=progress,
@@ -285,7 +304,7 @@ def _evaluate(
     resumed = int(field.finished.sum())
     compiled = build(name, plan)
     targeted = compiled.method.targeted
-    tries = restarts if name in ("apgd-ce", "apgd-dlr", "fab") else 1
+    tries = restarts if name in _RESTARTED else 1
     flow = pool.run(
       compiled,
       logits_fn,

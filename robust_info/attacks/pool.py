@@ -3,9 +3,11 @@
 The batch is a pool of slots. A row whose example is broken or out of steps
 leaves at the next look, and the next job takes its slot: every device step is
 full, shapes never change, and one program is compiled for the start and one for
-the step. An example's tries run one after another, and randomness follows the
-example and the try, so neither batch size nor order changes any outcome. Shape
-letters: N examples, B slots, T tries of an example.
+the step. On a randomised network a row takes all its steps: the first draw that
+errs says little of the next one, and the later points lie deeper. An example's
+tries run one after another, and randomness follows the example and the try, so
+neither batch size nor order changes any outcome. Shape letters: N examples, B
+slots, T tries of an example.
 """
 
 import dataclasses
@@ -63,6 +65,7 @@ class Programs:
     refill: compiled once, for a vacant pool too.
     step: compiled once.
     steps_per_call: how many a call of `step` takes.
+    ends_early: whether a row ends at its first success.
     method: the method.
   """
 
@@ -70,6 +73,7 @@ class Programs:
   refill: Callable[..., Any]
   step: Callable[..., Any]
   steps_per_call: int
+  ends_early: bool
   method: methods.Method
 
 
@@ -80,6 +84,7 @@ def compile_programs(
   steps_per_call = _STEPS_PER_CALL.get(
     jax.default_backend(), _STEPS_PER_CALL_ELSEWHERE
   )
+  ends_early = eot_samples is None
 
   def start(x, y, target, number, example, key, epsilon):
     start_key, _ = jax.random.split(key)
@@ -104,15 +109,17 @@ def compile_programs(
       if eot_samples is not None:
         step_key = jax.random.fold_in(draw_key, number)
       after = method.step(evaluate, state, epsilon, step_key)
-      # A row ends at its first success. Were it to go on to the next look, its
-      # point would depend on when that is, and so on the rest of the pool.
-      return results.select(state.found, state, after), None
+      if ends_early:
+        # Were it to go on to the next look, its point would depend on when that
+        # is, and so on the rest of the pool.
+        after = results.select(state.found, state, after)
+      return after, None
 
     numbers = call * steps_per_call + jnp.arange(steps_per_call)
     state, _ = _loops.scan(one, state, numbers, length=steps_per_call)
     return state
 
-  return Programs(start, refill, step, steps_per_call, method)
+  return Programs(start, refill, step, steps_per_call, ends_early, method)
 
 
 def _vacant(leaf: jax.ShapeDtypeStruct, key: jax.Array) -> Any:
@@ -212,7 +219,9 @@ def run(
     found, dry = jax.device_get((state.found, state.zero_gradient))
     slot_dry |= dry & busy
     found = found & busy
-    ended = busy & (found | (slot_steps >= method.num_steps))
+    ended = busy & (slot_steps >= method.num_steps)
+    if programs.ends_early:
+      ended |= found
     done = ended & (found | (slot_try + 1 >= tries))
     slots = np.flatnonzero(done)
     example = slot_example[slots]

@@ -15,6 +15,7 @@ from robust_info.attacks import (
   ascent,
   auto_pgd,
   boundary,
+  fixed_step,
   methods,
   pool,
   random_search,
@@ -48,6 +49,8 @@ def _method(name: str, plan: Plan) -> methods.Method:
   box["num_steps"] = plan.num_steps
   if name in ("fab", "fab-t"):
     return boundary.method(targeted=name == "fab-t", **box)
+  if name == "pgd":
+    return fixed_step.method(**box)
   if name == "apgd-t":
     return auto_pgd.target_method(**box)
   return auto_pgd.label_method(

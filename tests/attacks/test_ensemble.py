@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
+from robust_info.attacks import projections
 
 KEY = jax.random.key(0)
 # Short runs; the compiled programs are shared by all tests below.
@@ -202,6 +203,32 @@ def test_randomised_network_is_averaged(mlp, batch):
   assert result.robust_accuracy < result.accuracies["clean"]
 
 
+def test_first_lucky_draw_does_not_end_the_attack():
+  # A start near the boundary errs in some draws and not in the next ones; the
+  # corner of the ball, four standard deviations behind it, in all.
+  slope = np.random.default_rng(0).normal(size=16).astype(np.float32)
+  epsilon = 2.5 / np.abs(slope).sum()
+  x = jnp.tile(0.5 + 0.5 * slope / (slope @ slope), (64, 1))
+
+  def noisy(slope, x, key):
+    margin = (x - 0.5) @ slope + jax.random.normal(key, (len(x),))
+    return jnp.stack([margin, jnp.zeros_like(margin)], axis=-1)
+
+  result = run(
+    jax.tree_util.Partial(noisy, jnp.asarray(slope)),
+    x,
+    jnp.zeros((64,), jnp.int32),
+    version="rand",
+    attacks=("apgd-ce",),
+    eot_samples=4,
+    num_steps=10,
+    epsilon=float(epsilon),
+    bounds=(-9.0, 9.0),
+  )
+  assert result.accuracies["clean"] > 0.7
+  assert result.robust_accuracy == 0
+
+
 def test_two_classes(batch):
   x = batch[0].reshape(64, -1)
   weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)))
@@ -214,12 +241,54 @@ def test_two_classes(batch):
   assert result.robust_accuracy < 0.2
 
 
+def test_pgd_alone_breaks_exactly_what_it_can(batch):
+  x = batch[0].reshape(64, -1)
+  weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+  logits_fn = jax.tree_util.Partial(lambda w, v: v @ w, jnp.asarray(weights))
+  logits = np.asarray(logits_fn(x))
+  y = np.argmax(logits, -1)
+  slope = np.abs(weights[:, 0] - weights[:, 1]).sum()
+  distance = np.abs(logits[:, 0] - logits[:, 1]) / slope
+  epsilon = float(np.median(distance))
+  result = run(
+    logits_fn,
+    x,
+    y,
+    attacks=("pgd",),
+    num_steps=20,
+    epsilon=epsilon,
+    bounds=(-9.0, 9.0),
+  )
+  assert result.accuracies == {"clean": 1.0, "pgd": 0.5}
+  np.testing.assert_array_equal(result.success, distance < epsilon)
+  assert np.abs(result.x_adv - x).max() <= epsilon + 1e-6
+  assert result.zero_gradients == {"pgd": 0}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_restarts_of_pgd_only_break_more(mlp, batch, norm):
+  x, y = batch
+  epsilon = {"linf": 0.05, "l2": 0.2, "l1": 0.5}[norm]
+  options = {"attacks": ("pgd",), "norm": norm, "epsilon": epsilon}
+  once, often = (
+    run(mlp, x, y, **options, restarts=restarts) for restarts in (1, 4)
+  )
+  assert np.all(once.success <= often.success)
+  assert 0 < often.robust_accuracy <= once.robust_accuracy < 7 / 8
+  other = run(mlp, x, y, **options, restarts=4, batch_size=7)
+  np.testing.assert_array_equal(other.success, often.success)
+  distance = projections.norm(often.x_adv - x, norm)
+  assert np.all(distance <= epsilon + 1e-5)
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"version": "best"}, "version to be one of"),
     ({"norm": "l1"}, "norm to be one of"),
-    ({"attacks": ("pgd",)}, "attacks to be one of"),
+    ({"norm": "l1", "attacks": ("pgd", "square")}, "norm to be one of"),
+    ({"attacks": ("fgsm",)}, "attacks to be one of"),
+    ({"restarts": 0}, "restarts >= 1"),
     ({"attacks": ()}, "each attack once"),
     ({"attacks": ("square", "square")}, "each attack once"),
     ({"epsilon": -1.0}, "epsilon >= 0"),

@@ -1,0 +1,100 @@
+"""PGD with a step of fixed length, as a method whose rows may end early.
+
+`gradient.pgd` takes every example through all its steps, as a loss or a lens
+needs it. This is the same ascent for robust accuracy alone, where an example
+is done with at its first misclassified iterate. Shape letters: N examples.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info.attacks import (
+  ascent,
+  initial,
+  losses,
+  methods,
+  projections,
+  results,
+  steps,
+)
+
+# Madry et al.'s rule of thumb: the steps together could cross the ball 2.5
+# times over.
+REACH = 2.5
+
+
+class State(NamedTuple):
+  """Rows of a PGD run; see `methods.State` for the last four.
+
+  Attributes:
+    tried: what is attacked.
+    x_adv: [N, ...] the point to evaluate next.
+    iteration: [N] int.
+    found: [N] bool.
+    x_found: [N, ...].
+    zero_gradient: [N] bool.
+  """
+
+  tried: methods.Try
+  x_adv: jax.Array
+  iteration: jax.Array
+  found: jax.Array
+  x_found: jax.Array
+  zero_gradient: jax.Array
+
+
+def method(
+  *, norm: str, num_steps: int, low: float, high: float
+) -> methods.Method:
+  """PGD away from the label on the cross-entropy, from a random start."""
+  project = functools.partial(projections.BY_NORM[norm], low=low, high=high)
+  direct = functools.partial(steps.BY_NORM[norm], low=low, high=high)
+
+  def start(tried: methods.Try, epsilon: ArrayLike) -> State:
+    x = tried.x
+    moved = x + initial.BY_NORM[norm](tried.key, x, epsilon)
+    x_start = project(moved, x, epsilon)
+    no = jnp.zeros((x.shape[0],), bool)
+    return State(
+      tried=tried,
+      x_adv=x_start,
+      iteration=jnp.zeros((x.shape[0],), jnp.int32),
+      found=no,
+      x_found=x_start,
+      zero_gradient=no,
+    )
+
+  def step(
+    evaluate: methods.Evaluate, state: State, epsilon: ArrayLike, key: Any
+  ) -> State:
+    tried, x_adv = state.tried, state.x_adv
+    objective = ascent.label_objective(
+      evaluate, tried.y, losses.cross_entropy, targeted=False
+    )
+    evaluation, gradient = ascent.value_and_gradient(objective, x_adv, key)
+    # A call of the pool may go on behind the last iterate.
+    current = state.iteration <= num_steps
+    hit = evaluation.success & current
+    size = REACH * epsilon / num_steps
+    moved = project(x_adv + size * direct(gradient, x_adv), tried.x, epsilon)
+    return State(
+      tried=tried,
+      x_adv=moved,
+      iteration=state.iteration + 1,
+      found=state.found | hit,
+      x_found=results.select(
+        hit | (current & ~state.found), x_adv, state.x_found
+      ),
+      zero_gradient=jnp.where(
+        state.iteration == 0,
+        ascent.no_gradient(gradient),
+        state.zero_gradient,
+      ),
+    )
+
+  # The evaluation of the last iterate comes after the steps.
+  return methods.Method(start, step, num_steps + 1, targeted=False)
