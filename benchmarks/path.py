@@ -40,7 +40,7 @@ def main():
       x_other,
       num_nodes=8,
       rtol=1e-3,
-      max_nodes=128,
+      max_nodes=256,
     )
 
   parts = adaptive(variables, x, x_other)

@@ -26,7 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import _loops, _validate, divergences, fisher_products
+from robust_info import (
+  _loops,
+  _path_rule,
+  _validate,
+  divergences,
+  fisher_products,
+)
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -107,7 +113,9 @@ def disentangle_path(
     resolved by the nodes; prefer "chord" for values.
 
   With `rtol` the chord nodes are doubled, every forward pass being kept, until
-  each pair's estimated error is at most `rtol * non_robust`.
+  each pair's estimated error is at most `rtol * non_robust`. The value is then
+  an extrapolation of the chord sums, of an error that is an order smaller on
+  smooth and on kinked networks alike (`_path_rule` [ours]).
 
   Args:
     logits_fn: [P, ...] -> [P, C]; with `rtol` also of more rows at a time.
@@ -125,9 +133,12 @@ def disentangle_path(
     other node (for odd n: every q-th, q its smallest divisor above 1), which
     costs nothing; it estimates the error of the *coarser* rule and so
     overstates that of the result once both resolve the path. NaN for n = 1.
-    With `rtol` it is also at least a quarter of the step before and what kinks
-    between the nodes can hide (see `_kink_error`), and a pair keeps the n of
-    its smallest error: for near-identical inputs rounding noise grows with n.
+    With `rtol` it is that of the extrapolated value (see `_path_rule.advance`),
+    infinite if fewer than three levels of nodes were seen, and a pair keeps the
+    n of its smallest error: for near-identical inputs rounding noise grows with
+    n. It is an estimate and not a bound: none of the 1,023 pairs that met 1e-3 by
+    it in `benchmarks.path_battery` was further off, but what lies wholly between
+    the nodes of all levels nothing can see; a larger `num_nodes` does.
     Differentiable in whatever `logits_fn` depends on.
 
     Cost: n + 1 forward passes ("chord") or n JVPs and one forward ("jvp");
@@ -210,76 +221,31 @@ def _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes):
   )
   first, last = logits[0], logits[-1]
 
-  def refine(logits, best, previous, step):
-    """Judges the rule on the nodes so far; doubles them where it must."""
+  def refine(estimate, logits):
+    """Doubles the nodes while some pair needs it."""
     num_nodes = logits.shape[0] - 1
-    value = _chord_sum(logits)
-    change = jnp.abs(value - previous)
-    error = jnp.maximum(change, step / 4)
-    error = jnp.maximum(error, _kink_error(logits))
-    is_better = error <= best[1]
-    best = tuple(
-      jnp.where(is_better, new, old)
-      for new, old in zip(
-        (value, error, jnp.full(value.shape, num_nodes, jnp.int32)),
-        best,
-        strict=True,
-      )
-    )
     if 2 * num_nodes > max_nodes:
-      return best
+      return estimate
 
     def double(logits):
       odd = np.arange(1, 2 * num_nodes, 2)
       middle = _logits_between(logits_fn, x, x_other, odd, 2 * num_nodes)
-      return refine(_interleave(logits, middle), best, value, change)
+      finer = _interleave(logits, middle)
+      return refine(_path_rule.advance(estimate, finer), finer)
 
-    is_done = jnp.all(best[1] <= rtol * best[0])
-    return jax.lax.cond(is_done, lambda logits: best, double, logits)
+    is_done = jnp.all(estimate.error <= rtol * estimate.value)
+    return jax.lax.cond(is_done, lambda logits: estimate, double, logits)
 
-  # The coarser rules on the same nodes come for free; n = 1 has no error.
-  strides = [1]
-  while num_nodes % (2 * strides[0]) == 0:
-    strides.insert(0, 2 * strides[0])
-  value = _chord_sum(logits[:: strides[0]])
-  unknown = jnp.full_like(value, jnp.inf)
-  best = (
-    value,
-    unknown,
-    jnp.full(value.shape, num_nodes // strides[0], jnp.int32),
-  )
-  step = unknown
-  for stride in strides[1:-1]:
-    finer = _chord_sum(logits[::stride])
-    change = jnp.abs(finer - value)
-    value, step = finer, change
-  non_robust, error, nodes = refine(logits, best, value, step)
-  return _components(first, last, non_robust, error, nodes)
-
-
-def _kink_error(logits: jax.Array) -> jax.Array:
-  """What the polygon through the logits [n + 1, P, C] may miss: [P].
-
-  A kink at the fraction theta of a segment of length h, where the velocity
-  jumps by D, costs the polygon `h theta (1 - theta) Var_p(D)` of energy. The
-  second differences at the two ends of the segment are `h (1 - theta) D` and
-  `h theta D`, so that their covariance under p is h times that: exact for kinks
-  that lie apart, and twelve times too large where the logits are smooth. The
-  step from n to 2 n nodes alone says little of a kink next to a node.
-  """
-  num_segments = logits.shape[0] - 1
-  if num_segments < 2:
-    return jnp.zeros_like(logits[0, :, 0])
-  bend = logits[2:] - 2 * logits[1:-1] + logits[:-2]
-  bend = jnp.concatenate([bend[:1], bend, bend[-1:]], axis=0)
-  p = jnp.exp(divergences.log_softmax(logits))
-  p = (p[:-1] + p[1:]) / 2
-  left, right = bend[:-1], bend[1:]
-  covariance = jnp.sum(p * left * right, axis=-1) - (
-    jnp.sum(p * left, axis=-1) * jnp.sum(p * right, axis=-1)
-  )
-  left_over = num_segments - jnp.arange(num_segments, dtype=covariance.dtype)
-  return jnp.sum(left_over[:, None] * jnp.abs(covariance), axis=0)
+  # The coarser rules on the same nodes come for free.
+  stride = 1
+  while num_nodes % (2 * stride) == 0:
+    stride *= 2
+  estimate = _path_rule.start(logits[::stride])
+  while stride > 1:
+    stride //= 2
+    estimate = _path_rule.advance(estimate, logits[::stride])
+  found = refine(estimate, logits)
+  return _components(first, last, found.value, found.error, found.nodes)
 
 
 def _interleave(even, odd):
@@ -323,16 +289,11 @@ def _chord(logits_fn, x, x_other, num_nodes, stride):
     node, None, fractions, length=num_nodes + 1, differentiable=True
   )
   ends = logits[0], logits[-1]
-  return ends, _chord_sum(logits), _chord_sum(logits[::stride])
-
-
-def _chord_sum(logits: jax.Array) -> jax.Array:
-  """Fisher part of the polygon through the logits [n + 1, P, C]: [P]."""
-  forward = divergences.kl_divergence(logits[:-1], logits[1:])
-  backward = divergences.kl_divergence(logits[1:], logits[:-1])
-  num_segments = logits.shape[0] - 1
-  later = num_segments - 1 - jnp.arange(num_segments, dtype=forward.dtype)
-  return jnp.sum(later[:, None] * (forward + backward) + forward, axis=0)
+  return (
+    ends,
+    _path_rule.chord_sum(logits),
+    _path_rule.chord_sum(logits[::stride]),
+  )
 
 
 def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
