@@ -33,7 +33,12 @@ from robust_info._compensated import Compensated
 
 # Rows summed in working precision before a compensated merge: enough to
 # amortise the O(C^2) of a merge, few enough to stay in cache.
-_MIN_BLOCK = 4096
+_MIN_BLOCK, _MAX_SMALL_BLOCK = 4096, 16384
+_SMALL_BLOCK_SIZE = 2**18
+_ROWS_PER_GROUP = 8
+# Of these, as many are added one after another: rounding grows with the length
+# of a sum.
+_RUN = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -132,7 +137,8 @@ def information_stats(
     summary as one call over all rows. A NaN in a counted row gives NaN. A label
     out of range raises where labels are concrete; under `jax.jit` it makes
     every float result NaN. Cost: O(N C) time, and O(C^2) for every
-    max(4096, 4 C) rows; intermediate memory of as many rows.
+    block of rows, 16,384 up to 16 classes, and then 4096 or 8 C, whichever is
+    more; intermediate memory of as many rows.
 
   Raises:
     TypeError: labels that are not integers.
@@ -244,7 +250,7 @@ def stats_of_groups(
   logits = jnp.where(where[:, None], logits, 0.0)
   logits = jnp.where(bad[:, None], jnp.nan, logits)
   labels = jnp.clip(jnp.where(where, labels, 0), 0, num_groups - 1)
-  block_size = max(_MIN_BLOCK, 4 * num_groups)
+  block_size = _block_size(num_groups, num_classes)
   if num_examples <= block_size:
     return _block_stats(logits, labels, where, num_groups)
 
@@ -270,17 +276,26 @@ def stats_of_groups(
   return stats + _block_stats(*rest, num_groups)
 
 
+def _block_size(num_groups: int, num_classes: int) -> int:
+  """Rows of a block, for G groups of predictions of C classes."""
+  small = min(_SMALL_BLOCK_SIZE // num_classes, _MAX_SMALL_BLOCK)
+  return max(_MIN_BLOCK, small, _ROWS_PER_GROUP * num_groups)
+
+
 def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   dtype = logits.dtype
   log_p = divergences.log_softmax(logits)
   # Said explicitly: fused with what follows, XLA's exp may turn NaN into 0.
   p = jnp.where(jnp.isnan(log_p), log_p, jnp.exp(log_p))
 
+  num_runs = -(-len(labels) // _RUN)
+  runs = labels + num_groups * (jnp.arange(len(labels)) // _RUN)
+
   def by_group(rows):
     mask = where.reshape(where.shape + (1,) * (rows.ndim - 1))
-    return jax.ops.segment_sum(
-      jnp.where(mask, rows, jnp.zeros((), rows.dtype)), labels, num_groups
-    )
+    rows = jnp.where(mask, rows, jnp.zeros((), rows.dtype))
+    sums = jax.ops.segment_sum(rows, runs, num_runs * num_groups)
+    return jnp.sum(sums.reshape(num_runs, num_groups, *rows.shape[1:]), axis=0)
 
   # Column of the most probable class, as one scatter of N integers.
   best = jnp.argmax(logits, axis=-1)

@@ -136,9 +136,9 @@ def disentangle_path(
     With `rtol` it is that of the extrapolated value (see `_path_rule.advance`),
     infinite if fewer than three levels of nodes were seen, and a pair keeps the
     n of its smallest error: for near-identical inputs rounding noise grows with
-    n. It is an estimate and not a bound: none of the 1,023 pairs that met 1e-3 by
-    it in `benchmarks.path_battery` was further off, but what lies wholly between
-    the nodes of all levels nothing can see; a larger `num_nodes` does.
+    n. It is an estimate and not a bound: of the 1,023 pairs that met 1e-3 by it
+    in `benchmarks.path_battery` none was further off, but what lies wholly
+    between the nodes of all levels nothing can see; a larger `num_nodes` does.
     Differentiable in whatever `logits_fn` depends on.
 
     Cost: n + 1 forward passes ("chord") or n JVPs and one forward ("jvp");
