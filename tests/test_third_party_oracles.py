@@ -1,7 +1,7 @@
 """Fisher information and information against other people's implementations.
 
 Runs where they are installed (extra `oracle`). kfac-jax, the nearest relative,
-is not among them: its 0.0.8 does not run on JAX 0.10.
+does not run on this JAX: see `test_fisher_golden.py`.
 """
 
 import jax
