@@ -66,7 +66,9 @@ class FisherNorms:
     trace: [N], `tr F`.
     frobenius: [N], `||F||_F`.
     spectral_norm: [N], `lambda_max(F)`.
-    trace_error: [N], standard error of `trace` over the probes; 0 if exact.
+    trace_error: [N], standard error of `trace` over the probes; 0 if exact. An
+      estimate: with eight probes one such error covered 59 to 65 % of 600 keys,
+      two covered 84 to 88 %.
     frobenius_error: [N], the same of `frobenius`.
     spectral_norm_error: [N], norm of the residual of the top Ritz pair: an
       eigenvalue lies within it of `spectral_norm`, which is never above

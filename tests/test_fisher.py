@@ -359,8 +359,12 @@ def test_matrix_free_estimates_are_unbiased_with_the_stated_error(name):
   # Sixty runs: the mean is within four of its own standard errors.
   assert (np.abs(deviation) < 4 * values.std(0) / 60**0.5 + 1e-3 * exact).all()
   stated = np.sqrt((errors**2).mean(0))
-  assert (stated < 2.5 * values.std(0) + 1e-5 * exact).all()
-  assert (stated > 0.4 * values.std(0)).all()
+  assert (stated < 1.4 * values.std(0) + 1e-5 * exact).all()
+  assert (stated > 0.7 * values.std(0)).all()
+  # Errors from eight probes: Student's distribution would give 0.65 and 0.91.
+  missed = np.abs(values - exact)
+  assert ((missed <= errors).mean(0) > 0.5).all()
+  assert ((missed <= 2 * errors).mean(0) > 0.75).all()
 
 
 def test_a_ritz_value_is_a_lower_bound_and_near_an_eigenvalue():
