@@ -11,10 +11,12 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 Row = dict[str, Any]
 # Fields that say when a row was made, not what was computed.
@@ -83,20 +85,25 @@ class MetricsWriter:
     os.replace(scratch, path)
     self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
     events = directory / "tensorboard"
+    events.mkdir(parents=True, exist_ok=True)
     # Names have the resolution of a second; a quick restart would overwrite.
     starts = sum(1 for _ in events.glob("events.out.tfevents.*"))
-    self._events = tensorboardX.SummaryWriter(
-      str(events),
-      filename_suffix=f".{starts:05d}",
-      purge_step=0 if after_step is None else after_step + 1,
+    # Written from here, and not by the thread of a `SummaryWriter`, which may
+    # outlive an error and reports its own to nobody.
+    self._events = event_file_writer.EventsWriter(
+      str(events / "events"), filename_suffix=f".{starts:05d}"
     )
+    first_step = 0 if after_step is None else after_step + 1
+    restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add_event(first_step, session_log=restart)
 
   def write(self, row: Mapping[str, Any]) -> None:
     """Appends one row; `kind` and `step` are required."""
     self._file.write(_line(row))
     for name, value in row.items():
       if name not in ("kind", "step"):
-        self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+        scalar = summary.scalar(f"{row['kind']}/{name}", value)
+        self._add_event(row["step"], summary=scalar)
 
   def flush(self) -> None:
     """Returns once everything written so far is on the disk.
@@ -113,9 +120,17 @@ class MetricsWriter:
 
   def close(self) -> None:
     """Flushes and closes."""
-    self.flush()
-    self._file.close()
-    self._events.close()
+    try:
+      self.flush()
+    finally:
+      try:
+        self._file.close()
+      finally:
+        self._events.close()
+
+  def _add_event(self, step: int, **content: Any) -> None:
+    event = event_pb2.Event(step=int(step), wall_time=time.time(), **content)
+    self._events.write_event(event)
 
   def __enter__(self) -> "MetricsWriter":
     return self

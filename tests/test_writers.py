@@ -1,4 +1,5 @@
 import math
+import threading
 
 import pytest
 
@@ -100,6 +101,13 @@ def test_tensorboard_files_hold_the_scalars_and_hide_replayed_steps(tmp_path):
   ]
   # Without a resume everything before is hidden, then everything past step 1.
   assert starts == [0, 2]
+
+
+def test_no_thread_runs_beside(tmp_path):
+  before = set(threading.enumerate())
+  with writers.MetricsWriter(tmp_path, after_step=None) as log:
+    log.write(row(1, loss=2.0))
+    assert set(threading.enumerate()) == before
 
 
 def read_events(path, event_pb2):
