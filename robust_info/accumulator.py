@@ -31,13 +31,13 @@ from robust_info import (
 )
 from robust_info._compensated import Compensated
 
-# Rows summed in working precision before a compensated merge: enough to
-# amortise the O(C^2) of a merge, few enough to stay in cache.
+# Rows of a block, between two compensated merges: enough to amortise the O(C^2)
+# of a merge, few enough to stay in cache. Few classes leave room for more rows.
 _MIN_BLOCK, _MAX_SMALL_BLOCK = 4096, 16384
 _SMALL_BLOCK_SIZE = 2**18
-_ROWS_PER_GROUP = 8
-# Of these, as many are added one after another: rounding grows with the length
-# of a sum.
+_ROWS_PER_GROUP = 4
+# Rows of a block that are added one after another: rounding grows with the
+# length of a sum.
 _RUN = 1024
 
 
@@ -137,8 +137,8 @@ def information_stats(
     summary as one call over all rows. A NaN in a counted row gives NaN. A label
     out of range raises where labels are concrete; under `jax.jit` it makes
     every float result NaN. Cost: O(N C) time, and O(C^2) for every
-    block of rows, 16,384 up to 16 classes, and then 4096 or 8 C, whichever is
-    more; intermediate memory of as many rows.
+    block of rows: 16,384 up to 16 classes, fewer for more, at least 4096 and
+    4 C; intermediate memory of as many rows.
 
   Raises:
     TypeError: labels that are not integers.
@@ -288,13 +288,16 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   # Said explicitly: fused with what follows, XLA's exp may turn NaN into 0.
   p = jnp.where(jnp.isnan(log_p), log_p, jnp.exp(log_p))
 
-  num_runs = -(-len(labels) // _RUN)
-  runs = labels + num_groups * (jnp.arange(len(labels)) // _RUN)
+  # No more sums than rows, however many groups there are.
+  num_rows = len(labels)
+  num_runs = max(1, min(-(-num_rows // _RUN), num_rows // num_groups))
+  run = jnp.arange(num_rows) * num_runs // max(num_rows, 1)
+  sum_index = labels + num_groups * run
 
   def by_group(rows):
     mask = where.reshape(where.shape + (1,) * (rows.ndim - 1))
     rows = jnp.where(mask, rows, jnp.zeros((), rows.dtype))
-    sums = jax.ops.segment_sum(rows, runs, num_runs * num_groups)
+    sums = jax.ops.segment_sum(rows, sum_index, num_runs * num_groups)
     return jnp.sum(sums.reshape(num_runs, num_groups, *rows.shape[1:]), axis=0)
 
   # Column of the most probable class, as one scatter of N integers.

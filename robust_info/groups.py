@@ -33,7 +33,7 @@ def grouped_information_stats(
     `InformationStats` with a leading axis [G, ...] on every field. Stacked
     statistics of other examples in the same groups merge with
     `jax.vmap(operator.add)`. Cost: that of `information_stats`, and O(G C^2)
-    for every block of rows, of at least 4096 and 8 G C rows.
+    for every block of rows, of at least 4096 and 4 G C rows.
 
   Raises:
     TypeError: labels or groups that are not integers.

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 
 import robust_info as ri
-from robust_info import divergences
+from robust_info import accumulator, divergences
 from tests import oracles
 
 
@@ -196,6 +196,20 @@ def test_long_sums_do_not_lose_digits(scale):
     np.testing.assert_allclose(
       getattr(result, name), float(expected), rtol=5e-7, err_msg=name
     )
+
+
+def test_many_groups_take_no_more_memory_than_the_rows():
+  def temporaries(num_groups):
+    rows = 20_000
+    compiled = accumulator.stats_of_groups.lower(
+      jax.ShapeDtypeStruct((rows, 20), jnp.float32),
+      jax.ShapeDtypeStruct((rows,), jnp.int32),
+      jax.ShapeDtypeStruct((rows,), bool),
+      num_groups,
+    ).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporaries(5000) < 3 * temporaries(20)
 
 
 def test_merging_is_commutative_and_the_identity_is_neutral():
