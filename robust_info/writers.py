@@ -84,7 +84,7 @@ class MetricsWriter:
       os.fsync(file.fileno())
     os.replace(scratch, path)
     self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-    events = directory / "tensorboard"
+    self._events_directory = events = directory / "tensorboard"
     events.mkdir(parents=True, exist_ok=True)
     # Names have the resolution of a second; a quick restart would overwrite.
     starts = sum(1 for _ in events.glob("events.out.tfevents.*"))
@@ -109,14 +109,17 @@ class MetricsWriter:
     """Returns once everything written so far is on the disk.
 
     Raises:
-      OSError: it cannot be, for example on a full disk; names the file.
+      OSError: it cannot be, for example on a full disk; names the file, or the
+        folder of the events.
     """
     try:
+      name = self._file.name
       self._file.flush()
       os.fsync(self._file.fileno())
+      name = str(self._events_directory)
+      self._events.flush()
     except OSError as error:
-      raise OSError(error.errno, error.strerror, self._file.name) from error
-    self._events.flush()
+      raise OSError(error.errno, error.strerror, name) from error
 
   def close(self) -> None:
     """Flushes and closes."""

@@ -110,6 +110,18 @@ def test_no_thread_runs_beside(tmp_path):
     assert set(threading.enumerate()) == before
 
 
+def test_an_error_names_what_cannot_be_written(tmp_path, monkeypatch):
+  def full(_):
+    raise OSError(28, "No space left on device")
+
+  log = writers.MetricsWriter(tmp_path, after_step=None)
+  with monkeypatch.context() as patch:
+    patch.setattr(writers.event_file_writer.EventsWriter, "flush", full)
+    with pytest.raises(OSError, match=r"No space left.*tensorboard"):
+      log.flush()
+  log.close()
+
+
 def read_events(path, event_pb2):
   """TFRecord framing: length, its CRC, payload, its CRC."""
   content, events = path.read_bytes(), []
