@@ -131,7 +131,7 @@ def auto_attack(
   - "rand", for randomised networks, called as `logits_fn(x, key)`: APGD-CE and
     APGD-DLR with gradients averaged over `eot_samples` draws. A point counts as
     broken when the average logits of that many draws are wrong; examples take
-    all steps, and those last found must be wrong in new draws, too.
+    all steps, and the last point found must be wrong in new draws, too.
 
   `attacks=("pgd",), num_steps=20, restarts=10` is plain PGD, its steps those of
   `pgd`, an example ending at its first misclassified iterate.

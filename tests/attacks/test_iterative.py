@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from robust_info import attacks, fisher
-from robust_info.attacks import auto_pgd, projections, random_search
+from robust_info.attacks import (
+  auto_pgd,
+  fixed_step,
+  projections,
+  random_search,
+)
 
 KEY = jax.random.key(0)
 EPSILON = {"linf": 0.1, "l2": 0.4}
@@ -78,6 +83,27 @@ def test_apgd_halves_a_step_that_does_not_help():
   # Reviews after 2, 3, 4, ... steps; index 0 is the start's evaluation.
   expected = 0.2 / 2.0 ** np.maximum(np.arange(11) - 1, 0)
   np.testing.assert_allclose(sizes, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_pgd_that_may_end_early_takes_the_steps_of_pgd(mlp, batch, norm):
+  x, y = batch
+  epsilon = {"linf": 0.05, "l2": 0.2, "l1": 0.5}[norm]
+  method = fixed_step.method(norm=norm, num_steps=5, low=0.0, high=1.0)
+  n = jnp.zeros((len(x),), jnp.int32)
+  tried = attacks.methods.Try(x, y, n, n, jax.random.split(KEY, len(x)))
+  state = method.start(tried, epsilon)._replace(x_adv=x)
+  for _ in range(method.num_steps):
+    state = method.step(lambda v, _: mlp(v)[None], state, epsilon, None)
+  result = attacks.pgd(
+    mlp, x, y, epsilon=epsilon, norm=norm, num_steps=5, random_start=False
+  )
+  ends_there = ~state.found
+  assert 0 < int(ends_there.sum()) < len(x)
+  np.testing.assert_allclose(
+    state.x_found[ends_there], result.x_adv[ends_there], atol=1e-6
+  )
+  assert bool((state.found >= result.success).all())
 
 
 @pytest.mark.parametrize("name", ATTACKS)
