@@ -76,7 +76,7 @@ def chords(logits_fn, x, x_other):
   """The chord sums of 4, 8, ... segments up to the reference's, float64."""
   with jax.enable_x64(True):
     x, x_other = (jnp.asarray(np.asarray(v, np.float64)) for v in (x, x_other))
-    count = jax.jit(_path_rule.chord_sum)
+    count = jax.jit(lambda logits: _path_rule.chord_sums([logits])[0])
     network = jax.jit(logits_fn)
     rows = [
       network((1 - t) * x + t * x_other)

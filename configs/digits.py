@@ -26,7 +26,6 @@ def get_config() -> config_dict.ConfigDict:
   config.evaluation.epsilon = 0.15
   config.evaluation.epsilon_grid = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
   config.evaluation.num_pairs = 256
-  config.evaluation.num_nodes = 16
   config.train.num_epochs = 40
   config.train.validate_every = 2
   config.train.batch_size = 128

@@ -288,7 +288,8 @@ class EvaluationConfig:
     num_steps: steps of the PGD attack.
     restarts: its restarts, the worst case per example counts.
     num_pairs: cross-category pairs of the local and the path lens.
-    num_nodes: nodes of the path lens on a pair's straight line.
+    num_nodes: segments of a pair's straight line in the path lens, rounded up
+      to a multiple of 4.
     validation_examples: how many examples of the validation split, chosen at
       random once, the attack and the Fisher metrics use while training; 0
       means all. evaluate.py always measures the whole test split.
@@ -306,7 +307,7 @@ class EvaluationConfig:
   num_steps: int = _schema.positive(20)
   restarts: int = _schema.positive(1)
   num_pairs: int = _schema.positive(512)
-  num_nodes: int = _schema.positive(32)
+  num_nodes: int = _schema.positive(64)
   validation_examples: int = _schema.non_negative(2000)
 
 

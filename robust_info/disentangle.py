@@ -108,22 +108,27 @@ def disentangle_path(
     `sum_i (n-1-i) (KL(p_i||p_{i+1}) + KL(p_{i+1}||p_i)) + KL(p_i||p_{i+1})`.
     Exact for linear logits at any n, and for ReLU networks once every kink is
     a node.
+  * `"extrapolated"`: the chord sums at n, n/2, n/4, ... segments, on the same
+    nodes, put together so that their lowest-order errors cancel, that of smooth
+    parts and that of kinks (`_path_rule` [ours]). Once the nodes resolve the
+    path it is several times nearer than the chord at no further pass; before
+    that it scatters more, and `error` says so.
   * `"jvp"`: trapezoidal rule for `(1-t) d^T F(x_t) d`, an independent estimate
     from derivatives. It needs the transition between the classes to be
     resolved by the nodes; prefer "chord" for values.
 
   With `rtol` the chord nodes are doubled, every forward pass being kept, until
-  each pair's estimated error is at most `rtol * non_robust`. The value is then
-  an extrapolation of the chord sums, free of their lowest-order errors, that of
-  smooth parts and that of kinks (`_path_rule` [ours]).
+  each pair's estimated error is at most `rtol * non_robust`; the value is the
+  extrapolated one.
 
   Args:
     logits_fn: [P, ...] -> [P, C]; with `rtol` also of more rows at a time.
     x: [P, ...], floating point, where the path starts.
     x_other: the shape of x, where it ends.
     num_nodes: n, the number of segments (to start with, if `rtol` is given); a
-      Python int. An even n gives the better error estimate.
-    method: "chord" or "jvp".
+      Python int. An even n gives the better error estimate; without `rtol`
+      "extrapolated" needs a multiple of 4.
+    method: "chord", "extrapolated" or "jvp"; with `rtol` the first two are one.
     rtol: the relative error asked for, or `None` for a fixed n.
     max_nodes: with `rtol`, where doubling ends; a pair that has not met its
       tolerance by then says so in `error`.
@@ -133,19 +138,21 @@ def disentangle_path(
     other node (for odd n: every q-th, q its smallest divisor above 1), which
     costs nothing; it estimates the error of the *coarser* rule and so
     overstates that of the result once both resolve the path. NaN for n = 1.
-    With `rtol` it is that of the extrapolated value (see `_path_rule.advance`),
+    With `rtol` and "extrapolated" it is that of the value (see `_path_rule`),
     infinite if fewer than three levels of nodes were seen, and a pair keeps the
     n of its smallest error: for near-identical inputs rounding noise grows with
     n. It is an estimate and not a bound: of 2,009 pairs that met 1e-3 by it in
     `benchmarks.path_battery` (seeds 1 and 2) 6 were off by 1.1e-3 to 1.75e-3.
     What lies wholly between the nodes of all levels nothing can see; a larger
     `num_nodes` does.
-    Differentiable in whatever `logits_fn` depends on.
+    Differentiable in whatever `logits_fn` depends on; on CPUs the gradient of
+    "extrapolated" is slow for convolutional networks.
 
-    Cost: n + 1 forward passes ("chord") or n JVPs and one forward ("jvp");
-    memory of one pass and n P C logits. With `rtol`: as many passes as the most
-    demanding pair needs, at most `max_nodes + 1`, run as at most 8 calls a
-    doubling, of up to `max_nodes P / 16` rows.
+    Cost: n + 1 forward passes (chords) or n JVPs and one forward ("jvp");
+    memory of one pass ("chord" and "jvp" on CPUs: of all up to n = 127, which
+    are unrolled for the sake of gradients) and n P C logits. With `rtol`: as
+    many passes as the most demanding pair needs, at most `max_nodes + 1`, run
+    as at most 8 calls a doubling, of up to `max_nodes P / 16` rows.
 
   Raises:
     ValueError: shapes differ, counts out of range, an unknown method, or `rtol`
@@ -153,10 +160,12 @@ def disentangle_path(
   """
   x, x_other = _check_pair(logits_fn, x, x_other)
   _validate.positive_int("num_nodes", num_nodes)
-  _validate.one_of("method", method, ("chord", "jvp"))
+  _validate.one_of("method", method, ("chord", "extrapolated", "jvp"))
   if rtol is not None:
     _check_tolerance(method, rtol, num_nodes, max_nodes)
     return _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes)
+  if method == "extrapolated":
+    return _extrapolated(logits_fn, x, x_other, num_nodes)
   estimate = _chord if method == "chord" else _trapezoid
   stride = _smallest_divisor(num_nodes)
   ends, non_robust, coarse = estimate(logits_fn, x, x_other, num_nodes, stride)
@@ -203,7 +212,7 @@ def _components(first, last, non_robust, error, nodes) -> Components:
 
 
 def _check_tolerance(method, rtol, num_nodes, max_nodes):
-  if method != "chord":
+  if method == "jvp":
     raise ValueError(
       'Expected method="chord" with rtol (its nodes are nested), got '
       f"method={method!r}."
@@ -232,21 +241,26 @@ def _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes):
       odd = np.arange(1, 2 * num_nodes, 2)
       middle = _logits_between(logits_fn, x, x_other, odd, 2 * num_nodes)
       finer = _interleave(logits, middle)
-      return refine(_path_rule.advance(estimate, finer), finer)
+      return refine(_path_rule.refined(estimate, finer), finer)
 
     is_done = jnp.all(estimate.error <= rtol * estimate.value)
     return jax.lax.cond(is_done, lambda logits: estimate, double, logits)
 
-  # The coarser rules on the same nodes come for free.
-  stride = 1
-  while num_nodes % (2 * stride) == 0:
-    stride *= 2
-  estimate = _path_rule.start(logits[::stride])
-  while stride > 1:
-    stride //= 2
-    estimate = _path_rule.advance(estimate, logits[::stride])
-  found = refine(estimate, logits)
+  found = refine(_path_rule.from_nodes(logits), logits)
   return _components(first, last, found.value, found.error, found.nodes)
+
+
+def _extrapolated(logits_fn, x, x_other, num_nodes):
+  if num_nodes % 4:
+    raise ValueError(
+      'Expected num_nodes to be a multiple of 4 with method="extrapolated" '
+      f"(three levels of nested nodes), got num_nodes={num_nodes}."
+    )
+  logits = _node_logits(logits_fn, x, x_other, num_nodes, differentiable=False)
+  found = _path_rule.from_nodes(logits)
+  return _components(
+    logits[0], logits[-1], found.value, found.error, found.nodes
+  )
 
 
 def _interleave(even, odd):
@@ -281,20 +295,27 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
   return logits[:count]
 
 
-def _chord(logits_fn, x, x_other, num_nodes, stride):
+def _node_logits(logits_fn, x, x_other, num_nodes, *, differentiable):
+  """Logits [n + 1, P, C], one node a call."""
+
   def node(_, t):
     return None, _logits(logits_fn, _point(x, x_other, t))
 
   fractions = jnp.arange(num_nodes + 1, dtype=x.dtype) / num_nodes
   _, logits = _loops.scan(
-    node, None, fractions, length=num_nodes + 1, differentiable=True
+    node,
+    None,
+    fractions,
+    length=num_nodes + 1,
+    differentiable=differentiable,
   )
-  ends = logits[0], logits[-1]
-  return (
-    ends,
-    _path_rule.chord_sum(logits),
-    _path_rule.chord_sum(logits[::stride]),
-  )
+  return logits
+
+
+def _chord(logits_fn, x, x_other, num_nodes, stride):
+  logits = _node_logits(logits_fn, x, x_other, num_nodes, differentiable=True)
+  fine, coarse = _path_rule.chord_sums([logits, logits[::stride]])
+  return (logits[0], logits[-1]), fine, coarse
 
 
 def _trapezoid(logits_fn, x, x_other, num_nodes, stride):

@@ -185,7 +185,10 @@ class Evaluator:
   def path_lens(
     self, variables: Any, *, tick: Tick | None = None
   ) -> disentangle.Components:
-    """`disentangle_path` on the same pairs, NumPy [P]."""
+    """`disentangle_path`, extrapolated, on the same pairs, NumPy [P].
+
+    With `settings.num_nodes` segments, rounded up to a multiple of 4.
+    """
     return self._on_pairs(self._path, variables, tick)
 
   def pair_indices(self) -> tuple[np.ndarray, np.ndarray]:
@@ -346,7 +349,8 @@ class Evaluator:
       self.logits_fn(variables),
       data.to_float(x),
       data.to_float(x_other),
-      num_nodes=self.settings.num_nodes,
+      num_nodes=4 * -(-self.settings.num_nodes // 4),
+      method="extrapolated",
     )
 
 

@@ -74,7 +74,7 @@ def truth(activation="tanh"):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("method", ["chord", "jvp"])
+@pytest.mark.parametrize("method", ["chord", "extrapolated", "jvp"])
 def test_path_agrees_with_a_hundred_thousand_node_quadrature(
   activation, method
 ):
@@ -131,13 +131,13 @@ def test_p1_curvature_part_by_independent_second_derivatives(x64):
   np.testing.assert_allclose(parts.robust, curvature, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["chord", "jvp"])
+@pytest.mark.parametrize("method", ["chord", "extrapolated", "jvp"])
 def test_p2_linear_logits_have_no_robust_part(method):
-  num_nodes = 32 if method == "chord" else 256
+  num_nodes = 256 if method == "jvp" else 32
   parts = path_fn("identity", method=method, num_nodes=num_nodes)(
     network(), *pairs()
   )
-  tolerance = 1e-5 if method == "chord" else 1e-2
+  tolerance = 1e-2 if method == "jvp" else 1e-5
   assert (np.abs(parts.robust) <= tolerance * np.asarray(parts.total)).all()
 
 
@@ -275,14 +275,28 @@ def test_adaptive_path_of_saturated_networks_meets_its_tolerance(scale):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_extrapolation_is_nearer_than_the_chords_it_is_made_of(activation):
-  asked = {**ADAPTIVE, "max_nodes": 64, "rtol": 0.0}
-  parts = path_fn(activation, **asked)(network(), *pairs())
-  fixed = path_fn(activation, num_nodes=64)(network(), *pairs())
-  wrong, wrong_fixed = (
-    np.abs(p.non_robust - truth(activation)) for p in (parts, fixed)
+  parts = path_fn(activation, method="extrapolated", num_nodes=64)(
+    network(), *pairs()
   )
-  assert np.median(wrong / wrong_fixed) < 0.4
+  chord = path_fn(activation, num_nodes=64)(network(), *pairs())
+  wrong, wrong_chord = (
+    np.abs(p.non_robust - truth(activation)) for p in (parts, chord)
+  )
+  assert np.median(wrong / wrong_chord) < 0.4
   assert (wrong <= parts.error).all()
+
+
+def test_extrapolation_is_what_doubling_the_nodes_gives():
+  asked = {**ADAPTIVE, "max_nodes": 64, "rtol": 0.0}
+  doubled = path_fn("relu", **asked)(network(), *pairs())
+  fixed = path_fn("relu", method="extrapolated", num_nodes=64)(
+    network(), *pairs()
+  )
+  np.testing.assert_array_equal(fixed.nodes, doubled.nodes)
+  for name in ("total", "non_robust", "robust", "error"):
+    np.testing.assert_allclose(
+      getattr(fixed, name), getattr(doubled, name), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_unmet_tolerance_is_reported():
@@ -406,7 +420,13 @@ X = jnp.zeros((2, 4))
     ),
     (
       lambda: ri.disentangle_path(first_three, X, X, method="simpson"),
-      "Expected method to be one of 'chord', 'jvp'",
+      "Expected method to be one of 'chord', 'extrapolated', 'jvp'",
+    ),
+    (
+      lambda: ri.disentangle_path(
+        first_three, X, X, method="extrapolated", num_nodes=6
+      ),
+      "Expected num_nodes to be a multiple of 4",
     ),
     (
       lambda: ri.disentangle_path(first_three, X, X, method="jvp", rtol=0.1),

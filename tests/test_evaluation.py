@@ -1,13 +1,15 @@
 """The evaluator against direct passes, and the validator's contract."""
 
+import functools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import evaluation, validation
+from robust_info import disentangle, evaluation, validation
 
 PARTS = ("total", "non_robust", "robust", "error")
 MLP = tiny.mlp()
@@ -211,6 +213,23 @@ def test_lenses_split_the_divergence_of_their_pairs(evaluator):
       lens.non_robust + lens.robust, lens.total, rtol=1e-5, atol=1e-5
     )
     assert (lens.non_robust >= 0).all()
+
+
+def test_path_lens_is_extrapolated_from_a_multiple_of_four_segments(evaluator):
+  first, second = evaluator.pair_indices()
+  x = jnp.asarray(tiny.make_split().images / np.float32(255))
+  wanted = disentangle.disentangle_path(
+    functools.partial(tiny.apply_mlp, MLP),
+    x[first],
+    x[second],
+    num_nodes=4,
+    method="extrapolated",
+  )
+  found = make_evaluator(num_nodes=3).path_lens(MLP)
+  for name in ("total", "non_robust", "error", "geodesic"):
+    np.testing.assert_allclose(
+      getattr(found, name), getattr(wanted, name), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_pairs_need_two_classes():
