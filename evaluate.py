@@ -65,7 +65,10 @@ _OVERRIDES = (
   ),
   flags.DEFINE_integer("num_steps", None, "Steps of the PGD attack.", 1),
   flags.DEFINE_integer("restarts", None, "Restarts of the PGD attack.", 1),
-  flags.DEFINE_integer("num_pairs", None, "Pairs of both lenses.", 1),
+  flags.DEFINE_integer("num_pairs", None, "Pairs of the path lens.", 1),
+  flags.DEFINE_integer(
+    "num_coarse_pairs", None, "Pairs of local and coarse path lens.", 1
+  ),
   flags.DEFINE_integer("num_nodes", None, "Segments of the path lens.", 1),
   flags.DEFINE_integer("batch_size", None, "Examples a batch.", 1),
 )

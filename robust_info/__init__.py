@@ -29,6 +29,7 @@ from robust_info.disentangle import (
 )
 from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
 from robust_info.estimators import (
+  CoarseLens,
   LensErrors,
   LensMatrices,
   LensMeans,
@@ -71,6 +72,7 @@ from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
 _known_faults.warn()
 
 __all__ = [
+  "CoarseLens",
   "Components",
   "EpsilonComponents",
   "EpsilonLens",

@@ -287,7 +287,11 @@ class EvaluationConfig:
       once, the checks use that tell whether a robust accuracy can be believed.
     num_steps: steps of the PGD attack.
     restarts: its restarts, the worst case per example counts.
-    num_pairs: cross-category pairs of the local and the path lens.
+    num_pairs: cross-category pairs of the path lens, and while training of the
+      local lens.
+    num_coarse_pairs: more pairs of evaluate.py, for the local lens and for a
+      coarse path lens, the control variate of the path lens; a pair costs a
+      fifth of one of `num_pairs`.
     num_nodes: segments of a pair's straight line in the path lens, rounded up
       to a multiple of 4.
     validation_examples: how many examples of the validation split, chosen at
@@ -307,6 +311,7 @@ class EvaluationConfig:
   num_steps: int = _schema.positive(20)
   restarts: int = _schema.positive(1)
   num_pairs: int = _schema.positive(512)
+  num_coarse_pairs: int = _schema.positive(8192)
   num_nodes: int = _schema.positive(64)
   validation_examples: int = _schema.non_negative(2000)
 

@@ -2,9 +2,13 @@
 
 The mean of a part of the divergence is estimated with the divergence itself
 as control variate: its mean over *all* cross-category pairs (CCKL) is known
-exactly, and what follows it loses that much of the sampling noise [ours].
+exactly, and what follows it loses that much of the sampling noise [ours]. The
+path lens with few segments is a second one: its mean is not known, but cheap to
+find from many more pairs (two levels, as in multilevel Monte Carlo, Giles 2008;
+one segment is the divergence itself, so that CCKL is the level below both).
 
-Shapes: `P` pairs, `C` classes, `G` groups of examples. All values in nats.
+Shapes: `P` pairs, `Q` more pairs of a coarse lens, `K` control variates, `C`
+classes, `G` groups of examples. All values in nats.
 """
 
 import dataclasses
@@ -25,9 +29,11 @@ class PairMean:
     standard_error: [], its standard error over pairs.
     plain_mean: [], the mean of the sampled values alone.
     plain_standard_error: [], its standard error.
-    coefficient: [], the regression slope of the values on the control.
+    coefficient: [], the regression slope of the values on the control; [K] for
+      several.
     variance_reduction: [], how many times as many pairs the plain mean would
-      need for the same error, `1 / (1 - r^2)`; at least about 1.
+      need for the same error: `1 / (1 - r^2)` for a control whose mean is
+      known; at least about 1.
   """
 
   mean: jax.Array
@@ -36,6 +42,22 @@ class PairMean:
   plain_standard_error: jax.Array
   coefficient: jax.Array
   variance_reduction: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CoarseLens:
+  """A cheaper version of a lens at many pairs, and at those of the lens.
+
+  For the path lens: `disentangle_path(..., num_nodes=8)`.
+
+  Attributes:
+    many: of Q pairs from `sample_cross_pairs`, drawn by another key.
+    same: of the P pairs at which the lens itself is known.
+  """
+
+  many: disentangle.Components
+  same: disentangle.Components
 
 
 @jax.tree_util.register_dataclass
@@ -100,22 +122,25 @@ def pair_mean(
   control: jax.Array,
   control_mean: jax.Array,
   *,
+  control_error: jax.Array = 0.0,
   where: jax.Array | None = None,
 ) -> PairMean:
-  """Mean of `values`, given the exact mean of something that follows them.
+  """Mean of `values`, given the means of things that follow them.
 
   `mean(values) - b (mean(control) - control_mean)`, b by least squares.
 
   Args:
     values: [P], at independently drawn pairs.
-    control: [P], the control variate at the same pairs.
-    control_mean: [], its exact mean over the population.
+    control: [P], the control variate at the same pairs, or [K, P].
+    control_mean: [] or [K], its mean over the population.
+    control_error: [] or [K], the standard error of that mean where it is itself
+      an estimate, from other pairs; 0 for exact ones.
     where: [P] booleans; `False` pairs do not count.
 
   Returns:
     `PairMean`. The estimate has a bias of order 1/P from estimating b. A
-    constant control changes nothing (b = 0). NaN errors for P < 3, NaN for
-    P = 0.
+    constant control, or one that those before it determine, changes nothing
+    (b = 0). NaN errors for P < K + 2, NaN for P = 0.
 
   Raises:
     ValueError: shapes differ.
@@ -123,37 +148,70 @@ def pair_mean(
   values = _validate.float_array("values", values)
   control = _validate.float_array("control", control)
   _validate.rank("values", values, 1, "[P]")
-  _validate.same_shape("control", control, "values", values)
+  controls = control if control.ndim > 1 else control[None]
+  for row in controls:
+    _validate.same_shape("control", row, "values", values)
   where = _validate.mask("where", where, values.shape[0])
   num_pairs = jnp.sum(where).astype(values.dtype)
   plain = jnp.mean(values, where=where)
-  control_plain = jnp.mean(control, where=where)
   deviation = jnp.where(where, values - plain, 0.0)
-  control_deviation = jnp.where(where, control - control_plain, 0.0)
-  control_square = jnp.sum(control_deviation**2)
-  is_constant = control_square == 0
-  slope = jnp.where(
-    is_constant,
-    0.0,
-    jnp.sum(deviation * control_deviation)
-    / jnp.where(is_constant, 1.0, control_square),
+  controls_plain = jnp.mean(controls, axis=1, where=where[None])
+  control_deviation = jnp.where(
+    where[None], controls - controls_plain[:, None], 0.0
   )
-  rest = jnp.sum((deviation - slope * control_deviation) ** 2)
-  enough = jnp.where(num_pairs < 3, jnp.nan, num_pairs)
+  slopes = _slopes(deviation, control_deviation)
+  rest = jnp.sum((deviation - _weighted(slopes, control_deviation)) ** 2)
+  least = len(controls) + 2
+  enough = jnp.where(num_pairs < least, jnp.nan, num_pairs)
   plain_square = jnp.sum(deviation**2) / (enough - 1)
-  square = rest / (enough - 2)
+  square = rest / (enough - len(controls) - 1)
+  excess = controls_plain - control_mean
+  variance = square / num_pairs + jnp.sum((slopes * control_error) ** 2)
   return PairMean(
-    mean=plain - slope * (control_plain - control_mean),
-    standard_error=jnp.sqrt(square / num_pairs),
+    mean=plain - jnp.sum(slopes * excess),
+    standard_error=jnp.sqrt(variance),
     plain_mean=plain,
     plain_standard_error=jnp.sqrt(plain_square / num_pairs),
-    coefficient=slope,
-    variance_reduction=plain_square / square,
+    coefficient=slopes if control.ndim > 1 else slopes[0],
+    variance_reduction=plain_square / num_pairs / variance,
   )
+
+
+def _slopes(values, controls):
+  """Least squares of [P] on [K, P], all of mean 0: [K]."""
+  slopes = jnp.zeros(controls.shape[0], values.dtype)
+  basis = []
+  for row, weights in zip(
+    controls, jnp.eye(len(controls), dtype=values.dtype), strict=True
+  ):
+    rest = row
+    for other, square, other_weights in basis:
+      share = _ratio(jnp.sum(rest * other), square)
+      rest, weights = rest - share * other, weights - share * other_weights
+    square = jnp.sum(rest**2)
+    # What is left of a control that those before determine is rounding.
+    rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * jnp.sum(row**2)
+    square = jnp.where(square <= rounding, 0.0, square)
+    basis.append((rest, square, weights))
+    slopes = slopes + _ratio(jnp.sum(values * rest), square) * weights
+  return slopes
+
+
+def _ratio(numerator, denominator):
+  """0 where the denominator is."""
+  is_zero = denominator == 0
+  return jnp.where(is_zero, 0.0, numerator / jnp.where(is_zero, 1, denominator))
+
+
+def _weighted(slopes, controls):
+  return jnp.sum(slopes[:, None] * controls, axis=0)
 
 
 def lens_means(
-  components: disentangle.Components, cckl: jax.Array
+  components: disentangle.Components,
+  cckl: jax.Array,
+  *,
+  coarse: CoarseLens | None = None,
 ) -> LensMeans:
   """Mean parts over all cross-category pairs, from sampled ones.
 
@@ -161,17 +219,34 @@ def lens_means(
     components: of either lens, at pairs from `sample_cross_pairs`.
     cckl: [], the exact mean of their total over the set that the pairs were
       drawn from (`summarize(stats).cckl`).
+    coarse: a cheaper version of the lens, for a second control variate whose
+      mean is taken from its many pairs.
 
   Returns:
     `LensMeans`. The standard errors are those of drawing pairs from this
     data set; for those of drawing the data set see `lens_errors`. The
-    quadrature error of a path lens is in neither.
+    quadrature error of a path lens is in neither; that of `coarse` does not
+    matter. The variance reduction counts pairs and not passes: it says nothing
+    of what the many coarse ones cost.
   """
   cckl = jnp.asarray(cckl)
+  control, means, errors = _controls(components, cckl, coarse)
   return LensMeans(
     total=cckl,
-    non_robust=pair_mean(components.non_robust, components.total, cckl),
-    robust=pair_mean(components.robust, components.total, cckl),
+    non_robust=pair_mean(components.non_robust, control, means, **errors),
+    robust=pair_mean(components.robust, control, means, **errors),
+  )
+
+
+def _controls(components, cckl, coarse, where=None):
+  """Control variates of a lens, their means, and how well these are known."""
+  if coarse is None:
+    return components.total, cckl, {}
+  many = pair_mean(coarse.many.non_robust, coarse.many.total, cckl, where=where)
+  return (
+    jnp.stack([coarse.same.non_robust, components.total]),
+    jnp.stack([many.mean, jnp.asarray(cckl, many.mean.dtype)]),
+    {"control_error": jnp.stack([many.standard_error, jnp.zeros_like(cckl)])},
   )
 
 
@@ -180,6 +255,9 @@ def lens_errors(
   groups: jax.Array,
   groups_other: jax.Array,
   cckl_deleted: jax.Array,
+  *,
+  coarse: CoarseLens | None = None,
+  coarse_groups: tuple[jax.Array, jax.Array] | None = None,
 ) -> LensErrors:
   """Uncertainty over examples of `lens_means`, by the jackknife [ours].
 
@@ -195,29 +273,43 @@ def lens_errors(
     groups_other: [P] integers in [0, G), the group of x'.
     cckl_deleted: [G], the exact CCKL without each group:
       `jackknife(parts, lambda s: summarize(s).cckl).deleted`.
+    coarse: as in `lens_means`.
+    coarse_groups: with `coarse`, the groups of x and x' of its many pairs, both
+      [Q].
 
   Returns:
-    `LensErrors`. NaN if all pairs touch one group. Cost: O(G P).
+    `LensErrors`. NaN if all pairs touch one group. Cost: O(G (P + Q)).
 
   Raises:
-    ValueError: wrong shapes, or groups out of range.
+    ValueError: wrong shapes, groups out of range, or `coarse` without its
+      groups.
   """
-  num_pairs = components.total.shape[0]
   deleted = _validate.float_array("cckl_deleted", cckl_deleted)
   _validate.rank("cckl_deleted", deleted, 1, "[G]")
   num_groups = deleted.shape[0]
-  sides = []
-  for name, value in (("groups", groups), ("groups_other", groups_other)):
-    value = _validate.labels(name, value, num_pairs)
-    _validate.labels_in_range(
-      name, value, num_groups, meaning="the length of cckl_deleted"
-    )
-    sides.append(value)
+  sides = _sides(
+    "groups",
+    (groups, groups_other),
+    components,
+    num_groups,
+    "the length of cckl_deleted",
+  )
+  coarse_sides = _coarse_sides(
+    "coarse_groups",
+    coarse_groups,
+    coarse,
+    num_groups,
+    "the length of cckl_deleted",
+  )
 
   def without(group, cckl):
-    where = (sides[0] != group) & (sides[1] != group)
+    where, coarse_where = (
+      None if pair is None else (pair[0] != group) & (pair[1] != group)
+      for pair in (sides, coarse_sides)
+    )
+    control, means, errors = _controls(components, cckl, coarse, coarse_where)
     mean = pair_mean(
-      components.non_robust, components.total, cckl, where=where
+      components.non_robust, control, means, where=where, **errors
     ).mean
     return LensErrors(cckl, mean, cckl - mean, mean / cckl)
 
@@ -230,10 +322,13 @@ def lens_matrices(
   labels: jax.Array,
   labels_other: jax.Array,
   cckl_matrix: jax.Array,
+  *,
+  coarse: CoarseLens | None = None,
+  coarse_labels: tuple[jax.Array, jax.Array] | None = None,
 ) -> LensMatrices:
   """Mean parts by ordered pair of classes.
 
-  Within a cell the control variate has the slope of all pairs together, so
+  Within a cell the control variates have the slopes of all pairs together, so
   that a cell with a single pair is estimated, too.
 
   Args:
@@ -241,42 +336,80 @@ def lens_matrices(
     labels: [P] integers, the classes of x, in [0, C).
     labels_other: [P] integers, the classes of x'.
     cckl_matrix: [C, C], exact, of the set that the pairs were drawn from.
+    coarse: as in `lens_means`.
+    coarse_labels: with `coarse`, the classes of x and x' of its many pairs,
+      both [Q].
 
   Returns:
-    `LensMatrices`. Cost: O(P + C^2).
+    `LensMatrices`. Cost: O(P + Q + C^2).
 
   Raises:
-    ValueError: wrong shapes, or labels out of range.
+    ValueError: wrong shapes, labels out of range, or `coarse` without its
+      labels.
   """
-  num_pairs = components.total.shape[0]
   matrix = _validate.float_array("cckl_matrix", cckl_matrix)
   _validate.rank("cckl_matrix", matrix, 2, "[C, C]")
   num_classes = matrix.shape[0]
-  cells = []
-  for name, value in (("labels", labels), ("labels_other", labels_other)):
-    value = _validate.labels(name, value, num_pairs)
-    _validate.labels_in_range(name, value, num_classes)
-    cells.append(value)
-  cell = cells[0] * num_classes + cells[1]
+  sides = _sides("labels", (labels, labels_other), components, num_classes)
+  coarse_sides = _coarse_sides(
+    "coarse_labels", coarse_labels, coarse, num_classes
+  )
+  off_diagonal = ~jnp.eye(num_classes, dtype=bool)
+  total = jnp.where(off_diagonal, matrix, jnp.nan)
+  # Controls at the pairs, their mean in each cell, and its error.
+  controls, means = components.total[None], total[None]
+  variances = jnp.zeros_like(means)
+  if coarse is not None:
+    many = lens_matrices(coarse.many, *coarse_sides, matrix)
+    controls = jnp.stack([coarse.same.non_robust, components.total])
+    means = jnp.stack([many.non_robust, total])
+    variances = jnp.stack([many.standard_error**2, jnp.zeros_like(total)])
+  slopes = pair_mean(components.non_robust, controls, 0.0).coefficient
+  cell = sides[0] * num_classes + sides[1]
 
   def by_cell(values):
     sums = jax.ops.segment_sum(values, cell, num_classes**2)
     return sums.reshape(num_classes, num_classes)
 
-  count = by_cell(jnp.ones((num_pairs,), jnp.int32))
-  slope = pair_mean(components.non_robust, components.total, 0.0).coefficient
-  rest = components.non_robust - slope * components.total
-  off_diagonal = ~jnp.eye(num_classes, dtype=bool)
+  count = by_cell(jnp.ones(cell.shape, jnp.int32))
+  rest = components.non_robust - _weighted(slopes, controls)
   divisor = jnp.where((count > 0) & off_diagonal, count, jnp.nan)
   mean = by_cell(rest) / divisor
   deviation = rest - mean.reshape(-1)[cell]
   spread = by_cell(deviation**2) / jnp.where(count > 1, count - 1, jnp.nan)
-  total = jnp.where(off_diagonal, matrix, jnp.nan)
-  non_robust = mean + slope * total
+  weights = slopes[:, None, None]
+  non_robust = mean + jnp.sum(weights * means, axis=0)
+  variance = spread / divisor + jnp.sum(weights**2 * variances, axis=0)
   return LensMatrices(
     total=total,
     non_robust=non_robust,
     robust=total - non_robust,
-    standard_error=jnp.sqrt(spread / divisor),
+    standard_error=jnp.sqrt(variance),
     count=count,
   )
+
+
+def _sides(name, pair, components, bound, meaning="the number of classes"):
+  """Checked integers of x and x'."""
+  return tuple(
+    _in_range(side, value, components.total.shape[0], bound, meaning)
+    for side, value in zip((name, f"{name}_other"), pair, strict=True)
+  )
+
+
+def _coarse_sides(name, pair, coarse, bound, meaning="the number of classes"):
+  if coarse is None:
+    return None
+  if pair is None:
+    raise ValueError(f"Expected {name} with coarse, got {name}=None.")
+  num_pairs = coarse.many.total.shape[0]
+  return tuple(
+    _in_range(f"{name}[{k}]", value, num_pairs, bound, meaning)
+    for k, value in enumerate(pair)
+  )
+
+
+def _in_range(name, value, num_pairs, bound, meaning):
+  value = _validate.labels(name, value, num_pairs)
+  _validate.labels_in_range(name, value, bound, meaning=meaning)
+  return value

@@ -30,8 +30,12 @@ from robust_info import config as config_lib
 ApplyFn = Callable[[Any, jax.Array], jax.Array]
 # (done, total): called after each batch of a long measurement.
 Tick = Callable[..., None]
+# Examples x and x' of pairs, both int [P].
+Pairs = tuple[np.ndarray, np.ndarray]
 # On the label, and on the divergence from the clean prediction.
 ATTACKS = ("pgd", "kl_pgd")
+# Segments of the coarse path lens, which follows the lens closely.
+COARSE_NODES = 8
 
 
 class Evaluator:
@@ -71,6 +75,7 @@ class Evaluator:
     self._pair_key, self._attack_key, self._probe_key = jax.random.split(
       jax.random.key(seed), 3
     )
+    self._coarse_pair_key = jax.random.fold_in(self._pair_key, 1)
     self._batch_size = sharding.round_up(min(settings.batch_size, len(split)))
     # Every process has all rows of a result.
     jit = functools.partial(jax.jit, out_shardings=sharding.replicated())
@@ -84,6 +89,7 @@ class Evaluator:
     self._fisher = jit(self._fisher_batch)
     self._local = jit(self._local_batch)
     self._path = jit(self._path_batch)
+    self._coarse_path = jit(self._coarse_path_batch)
     self._portray = jit(self._portray_batch)
 
   @property
@@ -178,29 +184,49 @@ class Evaluator:
       found.append(jax.device_get(self._fisher(variables, batch, key)))
     return self._joined(found, len(self.split))
 
-  def local_lens(self, variables: Any) -> disentangle.Components:
-    """`disentangle_local` on the fixed cross-category pairs, NumPy [P]."""
-    return self._on_pairs(self._local, variables)
+  def local_lens(
+    self,
+    variables: Any,
+    pairs: Pairs | None = None,
+    *,
+    tick: Tick | None = None,
+  ) -> disentangle.Components:
+    """`disentangle_local`, by default on `pair_indices`, NumPy [P]."""
+    pairs = self.pair_indices() if pairs is None else pairs
+    return self._on_pairs(self._local, variables, pairs, tick)
 
   def path_lens(
     self, variables: Any, *, tick: Tick | None = None
   ) -> disentangle.Components:
-    """`disentangle_path`, extrapolated, on the same pairs, NumPy [P].
+    """`disentangle_path`, extrapolated, on `pair_indices`, NumPy [P].
 
     With `settings.num_nodes` segments, rounded up to a multiple of 4.
     """
-    return self._on_pairs(self._path, variables, tick)
+    return self._on_pairs(self._path, variables, self.pair_indices(), tick)
 
-  def pair_indices(self) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of both lenses: a function of seed and labels only.
+  def coarse_path_lens(
+    self, variables: Any, pairs: Pairs, *, tick: Tick | None = None
+  ) -> disentangle.Components:
+    """`disentangle_path` with `COARSE_NODES` chords, NumPy [P]."""
+    return self._on_pairs(self._coarse_path, variables, pairs, tick)
+
+  def pair_indices(self) -> Pairs:
+    """The pairs of the lenses: a function of seed and labels only.
 
     Raises:
       ValueError: all examples have one label.
     """
+    return self._sample_pairs(self._pair_key, self.settings.num_pairs)
+
+  def coarse_pair_indices(self) -> Pairs:
+    """More pairs, for what costs little: others than those of the lenses."""
+    return self._sample_pairs(
+      self._coarse_pair_key, self.settings.num_coarse_pairs
+    )
+
+  def _sample_pairs(self, key: jax.Array, num_pairs: int) -> Pairs:
     first, second = pairs.sample_cross_pairs(
-      self._pair_key,
-      self.split.labels,
-      num_pairs=self.settings.num_pairs,
+      key, self.split.labels, num_pairs=num_pairs
     )
     return np.asarray(first), np.asarray(second)
 
@@ -275,10 +301,11 @@ class Evaluator:
     """The rows of all batches, without the padding at their end."""
     return jax.tree.map(lambda *rows: np.concatenate(rows)[:num_rows], *blocks)
 
-  def _on_pairs(self, measure, variables, tick=None) -> disentangle.Components:
-    """A lens over all pairs, in padded batches of one shape."""
-    indices = self.pair_indices()
-    num_pairs = self.settings.num_pairs
+  def _on_pairs(
+    self, measure, variables, indices, tick
+  ) -> disentangle.Components:
+    """A lens over pairs, in padded batches of one shape."""
+    num_pairs = len(indices[0])
     size = sharding.round_up(min(self.settings.batch_size, num_pairs))
     found = []
     for start in range(0, num_pairs, size):
@@ -351,6 +378,14 @@ class Evaluator:
       data.to_float(x_other),
       num_nodes=4 * -(-self.settings.num_nodes // 4),
       method="extrapolated",
+    )
+
+  def _coarse_path_batch(self, variables, x, x_other):
+    return disentangle.disentangle_path(
+      self.logits_fn(variables),
+      data.to_float(x),
+      data.to_float(x_other),
+      num_nodes=COARSE_NODES,
     )
 
 

@@ -3,7 +3,6 @@
 Finished measurements are kept in a `MeasurementCache`. Information in nats.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -84,17 +83,25 @@ def measure(
         if values is not None
       },
     )
-    components = disentangle.Components(
+    return disentangle.Components(
       **{k: np.asarray(v, np.float32) for k, v in stored.items()}
     )
-    return describe_lens(
-      components, evaluator.pair_indices(), evaluator.labels, jackknife
-    )
 
-  local = lens("local-lens", lambda: evaluator.local_lens(variables))
+  pairs, many = evaluator.pair_indices(), evaluator.coarse_pair_indices()
+  local = lens(
+    "local-lens",
+    lambda: evaluator.local_lens(variables, many, tick=ticks("local lens")),
+  )
   path = lens(
     "path-lens",
     lambda: evaluator.path_lens(variables, tick=ticks("path lens")),
+  )
+  both = tuple(np.concatenate(sides) for sides in zip(many, pairs, strict=True))
+  coarse = lens(
+    "coarse-path-lens",
+    lambda: evaluator.coarse_path_lens(
+      variables, both, tick=ticks("coarse path lens")
+    ),
   )
   return {
     "performance": {
@@ -120,8 +127,10 @@ def measure(
       "cckl_matrix": _floats(errors.cckl_matrix),
     },
     "fisher": norms,
-    "local_lens": local,
-    "path_lens": path,
+    "local_lens": describe_lens(local, many, evaluator.labels, jackknife),
+    "path_lens": describe_lens(
+      path, pairs, evaluator.labels, jackknife, coarse=coarse, many=many
+    ),
     **under_attack.measure(
       evaluator, variables, clean, cache, settings, ticks=ticks
     ),
@@ -150,6 +159,9 @@ def describe_lens(
   pairs: tuple[np.ndarray, np.ndarray],
   labels: np.ndarray,
   clean: resampling.Jackknife,
+  *,
+  coarse: disentangle.Components | None = None,
+  many: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
   """A lens over all cross-category pairs, estimated from sampled ones.
 
@@ -159,6 +171,9 @@ def describe_lens(
     labels: [N], of all examples.
     clean: the jackknife of `summarize` at the clean predictions, example i in
       group i mod G.
+    coarse: a coarse version of the lens, a second control variate, NumPy
+      [Q + P]: at `many` other pairs and at `pairs`.
+    many: with `coarse`, the examples of its other pairs, both [Q].
 
   Returns:
     For `total` (CCKL, exact), `non_robust` and `robust`: the `mean` over all
@@ -166,26 +181,37 @@ def describe_lens(
     the latter two also the `sampling_error`, the part of it that more pairs
     would reduce; the `plain_mean` of the sampled values and its
     `plain_sampling_error`; and the `variance_reduction` by the control
-    variate. Then `non_robust_share`, the ratio of the means, with its standard
-    error over examples; the means `by_class` with their sampling errors; and,
-    of a lens with a quadrature, the mean and the largest of its estimated
-    errors.
+    variates. Then `non_robust_share`, the ratio of the means, with its standard
+    error over examples; the means `by_class` with their sampling errors; with
+    `coarse` the number of its other pairs, `num_coarse_pairs`; and, of a lens
+    with a quadrature, the mean and the largest of its estimated errors.
   """
-  first, second = pairs
   num_groups = len(clean.deleted.cckl)
+
+  def groups_and_labels(pairs):
+    return [side % num_groups for side in pairs], [labels[i] for i in pairs]
+
+  levels = None
+  if coarse is not None:
+    split = len(many[0])
+    levels = estimators.CoarseLens(
+      many=jax.tree.map(lambda part: part[:split], coarse),
+      same=jax.tree.map(lambda part: part[split:], coarse),
+    )
   means, errors, matrices = jax.device_get(
     _estimate_lens(
-      dataclasses.replace(components, error=None),
-      first % num_groups,
-      second % num_groups,
-      labels[first],
-      labels[second],
+      components,
+      groups_and_labels(pairs),
+      levels,
+      (None, None) if many is None else groups_and_labels(many),
       clean.estimate.cckl,
       clean.deleted.cckl,
       clean.estimate.cckl_matrix,
     )
   )
   entry: dict[str, Any] = {"num_pairs": len(components.total)}
+  if many is not None:
+    entry["num_coarse_pairs"] = len(many[0])
   for name in ("total", "non_robust", "robust"):
     sample = samples.describe(getattr(components, name))
     found = getattr(means, name)
@@ -218,13 +244,17 @@ def describe_lens(
 
 
 @jax.jit
-def _estimate_lens(
-  components, groups, groups_other, labels, others, cckl, deleted, matrix
-):
+def _estimate_lens(components, sides, coarse, many, cckl, deleted, matrix):
+  groups, labels = sides
+  coarse_groups, coarse_labels = many
   return (
-    estimators.lens_means(components, cckl),
-    estimators.lens_errors(components, groups, groups_other, deleted),
-    estimators.lens_matrices(components, labels, others, matrix),
+    estimators.lens_means(components, cckl, coarse=coarse),
+    estimators.lens_errors(
+      components, *groups, deleted, coarse=coarse, coarse_groups=coarse_groups
+    ),
+    estimators.lens_matrices(
+      components, *labels, matrix, coarse=coarse, coarse_labels=coarse_labels
+    ),
   )
 
 

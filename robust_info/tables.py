@@ -168,9 +168,11 @@ def _numbers(report):
     ("Lens 1, local: Fisher at the sample", "local_lens"),
     ("Lens 2, path: Fisher along the segment", "path_lens"),
   ):
-    pairs = runs[0][name]["num_pairs"]
+    pairs = f"{runs[0][name]['num_pairs']:,}"
+    if coarse := runs[0][name].get("num_coarse_pairs"):
+      pairs = f"{pairs} + {coarse:,} coarse"
     yield (
-      f"{title}; from {pairs:,} pairs",
+      f"{title}; from {pairs} pairs",
       [
         row(
           "mean divergence (CCKL)", lambda r, n=name: _sampled(r[n]["total"])

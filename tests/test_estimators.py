@@ -24,9 +24,17 @@ def population():
   def fn(x):
     return jnp.tanh(x @ first) @ second
 
-  split = jax.jit(
-    lambda a, b: ri.disentangle_path(fn, x[a], x[b], num_nodes=16)
-  )
+  @functools.cache
+  def table(num_nodes):
+    """Of all ordered pairs, row by row."""
+    path = functools.partial(ri.disentangle_path, fn, num_nodes=num_nodes)
+    first, second = np.divmod(np.arange(EXAMPLES**2), EXAMPLES)
+    return jax.tree.map(np.asarray, jax.jit(path)(x[first], x[second]))
+
+  def split(a, b, num_nodes=16):
+    rows = np.asarray(a) * EXAMPLES + np.asarray(b)
+    return jax.tree.map(lambda part: part[rows], table(num_nodes))
+
   return fn(x), labels, split
 
 
@@ -37,12 +45,26 @@ def all_pairs():
   return split(first, second), labels[first], labels[second]
 
 
-def sampled(seed, num_pairs=400):
-  _, labels, split = population()
-  first, second = ri.sample_cross_pairs(
+def drawn(seed, num_pairs):
+  _, labels, _ = population()
+  return ri.sample_cross_pairs(
     jax.random.key(seed), labels, num_pairs=num_pairs
   )
+
+
+def sampled(seed, num_pairs=400):
+  _, labels, split = population()
+  first, second = drawn(seed, num_pairs)
   return split(first, second), labels[first], labels[second]
+
+
+def in_two_levels(seed, num_pairs=100, num_coarse=1600):
+  """A lens at few pairs and a coarse one at many, with their classes."""
+  _, labels, split = population()
+  pairs, many = drawn(seed, num_pairs), drawn(1000 + seed, num_coarse)
+  coarse = ri.CoarseLens(split(*many, num_nodes=2), split(*pairs, num_nodes=2))
+  classes = [[labels[side] for side in sides] for sides in (pairs, many)]
+  return split(*pairs), coarse, *classes
 
 
 @functools.cache
@@ -52,7 +74,24 @@ def estimates():
   return [ri.lens_means(sampled(seed)[0], exact) for seed in range(30)]
 
 
-def test_control_variate_is_unbiased_with_the_stated_error():
+@functools.cache
+def estimates_in_two_levels():
+  logits, labels, _ = population()
+  exact = ri.cckl(logits, labels)
+  found = []
+  for seed in range(30):
+    components, coarse, _, _ = in_two_levels(seed)
+    found.append(ri.lens_means(components, exact, coarse=coarse))
+  return found
+
+
+both_estimates = pytest.mark.parametrize(
+  "estimates", [estimates, estimates_in_two_levels]
+)
+
+
+@both_estimates
+def test_control_variates_are_unbiased_with_the_stated_error(estimates):
   true = float(all_pairs()[0].non_robust.mean())
   means = np.array([float(e.non_robust.mean) for e in estimates()])
   stated = np.array([float(e.non_robust.standard_error) for e in estimates()])
@@ -70,7 +109,8 @@ def test_control_variate_reduces_the_variance_as_it_says():
   assert plain.var() / means.var() > claimed / 3
 
 
-def test_mean_parts_add_up_to_the_exact_cckl():
+@both_estimates
+def test_mean_parts_add_up_to_the_exact_cckl(estimates):
   for lens in estimates()[:5]:
     np.testing.assert_allclose(
       lens.non_robust.mean + lens.robust.mean, lens.total, rtol=1e-5
@@ -78,6 +118,56 @@ def test_mean_parts_add_up_to_the_exact_cckl():
     np.testing.assert_allclose(
       lens.non_robust.standard_error, lens.robust.standard_error, rtol=1e-3
     )
+
+
+def test_two_levels_reduce_the_variance_of_both_parts_as_they_say():
+  exact = estimates()[0].total
+  for name in ("non_robust", "robust"):
+    found = [getattr(lens, name) for lens in estimates_in_two_levels()]
+    plain = np.array([float(e.plain_mean) for e in found])
+    means = np.array([float(e.mean) for e in found])
+    claimed = np.mean([float(e.variance_reduction) for e in found])
+    one_level = [
+      getattr(ri.lens_means(in_two_levels(seed)[0], exact), name)
+      for seed in range(5)
+    ]
+    assert claimed > 2 * np.mean(
+      [float(e.variance_reduction) for e in one_level]
+    )
+    assert plain.var() / means.var() > claimed / 3
+
+
+def test_a_control_that_another_determines_changes_nothing():
+  rng = np.random.default_rng(0)
+  values, one, two = rng.normal(size=(3, 50)).astype(np.float32)
+  values = values + one - two
+  pair = ri.pair_mean(values, np.stack([one, two]), np.array([0.1, -0.1]))
+  more = ri.pair_mean(
+    values,
+    np.stack([one, one, two, np.ones_like(one)]),
+    np.array([0.1, 0.1, -0.1, 5.0]),
+  )
+  np.testing.assert_allclose(more.mean, pair.mean, rtol=1e-5)
+  np.testing.assert_allclose(
+    np.asarray(more.coefficient)[[0, 2]], pair.coefficient, rtol=1e-4
+  )
+  design = np.stack([one - one.mean(), two - two.mean()], axis=1)
+  wanted = np.linalg.lstsq(design, values - values.mean(), rcond=None)[0]
+  np.testing.assert_allclose(pair.coefficient, wanted, rtol=1e-4)
+
+
+def test_the_error_of_a_control_mean_adds_to_that_of_the_estimate():
+  rng = np.random.default_rng(0)
+  control = rng.normal(size=40)
+  values = 2 * control + 0.1 * rng.normal(size=40)
+  exact = ri.pair_mean(values, control, 0.0)
+  vague = ri.pair_mean(values, control, 0.0, control_error=0.3)
+  assert vague.mean == exact.mean
+  np.testing.assert_allclose(
+    vague.standard_error**2,
+    exact.standard_error**2 + (0.3 * exact.coefficient) ** 2,
+    rtol=1e-5,
+  )
 
 
 def test_a_control_that_is_the_value_leaves_no_error():
@@ -118,6 +208,29 @@ def test_matrices_match_the_means_over_all_pairs():
   assert int(result.count.sum()) == 4000
 
 
+def test_matrices_in_two_levels_match_the_means_over_all_pairs():
+  logits, labels, _ = population()
+  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  components, coarse, classes, coarse_classes = in_two_levels(0, 300, 6000)
+  found = ri.lens_matrices(
+    components, *classes, matrix, coarse=coarse, coarse_labels=coarse_classes
+  )
+  one_level = ri.lens_matrices(components, *classes, matrix)
+  parts, first, second = all_pairs()
+  off = ~np.eye(CLASSES, dtype=bool)
+  true = np.zeros((CLASSES, CLASSES))
+  for a, b in zip(*np.nonzero(off), strict=True):
+    true[a, b] = np.asarray(parts.non_robust)[
+      (first == a) & (second == b)
+    ].mean()
+  error = np.asarray(found.standard_error)
+  assert (np.abs(found.non_robust - true)[off] < 5 * error[off]).all()
+  assert np.median(error[off] / one_level.standard_error[off]) < 0.7
+  np.testing.assert_allclose(
+    (found.non_robust + found.robust)[off], matrix[off], rtol=1e-5
+  )
+
+
 def test_matrices_from_all_pairs_are_exact():
   logits, labels, _ = population()
   matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
@@ -131,7 +244,7 @@ def test_matrices_from_all_pairs_are_exact():
   )
 
 
-def drawn_lens_means(seed, num_pairs):
+def drawn_lens_means(seed, num_pairs, num_coarse=None):
   """Lens means and errors of a data set that is drawn anew, by its seed.
 
   Parts of a pair are sums of what its two examples bring, and a little of its
@@ -141,21 +254,32 @@ def drawn_lens_means(seed, num_pairs):
   rng = np.random.default_rng(seed)
   brings = rng.exponential(size=(2, num_examples))
   own = rng.normal(size=num_examples)
-  first, second = rng.integers(0, num_examples, (2, num_pairs))
-  total = brings[0, first] + brings[1, second]
-  rest = own[first] + own[second] + 0.5 * rng.normal(size=num_pairs)
-  non_robust = 0.4 * total + 0.3 * rest
-  components = ri.Components(
-    *(jnp.asarray(a) for a in (total, non_robust, total - non_robust))
-  )
+
+  def components(total, non_robust):
+    parts = total, non_robust, total - non_robust
+    return ri.Components(*(jnp.asarray(part) for part in parts))
+
+  def draw(num_pairs):
+    first, second = rng.integers(0, num_examples, (2, num_pairs))
+    total = brings[0, first] + brings[1, second]
+    rest = own[first] + own[second] + 0.5 * rng.normal(size=num_pairs)
+    cheap = 0.4 * total + 0.3 * rest
+    fine = cheap + 0.05 * rng.normal(size=num_pairs)
+    groups = [side % num_groups for side in (first, second)]
+    return components(total, fine), components(total, cheap), groups
+
+  lens, same, groups = draw(num_pairs)
+  options, error_options = {}, {}
+  if num_coarse is not None:
+    _, many, coarse_groups = draw(num_coarse)
+    options = {"coarse": ri.CoarseLens(many, same)}
+    error_options = {**options, "coarse_groups": coarse_groups}
   group = np.arange(num_examples) % num_groups
   deleted = [
     brings[:, group != g].mean(axis=1).sum() for g in range(num_groups)
   ]
-  means = ri.lens_means(components, brings.mean(axis=1).sum())
-  errors = ri.lens_errors(
-    components, group[first], group[second], np.array(deleted)
-  )
+  means = ri.lens_means(lens, brings.mean(axis=1).sum(), **options)
+  errors = ri.lens_errors(lens, *groups, np.array(deleted), **error_options)
   return (
     [
       float(means.total),
@@ -167,11 +291,16 @@ def drawn_lens_means(seed, num_pairs):
 
 
 @pytest.mark.parametrize(
-  ("num_pairs", "most"), [(100, 1.6), (4000, 1.2)], ids=["few", "many"]
+  ("num_pairs", "num_coarse", "most"),
+  [(100, None, 1.6), (4000, None, 1.2), (100, 4000, 1.2)],
+  ids=["few", "many", "two levels"],
 )
-def test_lens_errors_cover_the_spread_over_data_sets(num_pairs, most):
+def test_lens_errors_cover_the_spread_over_data_sets(
+  num_pairs, num_coarse, most
+):
   means, errors = zip(
-    *(drawn_lens_means(seed, num_pairs) for seed in range(60)), strict=True
+    *(drawn_lens_means(seed, num_pairs, num_coarse) for seed in range(60)),
+    strict=True,
   )
   ratio = np.mean(errors, axis=0) / np.std(means, axis=0)
   # Sixty draws know a spread to 9 %. Never too small, beyond that.
@@ -185,6 +314,20 @@ def test_lens_errors_cover_the_spread_over_data_sets(num_pairs, most):
     (
       lambda: ri.pair_mean(jnp.ones(3), jnp.ones(4), 0.0),
       "Expected control of the shape of values",
+    ),
+    (
+      lambda: ri.pair_mean(jnp.ones(3), jnp.ones((2, 4)), jnp.zeros(2)),
+      "Expected control of the shape of values",
+    ),
+    (
+      lambda: ri.lens_errors(
+        in_two_levels(0)[0],
+        np.zeros(100, int),
+        np.ones(100, int),
+        jnp.ones(2),
+        coarse=in_two_levels(0)[1],
+      ),
+      "Expected coarse_groups with coarse",
     ),
     (
       lambda: ri.lens_errors(

@@ -27,6 +27,7 @@ SETTINGS = {
   "epsilon_grid": (0.0, 0.02),
   "num_steps": 2,
   "num_pairs": 16,
+  "num_coarse_pairs": 40,
   "num_nodes": 2,
   "validation_examples": 20,
 }

@@ -25,6 +25,7 @@ class Unmeasurable:
   def __init__(self, evaluator):
     self.predict = evaluator.predict
     self.pair_indices = evaluator.pair_indices
+    self.coarse_pair_indices = evaluator.coarse_pair_indices
     self.labels = evaluator.labels
 
 
@@ -75,7 +76,9 @@ def test_every_long_measurement_shows_its_progress_to_the_end(measured):
   labels = {label for label, done, total in measured[2] if done == total}
   assert labels == {
     "Fisher information",
+    "local lens",
     "path lens",
+    "coarse path lens",
     "PGD-4 linf 0.02",
     "PGD-4 linf 0.05",
     "PGD-4 linf 0.1",
@@ -173,26 +176,53 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
   assert "quadrature_error" not in entry["local_lens"]
 
 
-@pytest.mark.parametrize("name", ["local_lens", "path_lens"])
-def test_lens_means_split_the_exact_cckl_and_follow_the_control(
-  evaluator, entry, name
-):
-  components = getattr(evaluator, name)(VARIABLES)
-  non_robust, total = (
+def by_regression(values, controls, means):
+  """Mean of `values` by least squares on the controls, float64."""
+  design = np.stack([c - c.mean() for c in controls], axis=1)
+  slopes = np.linalg.lstsq(design, values - values.mean(), rcond=None)[0]
+  excess = [c.mean() - m for c, m in zip(controls, means, strict=True)]
+  return values.mean() - slopes @ excess
+
+
+def parts_of(components):
+  return (
     getattr(components, part).astype(float) for part in ("non_robust", "total")
   )
-  slope = np.cov(non_robust, total)[0, 1] / total.var(ddof=1)
+
+
+def test_lens_means_follow_their_controls(evaluator, entry):
+  cckl = entry["information"]["cckl"]
+  pairs, many = evaluator.pair_indices(), evaluator.coarse_pair_indices()
+  local, total = parts_of(evaluator.local_lens(VARIABLES, many))
+  assert entry["local_lens"]["num_pairs"] == len(local) == 90
+  assert entry["local_lens"]["non_robust"]["mean"] == pytest.approx(
+    by_regression(local, [total], [cckl]), rel=1e-4
+  )
+  explained = 1 / (1 - np.corrcoef(local, total)[0, 1] ** 2)
+  assert entry["local_lens"]["non_robust"][
+    "variance_reduction"
+  ] == pytest.approx(explained * 88 / 89, rel=1e-3)
+
+  path, total = parts_of(evaluator.path_lens(VARIABLES))
+  coarse, coarse_total = parts_of(evaluator.coarse_path_lens(VARIABLES, many))
+  same, _ = parts_of(evaluator.coarse_path_lens(VARIABLES, pairs))
+  below = by_regression(coarse, [coarse_total], [cckl])
+  assert entry["path_lens"]["num_coarse_pairs"] == 90
+  assert entry["path_lens"]["non_robust"]["mean"] == pytest.approx(
+    by_regression(path, [same, total], [below, cckl]), rel=1e-4
+  )
+  assert entry["path_lens"]["non_robust"]["variance_reduction"] > explained
+
+
+@pytest.mark.parametrize("name", ["local_lens", "path_lens"])
+def test_lens_means_split_the_exact_cckl(entry, name):
   found, cckl = entry[name], entry["information"]["cckl"]
   assert found["total"]["mean"] == pytest.approx(cckl, rel=1e-6)
-  expected = non_robust.mean() - slope * (total.mean() - cckl)
-  assert found["non_robust"]["mean"] == pytest.approx(expected, rel=1e-4)
   assert found["non_robust"]["mean"] + found["robust"]["mean"] == pytest.approx(
     cckl, rel=1e-5
   )
-  assert found["non_robust_share"] == pytest.approx(expected / cckl, rel=1e-4)
-  explained = 1 / (1 - np.corrcoef(non_robust, total)[0, 1] ** 2)
-  assert found["non_robust"]["variance_reduction"] == pytest.approx(
-    explained * 35 / 36, rel=1e-3
+  assert found["non_robust_share"] == pytest.approx(
+    found["non_robust"]["mean"] / cckl, rel=1e-4
   )
   matrix = np.array(found["by_class"]["robust"]) + np.array(
     found["by_class"]["non_robust"]

@@ -30,7 +30,7 @@ MODEL = config.ModelConfig(
   image_shape=(4, 4, 1),
 )
 SETTINGS = tiny.make_settings(
-  batch_size=10, num_steps=2, num_pairs=8, num_nodes=2
+  batch_size=10, num_steps=2, num_pairs=8, num_coarse_pairs=20, num_nodes=2
 )
 
 
@@ -105,7 +105,13 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(evaluation.Evaluator, name, measured)
 
-  for name in ("attack", "fisher_norms", "local_lens", "path_lens"):
+  for name in (
+    "attack",
+    "fisher_norms",
+    "local_lens",
+    "path_lens",
+    "coarse_path_lens",
+  ):
     spy(name)
   return seen
 
@@ -175,7 +181,7 @@ def test_a_second_build_measures_nothing_and_says_the_same(
 ):
   runs = [make_run("a")]
   first = build(runs, tmp_path)
-  assert len(calls) == 3 + 3 + 1  # Norms and lenses, PGD, KL-PGD.
+  assert len(calls) == 4 + 3 + 1  # Norms and lenses, PGD, KL-PGD.
   calls.clear()
   assert json.dumps(build(runs, tmp_path)) == json.dumps(first)
   assert not calls
@@ -190,7 +196,7 @@ def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
   calls.clear()
   # The same network by another name is known; another network is not.
   build([make_run("b"), make_run("c", seed=1)], tmp_path)
-  assert len(calls) == 7
+  assert len(calls) == 8
 
 
 @pytest.mark.parametrize(
@@ -205,7 +211,7 @@ def test_other_settings_are_measured_anew(tmp_path, drawn, calls, change):
   build([make_run("a")], tmp_path)
   calls.clear()
   build([make_run("a")], tmp_path, **change)
-  assert len(calls) == 7
+  assert len(calls) == 8
 
 
 def test_numbers_of_other_code_are_not_taken(
@@ -215,7 +221,7 @@ def test_numbers_of_other_code_are_not_taken(
   calls.clear()
   monkeypatch.setattr(report, "_code", lambda: "edited")
   build([make_run("a")], tmp_path)
-  assert len(calls) == 7
+  assert len(calls) == 8
 
 
 def test_runs_of_one_architecture_share_an_evaluator(

@@ -92,6 +92,7 @@ def make_run(name, model="cnn (relu)"):
     "local_lens": lens(12.0, 0.6),
     "path_lens": {
       **lens(12.0, 15.0),
+      "num_coarse_pairs": 8192,
       "quadrature_error": {"mean": 0.00002, "max": 0.1},
     },
     "epsilon_lens": lenses[0],
@@ -208,7 +209,8 @@ def test_the_head_tells_the_data_and_titles_the_attacks():
   assert "Accuracy under PGD-20, linf ball\n" in text
   assert "epsilon ball: PGD-20, linf 0.15\n" in text
   assert "epsilon ball: KL-PGD-20, linf 0.15\n" in text
-  assert "; from 1,024 pairs\n" in text
+  assert "at the sample; from 1,024 pairs\n" in text
+  assert "along the segment; from 1,024 + 8,192 coarse pairs\n" in text
 
 
 @pytest.mark.parametrize(

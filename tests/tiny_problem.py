@@ -30,6 +30,7 @@ def make_settings(**changes):
     "epsilon_grid": (0.0, 0.02, 0.1),
     "num_steps": 4,
     "num_pairs": 37,
+    "num_coarse_pairs": 90,
     "num_nodes": 4,
     "validation_examples": 0,
   }
