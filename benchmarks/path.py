@@ -1,6 +1,6 @@
 """The adaptive path lens over the forward passes that it makes.
 
-    python -m benchmarks.path [--pairs=1024]
+    python -m benchmarks.path [--pairs=1024] [--max_nodes=256]
 
 Pairs to rtol 1e-3 on the small CNN at MNIST shape (conv 16-32, 5x5, stride 2,
 dense 100), random weights scaled so that predictions are confident; in turns
@@ -21,7 +21,9 @@ from robust_info import _loops, models
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--pairs", type=int, default=1024)
-  num_pairs = parser.parse_args().pairs
+  parser.add_argument("--max_nodes", type=int, default=256)
+  options = parser.parse_args()
+  num_pairs = options.pairs
   print(f"jax {jax.__version__}, {jax.default_backend()}")
   model = models.create("cnn", num_classes=10)
   variables = models.init(model, jax.random.key(0), (28, 28, 1))
@@ -40,7 +42,7 @@ def main():
       x_other,
       num_nodes=8,
       rtol=1e-3,
-      max_nodes=256,
+      max_nodes=options.max_nodes,
     )
 
   parts = adaptive(variables, x, x_other)

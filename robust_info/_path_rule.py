@@ -125,10 +125,11 @@ def _advance(before: Estimate, level: Sums, num_nodes: int) -> Estimate:
   """Takes in the next level.
 
   A single change may be small by chance, most of all where a kink lies next to
-  a node. The error is therefore at least a quarter of the change before, half
-  the distance of the two combinations, and 0.7 of what single segments scatter
-  (constants from a battery of smooth, ReLU and max-pool networks). A level that
-  disagrees with the best one so far corrects the error of that one, too.
+  a node. What is missing is therefore taken to be at least a quarter of the
+  change before, half the distance of the two combinations, and 0.7 of what
+  single segments scatter (constants from a battery of smooth, ReLU and max-pool
+  networks), and the error to be twice that. A level that disagrees with the
+  best one so far corrects the error of that one, too.
   """
   step = level.chord - before.level.chord
   correction = (4 * level.bend - before.level.bend + step) / 3
@@ -143,7 +144,7 @@ def _advance(before: Estimate, level: Sums, num_nodes: int) -> Estimate:
   change = jnp.abs(current - before.current)
   error = jnp.maximum(change, before.change / 4)
   error = jnp.maximum(error, jnp.maximum(jnp.abs(gap) / 2, missing))
-  error = jnp.maximum(error, 0.7 * level.scatter)
+  error = 2 * jnp.maximum(error, 0.7 * level.scatter)
   nodes = jnp.full(error.shape, num_nodes, jnp.int32)
   distance = jnp.abs(current - before.value)
   error_before = jnp.maximum(before.error, distance - error)

