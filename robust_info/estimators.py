@@ -151,6 +151,15 @@ def pair_mean(
   controls = control if control.ndim > 1 else control[None]
   for row in controls:
     _validate.same_shape("control", row, "values", values)
+  for name, known in (
+    ("control_mean", control_mean),
+    ("control_error", control_error),
+  ):
+    if jnp.shape(known) not in ((), control.shape[:-1]):
+      raise ValueError(
+        f"Expected {name} of shape {control.shape[:-1]}, one for each control, "
+        f"got {jnp.shape(known)}."
+      )
   where = _validate.mask("where", where, values.shape[0])
   num_pairs = jnp.sum(where).astype(values.dtype)
   plain = jnp.mean(values, where=where)
@@ -242,11 +251,18 @@ def _controls(components, cckl, coarse, where=None):
   """Control variates of a lens, their means, and how well these are known."""
   if coarse is None:
     return components.total, cckl, {}
+  _check_same(coarse, components)
   many = pair_mean(coarse.many.non_robust, coarse.many.total, cckl, where=where)
   return (
     jnp.stack([coarse.same.non_robust, components.total]),
     jnp.stack([many.mean, jnp.asarray(cckl, many.mean.dtype)]),
     {"control_error": jnp.stack([many.standard_error, jnp.zeros_like(cckl)])},
+  )
+
+
+def _check_same(coarse, components):
+  _validate.same_shape(
+    "coarse.same.total", coarse.same.total, "components.total", components.total
   )
 
 
@@ -360,6 +376,7 @@ def lens_matrices(
   controls, means = components.total[None], total[None]
   variances = jnp.zeros_like(means)
   if coarse is not None:
+    _check_same(coarse, components)
     many = lens_matrices(coarse.many, *coarse_sides, matrix)
     controls = jnp.stack([coarse.same.non_robust, components.total])
     means = jnp.stack([many.non_robust, total])

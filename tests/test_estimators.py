@@ -320,6 +320,16 @@ def test_lens_errors_cover_the_spread_over_data_sets(
       "Expected control of the shape of values",
     ),
     (
+      lambda: ri.pair_mean(jnp.ones(3), jnp.ones((2, 3)), jnp.zeros(3)),
+      r"Expected control_mean of shape \(2,\), one for each control, got",
+    ),
+    (
+      lambda: ri.lens_means(
+        sampled(0)[0], jnp.ones(()), coarse=in_two_levels(0)[1]
+      ),
+      "Expected coarse.same.total of the shape of components.total",
+    ),
+    (
       lambda: ri.lens_errors(
         in_two_levels(0)[0],
         np.zeros(100, int),
