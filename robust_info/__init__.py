@@ -21,6 +21,7 @@ from robust_info import _known_faults, attacks
 from robust_info._version import __version__
 from robust_info.calibration import fit_temperature
 from robust_info.coarse_fisher import coarse_fisher_norms
+from robust_info.control_variates import PairMean, pair_mean
 from robust_info.disentangle import (
   Components,
   disentangle_local,
@@ -33,11 +34,9 @@ from robust_info.estimators import (
   LensErrors,
   LensMatrices,
   LensMeans,
-  PairMean,
   lens_errors,
   lens_matrices,
   lens_means,
-  pair_mean,
 )
 from robust_info.fisher import (
   FisherNorms,

@@ -7,8 +7,8 @@ path lens with few segments is a second one: its mean is not known, but cheap to
 find from many more pairs (two levels, as in multilevel Monte Carlo, Giles 2008;
 one segment is the divergence itself, so that CCKL is the level below both).
 
-Shapes: `P` pairs, `Q` more pairs of a coarse lens, `K` control variates, `C`
-classes, `G` groups of examples. All values in nats.
+Shapes: `P` pairs, `Q` more pairs of a coarse lens, `C` classes, `G` groups of
+examples. All values in nats.
 """
 
 import dataclasses
@@ -16,32 +16,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robust_info import _validate, disentangle, resampling
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PairMean:
-  """A mean over all cross-category pairs, estimated from P of them.
-
-  Attributes:
-    mean: [], the estimate with the control variate.
-    standard_error: [], its standard error over pairs.
-    plain_mean: [], the mean of the sampled values alone.
-    plain_standard_error: [], its standard error.
-    coefficient: [], the regression slope of the values on the control; [K] for
-      several.
-    variance_reduction: [], how many times as many pairs the plain mean would
-      need for the same error: `1 / (1 - r^2)` for a control whose mean is
-      known; at least about 1.
-  """
-
-  mean: jax.Array
-  standard_error: jax.Array
-  plain_mean: jax.Array
-  plain_standard_error: jax.Array
-  coefficient: jax.Array
-  variance_reduction: jax.Array
+from robust_info import _validate, control_variates, disentangle, resampling
 
 
 @jax.tree_util.register_dataclass
@@ -73,8 +48,8 @@ class LensMeans:
   """
 
   total: jax.Array
-  non_robust: PairMean
-  robust: PairMean
+  non_robust: control_variates.PairMean
+  robust: control_variates.PairMean
 
 
 @jax.tree_util.register_dataclass
@@ -117,105 +92,6 @@ class LensErrors:
   non_robust_share: jax.Array
 
 
-def pair_mean(
-  values: jax.Array,
-  control: jax.Array,
-  control_mean: jax.Array,
-  *,
-  control_error: jax.Array = 0.0,
-  where: jax.Array | None = None,
-) -> PairMean:
-  """Mean of `values`, given the means of things that follow them.
-
-  `mean(values) - b (mean(control) - control_mean)`, b by least squares.
-
-  Args:
-    values: [P], at independently drawn pairs.
-    control: [P], the control variate at the same pairs, or [K, P].
-    control_mean: [] or [K], its mean over the population.
-    control_error: [] or [K], the standard error of that mean where it is itself
-      an estimate, from other pairs; 0 for exact ones.
-    where: [P] booleans; `False` pairs do not count.
-
-  Returns:
-    `PairMean`. The estimate has a bias of order 1/P from estimating b. A
-    constant control, or one that those before it determine, changes nothing
-    (b = 0). NaN errors for P < K + 2, NaN for P = 0.
-
-  Raises:
-    ValueError: shapes differ.
-  """
-  values = _validate.float_array("values", values)
-  control = _validate.float_array("control", control)
-  _validate.rank("values", values, 1, "[P]")
-  controls = control if control.ndim > 1 else control[None]
-  for row in controls:
-    _validate.same_shape("control", row, "values", values)
-  for name, known in (
-    ("control_mean", control_mean),
-    ("control_error", control_error),
-  ):
-    if jnp.shape(known) not in ((), control.shape[:-1]):
-      raise ValueError(
-        f"Expected {name} of shape {control.shape[:-1]}, one for each control, "
-        f"got {jnp.shape(known)}."
-      )
-  where = _validate.mask("where", where, values.shape[0])
-  num_pairs = jnp.sum(where).astype(values.dtype)
-  plain = jnp.mean(values, where=where)
-  deviation = jnp.where(where, values - plain, 0.0)
-  controls_plain = jnp.mean(controls, axis=1, where=where[None])
-  control_deviation = jnp.where(
-    where[None], controls - controls_plain[:, None], 0.0
-  )
-  slopes = _slopes(deviation, control_deviation)
-  rest = jnp.sum((deviation - _weighted(slopes, control_deviation)) ** 2)
-  least = len(controls) + 2
-  enough = jnp.where(num_pairs < least, jnp.nan, num_pairs)
-  plain_square = jnp.sum(deviation**2) / (enough - 1)
-  square = rest / (enough - len(controls) - 1)
-  excess = controls_plain - control_mean
-  variance = square / num_pairs + jnp.sum((slopes * control_error) ** 2)
-  return PairMean(
-    mean=plain - jnp.sum(slopes * excess),
-    standard_error=jnp.sqrt(variance),
-    plain_mean=plain,
-    plain_standard_error=jnp.sqrt(plain_square / num_pairs),
-    coefficient=slopes if control.ndim > 1 else slopes[0],
-    variance_reduction=plain_square / num_pairs / variance,
-  )
-
-
-def _slopes(values, controls):
-  """Least squares of [P] on [K, P], all of mean 0: [K]."""
-  slopes = jnp.zeros(controls.shape[0], values.dtype)
-  basis = []
-  for row, weights in zip(
-    controls, jnp.eye(len(controls), dtype=values.dtype), strict=True
-  ):
-    rest = row
-    for other, square, other_weights in basis:
-      share = _ratio(jnp.sum(rest * other), square)
-      rest, weights = rest - share * other, weights - share * other_weights
-    square = jnp.sum(rest**2)
-    # What is left of a control that those before determine is rounding.
-    rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * jnp.sum(row**2)
-    square = jnp.where(square <= rounding, 0.0, square)
-    basis.append((rest, square, weights))
-    slopes = slopes + _ratio(jnp.sum(values * rest), square) * weights
-  return slopes
-
-
-def _ratio(numerator, denominator):
-  """0 where the denominator is."""
-  is_zero = denominator == 0
-  return jnp.where(is_zero, 0.0, numerator / jnp.where(is_zero, 1, denominator))
-
-
-def _weighted(slopes, controls):
-  return jnp.sum(slopes[:, None] * controls, axis=0)
-
-
 def lens_means(
   components: disentangle.Components,
   cckl: jax.Array,
@@ -242,8 +118,12 @@ def lens_means(
   control, means, errors = _controls(components, cckl, coarse)
   return LensMeans(
     total=cckl,
-    non_robust=pair_mean(components.non_robust, control, means, **errors),
-    robust=pair_mean(components.robust, control, means, **errors),
+    non_robust=control_variates.pair_mean(
+      components.non_robust, control, means, **errors
+    ),
+    robust=control_variates.pair_mean(
+      components.robust, control, means, **errors
+    ),
   )
 
 
@@ -252,7 +132,9 @@ def _controls(components, cckl, coarse, where=None):
   if coarse is None:
     return components.total, cckl, {}
   _check_same(coarse, components)
-  many = pair_mean(coarse.many.non_robust, coarse.many.total, cckl, where=where)
+  many = control_variates.pair_mean(
+    coarse.many.non_robust, coarse.many.total, cckl, where=where
+  )
   return (
     jnp.stack([coarse.same.non_robust, components.total]),
     jnp.stack([many.mean, jnp.asarray(cckl, many.mean.dtype)]),
@@ -324,7 +206,7 @@ def lens_errors(
       for pair in (sides, coarse_sides)
     )
     control, means, errors = _controls(components, cckl, coarse, coarse_where)
-    mean = pair_mean(
+    mean = control_variates.pair_mean(
       components.non_robust, control, means, where=where, **errors
     ).mean
     return LensErrors(cckl, mean, cckl - mean, mean / cckl)
@@ -345,7 +227,8 @@ def lens_matrices(
   """Mean parts by ordered pair of classes.
 
   Within a cell the control variates have the slopes of all pairs together, so
-  that a cell with a single pair is estimated, too.
+  that a cell with a single pair is estimated, too. A cell of fewer than two
+  coarse pairs is estimated as if there was no `coarse`.
 
   Args:
     components: of either lens, at pairs from `sample_cross_pairs`.
@@ -372,16 +255,6 @@ def lens_matrices(
   )
   off_diagonal = ~jnp.eye(num_classes, dtype=bool)
   total = jnp.where(off_diagonal, matrix, jnp.nan)
-  # Controls at the pairs, their mean in each cell, and its error.
-  controls, means = components.total[None], total[None]
-  variances = jnp.zeros_like(means)
-  if coarse is not None:
-    _check_same(coarse, components)
-    many = lens_matrices(coarse.many, *coarse_sides, matrix)
-    controls = jnp.stack([coarse.same.non_robust, components.total])
-    means = jnp.stack([many.non_robust, total])
-    variances = jnp.stack([many.standard_error**2, jnp.zeros_like(total)])
-  slopes = pair_mean(components.non_robust, controls, 0.0).coefficient
   cell = sides[0] * num_classes + sides[1]
 
   def by_cell(values):
@@ -389,14 +262,43 @@ def lens_matrices(
     return sums.reshape(num_classes, num_classes)
 
   count = by_cell(jnp.ones(cell.shape, jnp.int32))
-  rest = components.non_robust - _weighted(slopes, controls)
   divisor = jnp.where((count > 0) & off_diagonal, count, jnp.nan)
-  mean = by_cell(rest) / divisor
-  deviation = rest - mean.reshape(-1)[cell]
-  spread = by_cell(deviation**2) / jnp.where(count > 1, count - 1, jnp.nan)
-  weights = slopes[:, None, None]
-  non_robust = mean + jnp.sum(weights * means, axis=0)
-  variance = spread / divisor + jnp.sum(weights**2 * variances, axis=0)
+
+  def estimate(controls, means, variances):
+    """Non-robust part by cell and its variance, from those of the controls."""
+    slopes = control_variates.pair_mean(
+      components.non_robust, controls, 0.0
+    ).coefficient
+    rest = components.non_robust - control_variates.weighted_sum(
+      slopes, controls
+    )
+    mean = by_cell(rest) / divisor
+    deviation = rest - mean.reshape(-1)[cell]
+    spread = by_cell(deviation**2) / jnp.where(count > 1, count - 1, jnp.nan)
+    weights = slopes[:, None, None]
+    return (
+      mean + jnp.sum(weights * means, axis=0),
+      spread / divisor + jnp.sum(weights**2 * variances, axis=0),
+    )
+
+  exact = jnp.zeros_like(total)
+  non_robust, variance = estimate(
+    components.total[None], total[None], exact[None]
+  )
+  if coarse is not None:
+    _check_same(coarse, components)
+    many = lens_matrices(coarse.many, *coarse_sides, matrix)
+    in_two_levels = estimate(
+      jnp.stack([coarse.same.non_robust, components.total]),
+      jnp.stack([many.non_robust, total]),
+      jnp.stack([many.standard_error**2, exact]),
+    )
+    non_robust, variance = (
+      jnp.where(many.count > 1, finer, coarser)
+      for finer, coarser in zip(
+        in_two_levels, (non_robust, variance), strict=True
+      )
+    )
   return LensMatrices(
     total=total,
     non_robust=non_robust,

@@ -72,10 +72,12 @@ class Evaluator:
     self.split = split
     self.settings = settings
     self.seed = seed
-    self._pair_key, self._attack_key, self._probe_key = jax.random.split(
-      jax.random.key(seed), 3
-    )
-    self._coarse_pair_key = jax.random.fold_in(self._pair_key, 1)
+    (
+      self._pair_key,
+      self._attack_key,
+      self._probe_key,
+      self._coarse_pair_key,
+    ) = jax.random.split(jax.random.key(seed), 4)
     self._batch_size = sharding.round_up(min(settings.batch_size, len(split)))
     # Every process has all rows of a result.
     jit = functools.partial(jax.jit, out_shardings=sharding.replicated())

@@ -231,6 +231,25 @@ def test_matrices_in_two_levels_match_the_means_over_all_pairs():
   )
 
 
+def test_cells_without_coarse_pairs_are_estimated_without_them():
+  logits, labels, _ = population()
+  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  components, coarse, classes, coarse_classes = in_two_levels(0, 300, 4)
+  found = ri.lens_matrices(
+    components, *classes, matrix, coarse=coarse, coarse_labels=coarse_classes
+  )
+  one_level = ri.lens_matrices(components, *classes, matrix)
+  count = np.zeros((CLASSES, CLASSES), int)
+  np.add.at(count, tuple(coarse_classes), 1)
+  few = count < 2
+  assert 0 < few.sum() < CLASSES**2
+  for name in ("non_robust", "robust", "standard_error"):
+    two, one = (np.asarray(getattr(m, name)) for m in (found, one_level))
+    np.testing.assert_array_equal(two[few], one[few])
+    assert np.isfinite(two[~np.eye(CLASSES, dtype=bool)]).all()
+    assert (two[~few] != one[~few]).all()
+
+
 def test_matrices_from_all_pairs_are_exact():
   logits, labels, _ = population()
   matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix

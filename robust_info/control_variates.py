@@ -1,0 +1,136 @@
+"""Means of sampled values, given the means of things that follow them.
+
+Shapes: `P` samples (pairs), `K` control variates.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PairMean:
+  """A mean over all cross-category pairs, estimated from P of them.
+
+  Attributes:
+    mean: [], the estimate with the control variate.
+    standard_error: [], its standard error over pairs.
+    plain_mean: [], the mean of the sampled values alone.
+    plain_standard_error: [], its standard error.
+    coefficient: [], the regression slope of the values on the control; [K] for
+      several.
+    variance_reduction: [], how many times as many pairs the plain mean would
+      need for the same error: `1 / (1 - r^2)` for a control whose mean is
+      known; at least about 1.
+  """
+
+  mean: jax.Array
+  standard_error: jax.Array
+  plain_mean: jax.Array
+  plain_standard_error: jax.Array
+  coefficient: jax.Array
+  variance_reduction: jax.Array
+
+
+def pair_mean(
+  values: jax.Array,
+  control: jax.Array,
+  control_mean: jax.Array,
+  *,
+  control_error: jax.Array = 0.0,
+  where: jax.Array | None = None,
+) -> PairMean:
+  """Mean of `values`, given the means of things that follow them.
+
+  `mean(values) - b (mean(control) - control_mean)`, b by least squares.
+
+  Args:
+    values: [P], at independently drawn pairs.
+    control: [P], the control variate at the same pairs, or [K, P].
+    control_mean: [] or [K], its mean over the population.
+    control_error: [] or [K], the standard error of that mean where it is itself
+      an estimate, from other pairs; 0 for exact ones.
+    where: [P] booleans; `False` pairs do not count.
+
+  Returns:
+    `PairMean`. The estimate has a bias of order 1/P from estimating b. A
+    constant control, or one that those before it determine, changes nothing
+    (b = 0). NaN errors for P < K + 2, NaN for P = 0.
+
+  Raises:
+    ValueError: shapes differ.
+  """
+  values = _validate.float_array("values", values)
+  control = _validate.float_array("control", control)
+  _validate.rank("values", values, 1, "[P]")
+  controls = control if control.ndim > 1 else control[None]
+  for row in controls:
+    _validate.same_shape("control", row, "values", values)
+  for name, known in (
+    ("control_mean", control_mean),
+    ("control_error", control_error),
+  ):
+    if jnp.shape(known) not in ((), control.shape[:-1]):
+      raise ValueError(
+        f"Expected {name} of shape {control.shape[:-1]}, one for each control, "
+        f"got {jnp.shape(known)}."
+      )
+  where = _validate.mask("where", where, values.shape[0])
+  num_pairs = jnp.sum(where).astype(values.dtype)
+  plain = jnp.mean(values, where=where)
+  deviation = jnp.where(where, values - plain, 0.0)
+  controls_plain = jnp.mean(controls, axis=1, where=where[None])
+  control_deviation = jnp.where(
+    where[None], controls - controls_plain[:, None], 0.0
+  )
+  slopes = _slopes(deviation, control_deviation)
+  rest = jnp.sum((deviation - weighted_sum(slopes, control_deviation)) ** 2)
+  least = len(controls) + 2
+  enough = jnp.where(num_pairs < least, jnp.nan, num_pairs)
+  plain_square = jnp.sum(deviation**2) / (enough - 1)
+  square = rest / (enough - len(controls) - 1)
+  excess = controls_plain - control_mean
+  variance = square / num_pairs + jnp.sum((slopes * control_error) ** 2)
+  return PairMean(
+    mean=plain - jnp.sum(slopes * excess),
+    standard_error=jnp.sqrt(variance),
+    plain_mean=plain,
+    plain_standard_error=jnp.sqrt(plain_square / num_pairs),
+    coefficient=slopes if control.ndim > 1 else slopes[0],
+    variance_reduction=plain_square / num_pairs / variance,
+  )
+
+
+def weighted_sum(slopes: jax.Array, controls: jax.Array) -> jax.Array:
+  """Of the rows of `controls` [K, P], with weights [K]: [P]."""
+  return jnp.sum(slopes[:, None] * controls, axis=0)
+
+
+def _slopes(values, controls):
+  """Least squares of [P] on [K, P], all of mean 0: [K]."""
+  slopes = jnp.zeros(controls.shape[0], values.dtype)
+  basis = []
+  for row, weights in zip(
+    controls, jnp.eye(len(controls), dtype=values.dtype), strict=True
+  ):
+    rest = row
+    for other, square, other_weights in basis:
+      share = _ratio(jnp.sum(rest * other), square)
+      rest, weights = rest - share * other, weights - share * other_weights
+    square = jnp.sum(rest**2)
+    # What is left of a control that those before determine is rounding.
+    rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * jnp.sum(row**2)
+    square = jnp.where(square <= rounding, 0.0, square)
+    basis.append((rest, square, weights))
+    slopes = slopes + _ratio(jnp.sum(values * rest), square) * weights
+  return slopes
+
+
+def _ratio(numerator, denominator):
+  """0 where the denominator is."""
+  is_zero = denominator == 0
+  return jnp.where(is_zero, 0.0, numerator / jnp.where(is_zero, 1, denominator))
