@@ -187,9 +187,23 @@ def test_a_constant_control_changes_nothing():
   assert np.isnan(ri.pair_mean(values[:2], values[:2], 0.0).standard_error)
 
 
-def test_matrices_match_the_means_over_all_pairs():
+def exact_matrix():
   logits, labels, _ = population()
-  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  return ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+
+
+def matrices_with_and_without(num_coarse):
+  """Of 300 pairs, in two levels and in one; the classes of the coarse pairs."""
+  components, coarse, classes, many = in_two_levels(0, 300, num_coarse)
+  matrix = exact_matrix()
+  both = ri.lens_matrices(
+    components, *classes, matrix, coarse=coarse, coarse_labels=many
+  )
+  return both, ri.lens_matrices(components, *classes, matrix), many
+
+
+def test_matrices_match_the_means_over_all_pairs():
+  matrix = exact_matrix()
   result = ri.lens_matrices(*sampled(0, 4000), matrix)
   parts, first, second = all_pairs()
   for a in range(CLASSES):
@@ -209,13 +223,7 @@ def test_matrices_match_the_means_over_all_pairs():
 
 
 def test_matrices_in_two_levels_match_the_means_over_all_pairs():
-  logits, labels, _ = population()
-  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
-  components, coarse, classes, coarse_classes = in_two_levels(0, 300, 6000)
-  found = ri.lens_matrices(
-    components, *classes, matrix, coarse=coarse, coarse_labels=coarse_classes
-  )
-  one_level = ri.lens_matrices(components, *classes, matrix)
+  found, one_level, _ = matrices_with_and_without(6000)
   parts, first, second = all_pairs()
   off = ~np.eye(CLASSES, dtype=bool)
   true = np.zeros((CLASSES, CLASSES))
@@ -227,18 +235,12 @@ def test_matrices_in_two_levels_match_the_means_over_all_pairs():
   assert (np.abs(found.non_robust - true)[off] < 5 * error[off]).all()
   assert np.median(error[off] / one_level.standard_error[off]) < 0.7
   np.testing.assert_allclose(
-    (found.non_robust + found.robust)[off], matrix[off], rtol=1e-5
+    (found.non_robust + found.robust)[off], exact_matrix()[off], rtol=1e-5
   )
 
 
 def test_cells_without_coarse_pairs_are_estimated_without_them():
-  logits, labels, _ = population()
-  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
-  components, coarse, classes, coarse_classes = in_two_levels(0, 300, 4)
-  found = ri.lens_matrices(
-    components, *classes, matrix, coarse=coarse, coarse_labels=coarse_classes
-  )
-  one_level = ri.lens_matrices(components, *classes, matrix)
+  found, one_level, coarse_classes = matrices_with_and_without(4)
   count = np.zeros((CLASSES, CLASSES), int)
   np.add.at(count, tuple(coarse_classes), 1)
   few = count < 2
@@ -251,8 +253,7 @@ def test_cells_without_coarse_pairs_are_estimated_without_them():
 
 
 def test_matrices_from_all_pairs_are_exact():
-  logits, labels, _ = population()
-  matrix = ri.summarize(ri.information_stats(logits, labels)).cckl_matrix
+  matrix = exact_matrix()
   parts, first, second = all_pairs()
   result = ri.lens_matrices(parts, first, second, matrix)
   cell = (first == 0) & (second == 2)
