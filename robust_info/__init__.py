@@ -11,13 +11,14 @@ A tour, in nats throughout; `logits_fn` is any function [N, ...] -> [N, C]:
   on pairs drawn by `sample_cross_pairs`; `lens_means`, `lens_matrices`: over
   all pairs, with an error; `jackknife`: over examples.
 * `attacks`, `epsilon_lens`: what an adversary can take away, and what is left.
+* `self_check`: whether this device and this JAX release compute right numbers.
 
 The metrics need jax and numpy only. Training and evaluation
 (`robust_info.training`, `robust_info.evaluation`, ...) are imported by name
 and need the extra `train`.
 """
 
-from robust_info import _known_faults, attacks
+from robust_info import attacks
 from robust_info._version import __version__
 from robust_info.calibration import fit_temperature
 from robust_info.coarse_fisher import coarse_fisher_norms
@@ -67,8 +68,7 @@ from robust_info.information import (
 from robust_info.pairs import sample_cross_pairs
 from robust_info.resampling import Jackknife, jackknife
 from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
-
-_known_faults.warn()
+from robust_info.runtime.self_check import SelfCheckError, self_check
 
 __all__ = [
   "CoarseLens",
@@ -83,6 +83,7 @@ __all__ = [
   "LensMatrices",
   "LensMeans",
   "PairMean",
+  "SelfCheckError",
   "__version__",
   "attacks",
   "cckl",
@@ -117,5 +118,6 @@ __all__ = [
   "path_fisher_estimate",
   "pointwise_information",
   "sample_cross_pairs",
+  "self_check",
   "summarize",
 ]

@@ -1,0 +1,1 @@
+"""The machine below us: its devices, files and versions."""
