@@ -10,6 +10,8 @@ import robust_info as ri
 from tests import oracles
 
 SIZE = 6
+EPS = np.finfo(np.float32).eps
+SCALARS = ("trace", "frobenius", "spectral_norm")
 
 
 def network(num_classes, dtype=np.float32, scale=1.0, bias=0.0, seed=0):
@@ -119,8 +121,10 @@ def test_single_functions_agree_with_norms():
   assert vectors.shape == (5, 2, 2, 3)
   overlap = jnp.sum(vectors * norms.vectors[:, :2], axis=(2, 3))
   np.testing.assert_allclose(jnp.abs(overlap), 1.0, rtol=1e-3)
-  for error in ("trace_error", "frobenius_error", "spectral_norm_error"):
-    np.testing.assert_array_equal(getattr(norms, error), 0.0)
+  # Exact: rounding alone.
+  for name in SCALARS:
+    share = getattr(norms, f"{name}_error") / getattr(norms, name)
+    assert ((share > EPS) & (share < 100 * EPS)).all()
 
 
 def test_gram_has_the_norms_of_the_matrix_and_annihilates_root_p():
@@ -240,9 +244,6 @@ def test_half_precision_inputs_give_float32_norms(dtype):
   norms = ri.fisher_norms(fn, x.astype(dtype))
   assert norms.trace.dtype == jnp.float32
   np.testing.assert_allclose(norms.trace, norms_fn()(params, x).trace, rtol=0.1)
-
-
-SCALARS = ("trace", "frobenius", "spectral_norm")
 
 
 @functools.cache
