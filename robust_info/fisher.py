@@ -274,9 +274,10 @@ def fisher_spectral_norm(
 
   The worst divergence in an L2 ball of small radius r is about
   `r^2 lambda_max / 2`. By "gram": cost and edge cases are those of
-  `fisher_gram`, and 24 products of (C-1) x (C-1) matrices an example; the
-  derivative is that of `u^T G u` at the top eigenvector u, the derivative of
-  lambda_max wherever it is simple. By "matrix_free": the top Ritz value of
+  `fisher_gram`, and 24 products of (C-1) x (C-1) matrices an example;
+  differentiable to any order wherever lambda_max is simple. Where it is not,
+  the first derivative is that along one top eigenvector, and the second does
+  not exist: NaN. By "matrix_free": the top Ritz value of
   `num_steps` Lanczos steps, never above lambda_max but for rounding; its
   residual is in `fisher_norms`. Arguments as there.
   """
