@@ -1,4 +1,4 @@
-"""How far rounding alone may move a Fisher norm.
+"""The precision of a network, and how far rounding may move a Fisher norm.
 
 A norm of `F = J^T (diag p - p p^T) J` moves by twice the relative error of J
 and, since `d log p_k = d z_k - E_p[d z]`, by twice the absolute error of the
