@@ -1,17 +1,21 @@
-"""Eigenvectors of many small symmetric matrices.
+"""Eigenvectors of many small symmetric matrices, and their derivatives.
 
-Why not `jnp.linalg.eigh`: on CPUs it calls LAPACK from XLA's own threads. With
+Why not `jnp.linalg.eigh` on CPUs: it calls LAPACK from XLA's own threads. With
 several CPU devices in a process, a batch of some hundred matrices then waits
 for ever (jaxlib 0.10.1), and on CPUs of many cores large batches corrupt
 memory (https://github.com/jax-ml/jax/issues/39292). What stands here is plain
-array code: it runs alike on every backend and can be split over devices.
+array code, which can be split over devices. Programs lowered for another
+platform call its `eigh`.
 
-`eigh` is the method of Jacobi. Each round annihilates n/2 off-diagonal entries
-at once, in the tournament order of Brent and Luk (1985): rows and columns meet
-in pairs (i, n/2 + i), so that a round is arithmetic on four quarters of the
-matrix and one shift, without gathers. After n - 1 rounds, a sweep, everything
-is back in its place. The batch is the last axis, along which the processor
-works. Convergence is quadratic: four or five sweeps in float32.
+Derivatives are those of the mathematics, not of the iterations: they hold at
+any order, see `top_eigenvalue` and `eigh`.
+
+On CPUs `eigh` is the method of Jacobi. Each round annihilates n/2 off-diagonal
+entries at once, in the tournament order of Brent and Luk (1985): rows and
+columns meet in pairs (i, n/2 + i), so that a round is arithmetic on four
+quarters of the matrix and one shift, without gathers. After n - 1 rounds, a
+sweep, everything is back in its place. The batch is the last axis, along which
+the processor works. Convergence is quadratic: four or five sweeps in float32.
 
 `top_eigenvector`, of positive semi-definite matrices, squares each 24 times (53
 in float64): matrix products, which stay fast where rotations do not.
@@ -23,8 +27,12 @@ in 2.5 and 2.6 ms (2.3), 64 of size 99 in 180 and 37 ms (29).
 Shapes: `N` matrices of size n.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from robust_info._xla import contractions
 
 # Far more than any matrix needs; the loop ends whatever comes.
 _MAX_SWEEPS = 20
@@ -41,12 +49,60 @@ def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     orthonormal eigenvectors. Backward stable: the error of a value is a small
     multiple of eps times the norm of the matrix. What comes out for a matrix
     does not depend on the others of the batch. NaN for a matrix that is not
-    finite. Not differentiable in reverse. `2 N n^2` numbers of memory, about
-    `12 N n^3` products a sweep.
+    finite. `2 N n^2` numbers of memory, about `12 N n^3` products a sweep.
+    Differentiable to any order: a vector moves by what the others of *other*
+    eigenvalues add to it; within an eigenspace (eigenvalues less than `10 n
+    eps` of the largest apart) it stays, since no choice there is unique.
   """
-  size = matrices.shape[-1]
-  if not size:
+  if not matrices.shape[-1]:
     return jnp.sum(matrices, axis=-1), matrices
+  return _eigh(matrices)
+
+
+@jax.custom_jvp
+def _eigh(matrices):
+  return jax.lax.platform_dependent(
+    matrices, cpu=_jacobi, default=_of_the_library
+  )
+
+
+@_eigh.defjvp
+def _eigh_jvp(primals, tangents):
+  values, vectors = _eigh(*primals)
+  change = _products(jnp.swapaxes(vectors, 1, 2), tangents[0], vectors)
+  # [n, j, i] is how far eigenvalue i lies above eigenvalue j.
+  gap = values[:, None, :] - values[:, :, None]
+  turn = change * _inverse_gaps(gap, values)
+  return (values, vectors), (
+    jnp.diagonal(change, axis1=1, axis2=2),
+    _products(vectors, turn),
+  )
+
+
+def _inverse_gaps(gap, values):
+  """`1 / gap`, and 0 for what is rounding beside the largest eigenvalue."""
+  size = values.shape[-1]
+  smallest = 10 * size * jnp.finfo(values.dtype).eps
+  largest = jnp.max(jnp.abs(values), axis=-1)[:, None, None]
+  is_same = jnp.abs(gap) <= smallest * jax.lax.stop_gradient(largest)
+  return jnp.where(is_same, 0.0, 1.0 / jnp.where(is_same, 1.0, gap))
+
+
+def _products(*matrices):
+  """Of [N, n, n] matrices, in full precision."""
+  return functools.reduce(
+    lambda a, b: jnp.einsum("nij,njk->nik", a, b, precision="highest"),
+    matrices,
+  )
+
+
+def _of_the_library(matrices):
+  values, vectors = jnp.linalg.eigh(matrices, symmetrize_input=False)
+  return values[:, ::-1], vectors[:, :, ::-1]
+
+
+def _jacobi(matrices):
+  size = matrices.shape[-1]
   half = (size + 1) // 2
   # Entries near 1: their squares neither overflow nor vanish.
   scale = jnp.max(jnp.abs(matrices), axis=(1, 2))
@@ -82,6 +138,59 @@ def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
   values = jnp.where(is_finite[None], values, jnp.nan)
   vectors = jnp.where(is_finite[None, None], vectors, jnp.nan)
   return values.T, jnp.transpose(vectors, (2, 1, 0))
+
+
+@jax.custom_jvp
+def top_eigenvalue(matrices: jax.Array) -> jax.Array:
+  """The largest eigenvalue of each matrix.
+
+  Args:
+    matrices: [N, n, n], symmetric and positive semi-definite.
+
+  Returns:
+    [N], `u^T A u` at the top eigenvector u, and differentiable to any order
+    wherever it is simple (`du = (lambda - A)^+ dA u`): the first derivative is
+    `u u^T`, for the cost of two products; from the second on an `eigh`
+    is taken as well. Where it is multiple the first is that along one of its
+    eigenvectors, and higher ones do not exist: they are NaN. 0 has the
+    derivatives 0.
+  """
+  return _quadratic(matrices, top_eigenvector(matrices))
+
+
+@top_eigenvalue.defjvp
+def _top_eigenvalue_jvp(primals, tangents):
+  (matrices,), (change,) = primals, tangents
+  top = _moving_top(matrices)
+  return _quadratic(matrices, top), _quadratic(change, top)
+
+
+@jax.custom_jvp
+def _moving_top(matrices):
+  """`top_eigenvector`, with its derivative."""
+  return top_eigenvector(matrices)
+
+
+@_moving_top.defjvp
+def _moving_top_jvp(primals, tangents):
+  (matrices,), (change,) = primals, tangents
+  top = _moving_top(matrices)
+  values, vectors = eigh(matrices)
+  gap = values[:, :1] - values
+  # Of the top eigenvalue itself there is one: the vector's own share is none.
+  is_own = jnp.arange(values.shape[-1])[None] == 0
+  smallest = 10 * values.shape[-1] * jnp.finfo(values.dtype).eps
+  is_same = gap <= smallest * values[:, :1]
+  unknown = jnp.where(values[:, :1] > 0, jnp.nan, 0.0).astype(gap.dtype)
+  inverse = jnp.where(is_same, unknown, 1.0 / jnp.where(is_same, 1.0, gap))
+  inverse = jnp.where(is_own, 0.0, inverse)
+  moved = contractions.dot(change, top[:, None])
+  shares = contractions.dot(jnp.swapaxes(vectors, 1, 2), moved[:, None])
+  return top, contractions.dot(vectors, (inverse * shares)[:, None])
+
+
+def _quadratic(matrices, vectors):
+  return contractions.dot(vectors, contractions.dot(matrices, vectors[:, None]))
 
 
 def top_eigenvector(matrices: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _eigen, _loops, _validate, divergences
+from robust_info._xla import contractions
 
 
 class ReducedGram(NamedTuple):
@@ -30,18 +31,27 @@ class ReducedGram(NamedTuple):
     gram: [N, C-1, C-1], `(W J~)(W J~)^T`, with the non-zero spectrum of F.
     weights: [N, C-1, C-1], the mixing matrices W.
     rows: [C-1, N, D], the differences of gradients J~.
+    logits: [N, C].
   """
 
   gram: jax.Array
   weights: jax.Array
   rows: jax.Array
+  logits: jax.Array
 
 
 def reduced_gram(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> ReducedGram:
   """One forward pass, C - 1 pullbacks and the products of their rows."""
-  rows, reference, log_p = _pullbacks_of_differences(logits_fn, x)
+  return from_pullback(*_pullback(logits_fn, x))
+
+
+def from_pullback(
+  logits: jax.Array, pullback: Callable[[jax.Array], tuple[jax.Array]]
+) -> ReducedGram:
+  """The same of logits and their pullback to the inputs, as of `jax.vjp`."""
+  rows, reference, log_p = _pullbacks_of_differences(logits, pullback)
   num_classes = log_p.shape[-1]
   others = reference[:, None] + jnp.arange(1, num_classes)[None, :]
   log_others = jnp.take_along_axis(log_p, others % num_classes, axis=-1)
@@ -52,28 +62,29 @@ def reduced_gram(
     share[:, :, None] * root[:, None, :]
   )
   weights = mixing * root[:, None, :]
+  products = contractions.gram(rows)
   gram = jnp.einsum(
-    "nij,njk,nlk->nil", weights, _products(rows), weights, precision="highest"
+    "nij,njk,nlk->nil", weights, products, weights, precision="highest"
   )
-  return ReducedGram(gram, weights, rows)
+  return ReducedGram(gram, weights, rows, logits)
 
 
 def full_gram(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
   """`G_kl = sqrt(p_k p_l) g_k . g_l` over all classes, [N, C, C]."""
-  rows, reference, log_p = _pullbacks_of_differences(logits_fn, x)
+  rows, reference, log_p = _pullbacks_of_differences(*_pullback(logits_fn, x))
   num_classes = log_p.shape[-1]
   # Back to all classes: row and column c of the differences are zero, and
   # g_k = J~_k - sum_l p_l J~_l.
   classes = jnp.arange(num_classes)
   position = (classes[None, :] - reference[:, None] - 1) % num_classes
-  padded = jnp.pad(_products(rows), ((0, 0), (0, 1), (0, 1)))
+  padded = jnp.pad(contractions.gram(rows), ((0, 0), (0, 1), (0, 1)))
   padded = jnp.take_along_axis(padded, position[:, :, None], axis=1)
   padded = jnp.take_along_axis(padded, position[:, None, :], axis=2)
   p = jnp.exp(log_p)
-  row = jnp.einsum("nl,nlk->nk", p, padded, precision="highest")
-  square = jnp.einsum("nk,nk->n", row, p, precision="highest")
+  row = contractions.dot(p[:, None], padded)
+  square = contractions.dot(p, row)
   gram = padded - row[:, :, None] - row[:, None, :] + square[:, None, None]
   root = jnp.exp(0.5 * log_p)
   return root[:, :, None] * gram * root[:, None, :]
@@ -100,13 +111,12 @@ def frobenius(reduced: ReducedGram) -> jax.Array:
 
 def spectral_norm(reduced: ReducedGram) -> jax.Array:
   """`lambda_max(F)`: [N], by `u^T G u` at the top eigenvector."""
-  top = _eigen.top_eigenvector(jax.lax.stop_gradient(reduced.gram))
-  return jnp.einsum("nj,njk,nk->n", top, reduced.gram, top, precision="highest")
+  return _eigen.top_eigenvalue(reduced.gram)
 
 
 def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:
   """The k leading eigenvalues [N, k] and eigenvectors of F [N, k, D]."""
-  gram, weights, rows = reduced
+  gram, weights, rows, _ = reduced
   rank = gram.shape[1]
   values, vectors = _eigen.eigh(gram)
   values, vectors = values[:, :k], vectors[:, :, :k]
@@ -127,13 +137,17 @@ def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:
   return values, jnp.pad(flat, ((0, 0), (0, missing), (0, 0)))
 
 
-def _pullbacks_of_differences(logits_fn, x):
+def _pullback(logits_fn, x):
+  logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
+  _validate.logits_shape(logits.shape, x.shape[0])
+  return logits, pullback
+
+
+def _pullbacks_of_differences(logits, pullback):
   """`grad_x (z_k - z_c)` for the classes k after the winner c, cyclically.
 
   Returns rows [C-1, N, D], the winner c [N] and log p [N, C].
   """
-  logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
-  _validate.logits_shape(logits.shape, x.shape[0])
   num_examples, num_classes = logits.shape
   reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))
 
@@ -144,7 +158,7 @@ def _pullbacks_of_differences(logits_fn, x):
     ) - jax.nn.one_hot(reference, num_classes, dtype=logits.dtype)
     (row,) = pullback(cotangent)
     row = _validate.float_array("x", row)
-    return None, row.reshape(num_examples, math.prod(x.shape[1:]))
+    return None, row.reshape(num_examples, math.prod(row.shape[1:]))
 
   offsets = jnp.arange(1, num_classes)
   _, rows = _loops.scan(
@@ -152,7 +166,3 @@ def _pullbacks_of_differences(logits_fn, x):
   )
   log_p = divergences.log_softmax(logits).astype(rows.dtype)
   return rows, reference, log_p
-
-
-def _products(rows):
-  return jnp.einsum("jnd,knd->njk", rows, rows, precision="highest")

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _eigen, _loops, fisher_products
+from robust_info._xla import contractions
 
 
 class Decomposition(NamedTuple):
@@ -62,7 +63,7 @@ def lanczos(
     basis, q = carry
     basis = basis.at[index].set(q)
     image = fisher.product(q)
-    alpha = _dot(q, image)
+    alpha = contractions.dot(q, image)
     rest = image
     # Twice is enough (Kahan, Parlett).
     for _ in range(2):
@@ -94,9 +95,7 @@ def ritz_vectors(
   values = found.values[:, :k]
   resolved = (values > threshold) & (values > 0)
   coefficients = found.coefficients[:, :, :k]
-  # The rounding of F v itself bounds any residual from below.
-  rounding = threshold / 10
-  residual = rounding + found.coupling[:, None] * jnp.abs(coefficients[:, -1])
+  residual = found.coupling[:, None] * jnp.abs(coefficients[:, -1])
   vectors = jnp.einsum(
     "mnd,nmk->nkd", found.basis, coefficients, precision="highest"
   )
@@ -145,7 +144,7 @@ def trace_and_frobenius(
     v = _remainder_probe(found, key)
     image = fisher.product(v)
     outside = image - _combine(found.basis, _project(found.basis, image))
-    return None, (_dot(v, image), _norm(outside))
+    return None, (contractions.dot(v, image), _norm(outside))
 
   keys = jax.random.split(key, num_probes)
   _, (quadratic, length) = _loops.scan(probe, None, keys, length=num_probes)
@@ -184,15 +183,11 @@ def _mean_and_error(samples):
 
 
 def _project(basis, v):
-  return jnp.einsum("mnd,nd->mn", basis, v, precision="highest")
+  return contractions.dot(basis, v[None])
 
 
 def _combine(basis, coefficients):
   return jnp.einsum("mnd,mn->nd", basis, coefficients, precision="highest")
-
-
-def _dot(u, v):
-  return jnp.einsum("nd,nd->n", u, v, precision="highest")
 
 
 def _norm(v):

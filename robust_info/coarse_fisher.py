@@ -27,12 +27,15 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import (
+  _fisher_gram,
   _loops,
+  _rounding,
   _validate,
   divergences,
   fisher,
   fisher_products,
 )
+from robust_info._xla import contractions
 
 
 def coarse_fisher_norms(
@@ -61,17 +64,21 @@ def coarse_fisher_norms(
 
   Returns:
     `FisherNorms` of `F_m`: `trace`, `frobenius` and `spectral_norm` are lower
-    bounds of those of F. All three errors are R: added to its norm it gives an
-    upper bound, exactly so for the true R. R is estimated without bias from
-    the probes (Hutchinson), and is 0 where nothing is left out (m >= C - 1).
-    Cost: two forward and `m + num_probes` backward passes; `4 N m D` bytes.
+    bounds of those of F. All three errors are R and the rounding (see
+    `FisherNorms`): added to its norm each gives an upper bound, exactly so for
+    the true R. R is estimated without bias from the probes (Hutchinson), and is
+    0 where nothing is left out (m >= C - 1). A half-precision network gives
+    float32 norms. Cost: one forward and `m + num_probes` backward passes;
+    `4 N m D` bytes.
 
   Raises:
     ValueError: counts below 1, or `num_eigenvectors` below 0 or above D.
   """
   _validate.positive_int("max_classes", max_classes)
   _validate.positive_int("num_probes", num_probes)
+  _validate.nonnegative_int("num_eigenvectors", num_eigenvectors)
   logits_fn, x = fisher_products.check_inputs(logits_fn, x)
+  fisher_products.check_count(num_eigenvectors, x)
   num_classes = jax.eval_shape(logits_fn, x).shape[-1]
   if max_classes >= num_classes - 1:
     return fisher.fisher_norms(
@@ -82,32 +89,37 @@ def coarse_fisher_norms(
       batch_size=batch_size,
     )
   key = jax.random.key(0) if key is None else key
+  epsilon = _rounding.epsilon(logits_fn, x)
 
+  # The classes are chosen and merged outside the network, whose batch may be
+  # taken apart.
   def measure(x):
-    logits, pullback = jax.vjp(logits_fn, x)
-    _, kept = jax.lax.top_k(logits, max_classes)
-    kept = jax.lax.stop_gradient(kept)
+    logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
+    _validate.logits_shape(logits.shape, x.shape[0])
+    _, kept = jax.lax.top_k(jax.lax.stop_gradient(logits), max_classes)
     is_kept = jnp.any(
       kept[:, :, None] == jnp.arange(num_classes)[None, None], axis=1
     )
 
-    def coarse(x):
-      logits = logits_fn(x)
+    def coarse(logits):
+      logits = _validate.float_array("logits", logits)
       merged = jax.nn.logsumexp(
         jnp.where(is_kept, -jnp.inf, logits), axis=-1, keepdims=True
       )
       apart = jnp.take_along_axis(logits, kept, axis=-1)
       return jnp.concatenate([apart, merged], axis=-1)
 
-    norms = fisher.fisher_norms(
-      coarse, x, method="gram", num_eigenvectors=num_eigenvectors
+    coarse_logits, split = jax.vjp(coarse, logits)
+    reduced = _fisher_gram.from_pullback(
+      coarse_logits, lambda cotangent: pullback(*split(cotangent))
     )
+    norms = fisher.norms_of_gram(reduced, x, num_eigenvectors, epsilon)
     left_out = _variance_within(logits, pullback, is_kept, key, num_probes)
     return dataclasses.replace(
       norms,
-      trace_error=left_out,
-      frobenius_error=left_out,
-      spectral_norm_error=left_out,
+      trace_error=norms.trace_error + left_out,
+      frobenius_error=norms.frobenius_error + left_out,
+      spectral_norm_error=norms.spectral_norm_error + left_out,
     )
 
   if batch_size is not None:
@@ -117,19 +129,21 @@ def coarse_fisher_norms(
 
 def _variance_within(logits, pullback, is_kept, key, num_probes):
   """R [N] = E |sum_{k in S} e_k sqrt(p_k) (g_k - g_S)|^2 over random signs."""
-  log_p = divergences.log_softmax(logits)
-  root = jnp.where(is_kept, 0.0, jnp.exp(0.5 * log_p))
-  within = jax.nn.softmax(jnp.where(is_kept, -jnp.inf, logits), axis=-1)
+  exact = _validate.float_array("logits", logits)
+  root = jnp.exp(0.5 * divergences.log_softmax(exact))
+  root = jnp.where(is_kept, 0.0, root)
+  within = jax.nn.softmax(jnp.where(is_kept, -jnp.inf, exact), axis=-1)
 
   def probe(total, key):
-    signed = root * jax.random.rademacher(key, logits.shape, logits.dtype)
+    signed = root * jax.random.rademacher(key, exact.shape, exact.dtype)
     cotangent = signed - within * jnp.sum(signed, axis=-1, keepdims=True)
-    (row,) = pullback(cotangent)
-    return total + jnp.sum(row.reshape(row.shape[0], -1) ** 2, axis=-1), None
+    (row,) = pullback(cotangent.astype(logits.dtype))
+    row = _validate.float_array("x", row).reshape(row.shape[0], -1)
+    return total + contractions.dot(row, row).astype(total.dtype), None
 
   total, _ = _loops.scan(
     probe,
-    jnp.zeros(logits.shape[:1], logits.dtype),
+    jnp.zeros(exact.shape[:1], exact.dtype),
     jax.random.split(key, num_probes),
     length=num_probes,
   )

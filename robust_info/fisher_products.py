@@ -25,11 +25,13 @@ class Operator(NamedTuple):
     product: v -> F v.
     quadratic: v -> v^T F v, [N].
     size: D.
+    logits: [N, C], those of the network.
   """
 
   product: Callable[[jax.Array], jax.Array]
   quadratic: Callable[[jax.Array], jax.Array]
   size: int
+  logits: jax.Array
 
 
 def fisher_vector_product(
@@ -97,14 +99,15 @@ def operator(
 
   def product(v):
     deviation, p = push(v)
-    (row,) = pullback((p * deviation).astype(logits.dtype))
-    return _validate.float_array("x", row).reshape(flat)
+    cotangent, scale = _scaled(p * deviation, logits.dtype)
+    (row,) = pullback(cotangent)
+    return scale * _validate.float_array("x", row).reshape(flat)
 
   def quadratic(v):
     deviation, p = push(v)
     return jnp.sum(p * deviation**2, axis=-1)
 
-  return Operator(product, quadratic, flat[1])
+  return Operator(product, quadratic, flat[1], logits)
 
 
 def _centred(
@@ -126,10 +129,32 @@ def _centred(
   return change
 
 
+def _scaled(cotangent, dtype):
+  """A cotangent [N, C] in `dtype`, and the factor [N, 1] that it lacks.
+
+  float16 ends at 6e-8: small probabilities keep their digits by a scale.
+  """
+  if cotangent.dtype == dtype:
+    return cotangent, jnp.ones((), dtype)
+  scale = jnp.max(jnp.abs(cotangent), axis=-1, keepdims=True)
+  scale = jnp.where(scale == 0, 1.0, scale)
+  return (cotangent / scale).astype(dtype), scale
+
+
 def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
   """A function and its floating-point inputs [N, ...], or a clear error."""
   _validate.logits_fn("logits_fn", logits_fn)
   return logits_fn, _validate.inputs("x", x, "[N, ...]")
+
+
+def check_count(num_eigenvectors: int, x: jax.Array) -> None:
+  """No more eigenvectors than dimensions."""
+  size = math.prod(x.shape[1:])
+  if num_eigenvectors > size:
+    raise ValueError(
+      f"Expected k <= {size}, the number of input dimensions, got "
+      f"k={num_eigenvectors}."
+    )
 
 
 def _check_direction(logits_fn, x, v):

@@ -299,6 +299,45 @@ def test_extrapolation_is_what_doubling_the_nodes_gives():
     )
 
 
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_warned_of_and_within_its_stated_error(half):
+  """Also where the logits are float32 and a hidden layer is not."""
+  rng = np.random.default_rng(0)
+  first, second = (
+    jnp.asarray(rng.normal(size=shape) / 4, jnp.float32)
+    for shape in ((20, 64), (64, 10))
+  )
+
+  def network(dtype):
+    def fn(x):
+      hidden = jnp.tanh(x.astype(dtype) @ first.astype(dtype))
+      return 2 * hidden.astype(jnp.float32) @ second
+
+    return fn
+
+  x, other = jnp.asarray(rng.normal(size=(2, 16, 20)), jnp.float32)
+  exact = ri.disentangle_path(network(jnp.float32), x, other, num_nodes=64)
+  for options in (
+    {"num_nodes": 64},
+    {"num_nodes": 64, "method": "extrapolated"},
+    {"num_nodes": 8, "rtol": 0.01, "max_nodes": 64},
+  ):
+    with pytest.warns(UserWarning, match="compute the network in float32"):
+      found = ri.disentangle_path(network(half), x, other, **options)
+    gap = jnp.abs(found.non_robust - exact.non_robust)
+    assert (gap <= found.error + exact.error).all(), options
+  # No differences, and no warning: as near as its own rounding.
+  slopes = ri.disentangle_path(
+    network(half), x, other, num_nodes=64, method="jvp"
+  )
+  wanted = ri.disentangle_path(
+    network(jnp.float32), x, other, num_nodes=64, method="jvp"
+  )
+  np.testing.assert_allclose(
+    slopes.non_robust, wanted.non_robust, rtol=8 * jnp.finfo(half).eps
+  )
+
+
 def test_unmet_tolerance_is_reported():
   parts = path_fn(num_nodes=2, rtol=1e-7, max_nodes=8)(network(), *pairs())
   assert (parts.nodes <= 8).all()

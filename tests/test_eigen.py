@@ -146,3 +146,39 @@ def test_a_matrix_does_not_depend_on_the_rest_of_its_batch():
   among_others = _eigh(mixed)
   np.testing.assert_array_equal(among_others[0][:3], values[:3])
   np.testing.assert_array_equal(among_others[1][:3], vectors[:3])
+
+
+def test_derivatives_where_an_eigenvalue_is_multiple():
+  """The first are those of one eigenvector; there is no second one but at 0."""
+
+  def largest(t, spectrum):
+    bend = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
+    return _eigen.top_eigenvalue((jnp.diag(spectrum) + t * bend)[None])[0]
+
+  @jax.jit
+  def derivatives(spectrum):
+    turn = jax.grad(largest), jax.grad(jax.grad(largest))
+    return [d(0.0, spectrum) for d in turn]
+
+  # lambda = (a + b) / 2 + sqrt((a - b)^2 / 4 + t^2)
+  np.testing.assert_allclose(
+    derivatives(jnp.asarray([3.0, 1.0])), [0.0, 1.0], atol=1e-6
+  )
+  slope, bend = derivatives(jnp.ones(2))
+  assert abs(slope) <= 1
+  assert np.isnan(bend)
+  np.testing.assert_array_equal(derivatives(jnp.zeros(2)), 0.0)
+
+
+def test_the_library_is_called_on_accelerators_only():
+  """In the program for a platform, whatever machine it is made on."""
+  matrices = jnp.eye(3)[None]
+  eigh = jax.jit(_eigen.eigh)
+
+  def calls_a_library(platform):
+    program = eigh.trace(matrices).lower(lowering_platforms=(platform,))
+    return "custom_call" in program.as_text()
+
+  assert not calls_a_library("cpu")
+  assert calls_a_library("cuda")
+  assert calls_a_library("tpu")

@@ -156,8 +156,25 @@ def test_what_gains_nothing_stays_whole(network, monkeypatch):
   dense = lambda x: jnp.tanh(x.reshape(len(x), -1))  # noqa: E731
   assert sizes(logits_fn, x) == {6}  # small
   monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
-  assert sizes(logits_fn, x) == {6, 3}
+  # Once more with a row more, to see what the function is.
+  assert sizes(logits_fn, x) == {7, 3}
   assert sizes(logits_fn, x[:1]) == {1}
-  assert sizes(dense, x) == {6}
+  assert sizes(dense, x) == {7, 6}
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert sizes(logits_fn, x) == {6}
+
+
+def test_a_function_that_holds_rows_stays_whole(network, monkeypatch):
+  # Parts of a single row, which broadcast against what is held.
+  logits_fn, x = network
+  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(_loops, "_MAX_PARTS", len(x))
+  mask = jnp.arange(6 * 5).reshape(6, 5) % 2 == 0
+  offset = jnp.arange(6.0)
+  for fn in (
+    lambda x: jnp.where(mask, 0.0, logits_fn(x)),
+    lambda x: logits_fn(x) + offset[: len(x), None],
+    lambda x: jax.vmap(lambda z, o: z * o)(logits_fn(x), offset),
+    lambda x: logits_fn(x) + jnp.sum(jnp.where(mask, logits_fn(x), 0.0)),
+  ):
+    np.testing.assert_allclose(_loops.side_by_side(fn)(x), fn(x), rtol=1e-5)
