@@ -125,16 +125,21 @@ def train(
 
 
 def restore_run(
-  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.BEST
+  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.LAST
 ) -> Run:
   """Brings a run back for evaluation; nothing in its workdir is touched.
 
+  A damaged checkpoint costs a line on stderr that names it and the one taken
+  in its place; `step` says which that is.
+
   Args:
     workdir: directory of the run, which may still be training.
-    checkpoint: `best` (by robust validation accuracy) or `last`.
+    checkpoint: `last`, as in evaluate.py, or `best` (by robust validation
+      accuracy). The last is chosen by the configuration alone; the best is
+      chosen by what it did on the validation split.
 
   Raises:
-    ValueError: another value of `checkpoint`.
+    ValueError: another value of `checkpoint`, or a damaged log.
     workdir.WorkdirError: there is no run.
     checkpoints.CheckpointError: it has no checkpoint that can be used.
   """
@@ -212,6 +217,11 @@ class _Loop:
       ) as self._store,
     ):
       restored = self._store.restore(like)
+      if restored is None:
+        processes.on_first(
+          lambda: workdir_lib.require_fresh(self._path),
+          errors=(workdir_lib.WorkdirError,),
+        )
       seconds = 0.0 if restored is None else restored.progress["seconds"]
       self._began = time.monotonic() - seconds
       while True:
@@ -304,6 +314,8 @@ class _Loop:
       if initial is not None:
         self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
         self._validate_and_save(0, initial)
+        # A log past step 0 then always has a checkpoint to resume from.
+        self._store.wait()
         initial = None
       if pending is not None:
         self._read(*pending)

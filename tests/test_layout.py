@@ -17,7 +17,8 @@ CORE = {"jax", "jaxlib", "numpy"}
 EDGES = {
   "models": {"flax"},
   "data": {"tensorflow_datasets", "PIL", "sklearn"},
-  "checkpoints": {"orbax"},
+  "checkpoint_directory": {"orbax"},
+  "checkpoints": set(),
   "writers": {"tensorboardX"},
   "figures": {"matplotlib"},
   "config": {"ml_collections"},
