@@ -77,6 +77,9 @@ class Directory:
       if not files.exists(self._path):
         return
       self._manager = self._make_manager(keep_last)
+      # Orbax passes over a checkpoint that cannot be looked up.
+      for name in os.listdir(self._path):
+        self._is_there(name)
     for step in self.steps():
       try:
         manifest = self._manifest(step)
@@ -231,10 +234,10 @@ class Directory:
     with _one_line("read", path):
       return leaf_manifest.read(path / "manifest" / _MANIFEST)
 
-  def _of(self, step: int) -> pathlib.Path:
+  def _of(self, step: int | str) -> pathlib.Path:
     return self._path / str(step)
 
-  def _is_there(self, step: int) -> bool:
+  def _is_there(self, step: int | str) -> bool:
     with _one_line("read", self._of(step)):
       return files.exists(self._of(step))
 

@@ -329,6 +329,17 @@ def test_what_cannot_be_read_is_not_damaged_and_nothing_is_touched(
   assert restore(path).step == 3
 
 
+def test_checkpoint_that_cannot_be_looked_up_is_not_passed_over(tmp_path):
+  save(tmp_path, [0.1, 0.2])
+  (tmp_path / "2").rename(tmp_path / "away")
+  os.symlink("2", tmp_path / "2")
+  before = contents(tmp_path)
+  for read_only in (True, False):
+    with pytest.raises(checkpoints.CheckpointError, match=f"{tmp_path}/2:"):
+      open_and_restore(tmp_path, read_only=read_only)
+  assert contents(tmp_path) == before
+
+
 def test_too_many_open_files_are_not_damage(tmp_path):
   path = tmp_path / "checkpoints"
   save(path, [0.1, 0.2])

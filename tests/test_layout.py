@@ -48,6 +48,7 @@ LOOPS = {
   "worst_case",
   "resolution",
   "rollback",
+  "run",
   "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}
