@@ -568,6 +568,25 @@ def test_save_after_one_that_failed_unnoticed_raises_then_saves(tmp_path):
     assert store.steps() == [2]
 
 
+def test_checkpoint_whose_files_cannot_be_listed_is_not_saved(
+  tmp_path, monkeypatch
+):
+  def full(directory):
+    raise OSError(28, "No space left on device")
+
+  with checkpoints.Store(tmp_path) as store:
+    store.save(1, make_state(1))
+    store.wait()
+    with monkeypatch.context() as patch:
+      patch.setattr(leaf_manifest, "list_files", full)
+      store.save(2, make_state(2))
+      with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+        store.wait()
+    assert store.steps() == [1]
+    store.save(2, make_state(2))
+  assert restore(tmp_path).step == 2
+
+
 @pytest.mark.parametrize("reopened", [True, False])
 @pytest.mark.parametrize("step", [5, 10])
 def test_step_that_does_not_grow_is_an_error_that_names_both(
