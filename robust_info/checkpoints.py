@@ -1,9 +1,8 @@
 """Checkpoints of training: saved in the background, found again whole.
 
-A checkpoint is a directory named by its step,
-written under another name and renamed when complete, so that a process killed
-in the middle of a save leaves the checkpoints before it as they were. It
-holds
+A checkpoint is a directory named by its step, written under another name and
+renamed when complete, so that a process killed in the middle of a save leaves
+the checkpoints before it as they were. It holds
 
 - `state`: the arrays of a pytree (PRNG keys as their data), and a list of its
   files with their CRC-32;
