@@ -1,12 +1,32 @@
-"""What a checkpoint notes of its arrays, to know them again."""
+"""Shape, dtype and checksum of every array of a checkpoint, and of its files.
 
+A manifest is a sealed JSON object (see `runtime.files`) with the members
+`progress`, `metrics`, `interim` and `leaves`; those of older versions have no
+seal. Beside the arrays lies a list of their files with checksums, which tells
+a damaged file from one that cannot be read now.
+"""
+
+import os
+import pathlib
+import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from robust_info.runtime import files
+
+_FIELDS = {"progress", "metrics", "interim", "leaves"}
+_LIST = "checksums.json"
+_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# The system's errors in ValueErrors of TensorStore; 2 is a missing file.
+_FROM_SYSTEM = re.compile(
+  r"os_error_code='(?!2')|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|"
+  r"DEADLINE_EXCEEDED|CANCELLED|ABORTED"
+)
 
 
 def key_data(leaf: Any) -> Any:
@@ -36,7 +56,7 @@ def describe(host: Any) -> dict[str, Any]:
 
 
 def difference(saved: Mapping[str, Any], wanted: Any) -> str | None:
-  """What is different about the first leaf that differs, None if none does.
+  """The first leaf that differs, and how; None if none does.
 
   Args:
     saved: from `describe`.
@@ -55,3 +75,135 @@ def difference(saved: Mapping[str, Any], wanted: Any) -> str | None:
     if here[name] != there[name]:
       return f"its {name} is {there[name]}, this model's is {here[name]}"
   return None
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+  """A manifest, checked.
+
+  Args:
+    path: the file; the directory of its checkpoint exists.
+
+  Raises:
+    files.DamageError: it is missing, or not what was saved.
+    OSError: it cannot be read.
+  """
+  try:
+    content, _ = files.read_sealed(path)
+  except _MISSING as error:
+    raise files.DamageError("it has no manifest") from error
+  except files.DamageError as error:
+    raise files.DamageError(f"of its manifest: {error}") from error
+  # A bit flipped in the name of the seal must not make it an old one.
+  if content.keys() != _FIELDS or not _is_manifest(**content):
+    raise files.DamageError("its manifest has not the fields of one")
+  return content
+
+
+def _is_manifest(
+  progress: Any, metrics: Any, interim: Any, leaves: Any
+) -> bool:
+  del progress
+  return (
+    isinstance(interim, bool)
+    and (metrics is None or _are_metrics(metrics))
+    and isinstance(leaves, dict)
+    and all(
+      isinstance(leaf, dict) and leaf.keys() == {"shape", "dtype", "crc32"}
+      for leaf in leaves.values()
+    )
+  )
+
+
+def _are_metrics(metrics: Any) -> bool:
+  return isinstance(metrics, dict) and all(
+    isinstance(metrics.get(name), int | float)
+    for name in ("robust_accuracy", "accuracy")
+  )
+
+
+def require_saved(host: Any, leaves: Mapping[str, Any]) -> None:
+  """Compares arrays with what a manifest says of them.
+
+  Args:
+    host: a pytree of arrays.
+    leaves: from `describe`, of the same structure, shapes and dtypes.
+
+  Raises:
+    files.DamageError: a checksum is wrong.
+  """
+  found = describe(host)
+  for name, leaf in leaves.items():
+    if found[name] != leaf:
+      raise files.DamageError(f"the checksum of {name} is wrong")
+
+
+def list_files(directory: pathlib.Path) -> None:
+  """Writes the list of a directory's files and their checksums.
+
+  Raises:
+    OSError: it cannot be written, or a file not be read.
+  """
+  files.write_sealed(directory / _LIST, {"files": _checksums(directory)})
+
+
+def require_damage(directory: pathlib.Path, error: Exception) -> None:
+  """Returns if an error is due to damaged files, and raises it otherwise.
+
+  Every file is read, so that one that cannot be read now is never called
+  damaged.
+
+  Args:
+    directory: where `list_files` was called when the files were written; older
+      versions did not.
+    error: what reading the content raised.
+
+  Raises:
+    OSError: a file cannot be read.
+    Exception: `error`, if every file is as it was written; without a list, if
+      damaged files are not known to cause it.
+  """
+  try:
+    found = _checksums(directory)
+  except FileNotFoundError:
+    return
+  try:
+    listed, _ = files.read_sealed(directory / _LIST)
+  except (FileNotFoundError, IsADirectoryError):
+    if not _may_be_damage(error):
+      raise error from None
+    return
+  except files.DamageError:
+    return
+  if all(found.get(k) == v for k, v in listed["files"].items()):
+    raise error
+
+
+def _checksums(directory: pathlib.Path) -> dict[str, int]:
+  """CRC-32 of every file below a directory but the list, by relative path."""
+
+  def fail(error: OSError) -> NoReturn:
+    raise error
+
+  paths = [
+    pathlib.Path(folder, name)
+    for folder, _, names in os.walk(directory, onerror=fail)
+    for name in names
+    if name != _LIST
+  ]
+  return {
+    path.relative_to(directory).as_posix(): files.checksum_of(path)
+    for path in sorted(paths)
+  }
+
+
+def _may_be_damage(error: Exception) -> bool:
+  if not isinstance(error, (ValueError, KeyError, *_MISSING)):
+    return False
+  link: BaseException | None = error
+  while link is not None:
+    if _FROM_SYSTEM.search(str(link)) or isinstance(link, MemoryError):
+      return False
+    if isinstance(link, OSError) and not isinstance(link, _MISSING):
+      return False
+    link = link.__cause__ or link.__context__
+  return True

@@ -12,14 +12,15 @@ import jax
 import numpy as np
 
 from robust_info import processes
+from robust_info.runtime import files
 
 
 class MeasurementCache:
-  """Values by name, one file a measurement, for one fingerprint.
+  """Values by name, one file per measurement, for one fingerprint.
 
-  A file is written whole or not at all, by the first of several processes,
-  which all make the same calls. A fingerprint stands for everything
-  the values depend on; files of another one are never read.
+  A file is written whole or not at all, with a checksum, by the first of
+  several processes, which all make the same calls. A fingerprint stands for
+  everything the values depend on; files of another one are never read.
   """
 
   def __init__(self, directory: str | os.PathLike[str], fingerprint: str):
@@ -46,15 +47,20 @@ class MeasurementCache:
       measure: returns what JSON can hold.
 
     Returns:
-      The value as JSON gives it back, stored before or not. A file that holds
-      no JSON is measured again.
+      The value as JSON gives it back, stored before or not. A file that is not
+      what was written, by one bit or all, is measured again.
+
+    Raises:
+      OSError: a file is there and cannot be read, or cannot be written.
     """
     path = self._directory / f"{urllib.parse.quote(name, safe='')}.json"
     found = processes.on_first(lambda: _read(path), errors=(OSError,))
     if not found:
-      text = json.dumps(measure())
-      found = [json.loads(text)]
-      processes.on_first(lambda: _write(path, text), errors=(OSError,))
+      found = [json.loads(json.dumps(measure()))]
+      processes.on_first(
+        lambda: files.write_sealed(path, {"value": found[0]}),
+        errors=(OSError,),
+      )
     return found[0]
 
   def folder(self, name: str) -> pathlib.Path:
@@ -72,15 +78,10 @@ class MeasurementCache:
 def _read(path: pathlib.Path) -> list[Any]:
   """The value of a file, or nothing."""
   try:
-    return [json.loads(path.read_text(encoding="utf-8"))]
-  except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    content, checked = files.read_sealed(path)
+  except (FileNotFoundError, files.DamageError):
     return []
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  scratch = path.with_suffix(f".{os.getpid()}.tmp")
-  scratch.write_text(text, encoding="utf-8")
-  os.replace(scratch, path)
+  return [content["value"]] if checked else []
 
 
 def fingerprint(*parts: Any) -> str:

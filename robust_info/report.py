@@ -37,6 +37,7 @@ from robust_info import (
 )
 from robust_info import config as config_lib
 from robust_info._version import __version__
+from robust_info.runtime import files
 
 SCHEMA = 1
 _CURVES = "validation"
@@ -140,11 +141,8 @@ def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
 
 def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
   """Writes a report as strict JSON, whole or not at all."""
-  path = pathlib.Path(path)
-  scratch = path.with_suffix(".tmp")
   text = json.dumps(_nullified(report), indent=1, allow_nan=False)
-  scratch.write_text(text + "\n", encoding="utf-8")
-  os.replace(scratch, path)
+  files.write_whole(path, text + "\n")
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

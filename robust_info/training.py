@@ -9,7 +9,6 @@ Shape letters: N examples, C classes.
 """
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import signal
@@ -30,6 +29,7 @@ from robust_info import (
   optimizers,
   processes,
   rollback,
+  run,
   sharding,
   train_setup,
   train_step,
@@ -40,6 +40,8 @@ from robust_info import progress as progress_lib
 from robust_info import train_state as train_state_lib
 from robust_info import workdir as workdir_lib
 
+Run = run.Run
+restore_run = run.restore_run
 TrainState = train_state_lib.TrainState
 Validate = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
@@ -50,31 +52,6 @@ class NonFiniteError(RuntimeError):
 
 class _NotFinite(Exception):  # noqa: N818
   """The step, and only argument, after which numbers were not finite."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A finished or interrupted run, brought back from its workdir.
-
-  Attributes:
-    workdir: where it came from.
-    config: its resolved configuration.
-    model: the Flax module; `models.apply_fn(model)(variables, x)`.
-    variables: of the restored checkpoint.
-    step: step of that checkpoint.
-    checkpoint: `best` or `last`, as asked for.
-    history: rows of the log, oldest first; see `writers`.
-    environment: one entry a start; see `workdir`.
-  """
-
-  workdir: pathlib.Path
-  config: config_lib.Config
-  model: nn.Module
-  variables: dict[str, Any]
-  step: int
-  checkpoint: str
-  history: list[writers.Row]
-  environment: list[dict[str, Any]]
 
 
 def train(
@@ -124,57 +101,6 @@ def train(
     return _Loop(config, split, validate, directory.path, stream).run()
 
 
-def restore_run(
-  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.BEST
-) -> Run:
-  """Brings a run back for evaluation; nothing in its workdir is touched.
-
-  Args:
-    workdir: directory of the run, which may still be training.
-    checkpoint: `best` (by robust validation accuracy) or `last`.
-
-  Raises:
-    ValueError: another value of `checkpoint`.
-    workdir.WorkdirError: there is no run.
-    checkpoints.CheckpointError: it has no checkpoint that can be used.
-  """
-  if checkpoint not in (checkpoints.BEST, checkpoints.LAST):
-    raise ValueError(
-      f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
-    )
-  path = pathlib.Path(workdir)
-  text = processes.on_first(
-    lambda: config_lib.to_json(workdir_lib.read_config(path)),
-    errors=(workdir_lib.WorkdirError,),
-  )
-  config = config_lib.from_json(text)
-  model = train_setup.model(config.model)
-  like = train_setup.abstract_state(config, model)
-  with checkpoints.Store(path / "checkpoints", read_only=True) as store:
-    restored = store.restore(like, which=checkpoint)
-  if restored is None:
-    raise checkpoints.CheckpointError(
-      f"No checkpoint in workdir {path}; train there first."
-    )
-  history, environment = processes.on_first(
-    lambda: (
-      writers.read_rows(path / "metrics.jsonl"),
-      workdir_lib.read_environment(path),
-    ),
-    errors=(ValueError,),
-  )
-  return Run(
-    workdir=path,
-    config=config,
-    model=model,
-    variables=restored.state.evaluated,
-    step=restored.step,
-    checkpoint=checkpoint,
-    history=history,
-    environment=environment,
-  )
-
-
 class _Loop:
   """The state of `train` between steps."""
 
@@ -212,6 +138,11 @@ class _Loop:
       ) as self._store,
     ):
       restored = self._store.restore(like)
+      if restored is None:
+        processes.on_first(
+          lambda: workdir_lib.require_fresh(self._path),
+          errors=(workdir_lib.WorkdirError,),
+        )
       seconds = 0.0 if restored is None else restored.progress["seconds"]
       self._began = time.monotonic() - seconds
       while True:
@@ -304,6 +235,8 @@ class _Loop:
       if initial is not None:
         self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
         self._validate_and_save(0, initial)
+        # A log past step 0 then always has a checkpoint to resume from.
+        self._store.wait()
         initial = None
       if pending is not None:
         self._read(*pending)

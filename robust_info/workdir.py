@@ -2,14 +2,17 @@
 
 Of a training of several processes the first alone touches the directory.
 
-config.json        the resolved configuration
-environment.json   one entry a start: versions, commit, device, command
+config.json        the resolved configuration, with a checksum (`crc32`)
+environment.json   one entry per start: versions, commit, device, command; a
+                   damaged one is renamed environment.json.damaged
 metrics.jsonl      the log, see `writers`
 tensorboard/       the same numbers as event files
 checkpoints/       see `checkpoints`
+damaged/           checkpoints that were damaged
 lock               held while a process trains here
 """
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -20,12 +23,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from robust_info import config as config_lib
-from robust_info import processes
+from robust_info import processes, writers
+from robust_info.runtime import files
 
 _PACKAGES = (
   "flax",
@@ -83,15 +88,15 @@ class Workdir:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+      self._acquire()
+      self._check_config(config)
+      self._note_environment()
     except OSError as error:
+      self.close()
       raise WorkdirError(
         f"Cannot write to workdir {self.path}: {error.strerror}; choose "
         "another --workdir."
       ) from error
-    try:
-      self._acquire()
-      self._check_config(config)
-      self._note_environment()
     except BaseException:
       self.close()
       raise
@@ -112,7 +117,7 @@ class Workdir:
 
   def _check_config(self, config: config_lib.Config) -> None:
     stored = self.path / "config.json"
-    if stored.exists():
+    if files.exists(stored):
       changes = config_lib.difference(read_config(self.path), config)
       if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -120,51 +125,141 @@ class Workdir:
           f"Workdir {self.path} holds a run of another configuration: "
           f"{'; '.join(changes[:3])}{more}; choose another --workdir."
         )
-    elif (self.path / "checkpoints").exists():
+    elif files.exists(self.path / "checkpoints"):
       raise WorkdirError(
         f"Workdir {self.path} has checkpoints but no config.json; choose "
         "another --workdir."
       )
     else:
-      _write_whole(stored, config_lib.to_json(config))
+      require_fresh(self.path)
+      files.write_sealed(stored, json.loads(config_lib.to_json(config)))
 
   def _note_environment(self) -> None:
-    starts = [*read_environment(self.path), _environment()]
-    text = json.dumps(starts, indent=2) + "\n"
-    _write_whole(self.path / "environment.json", text)
+    path = self.path / "environment.json"
+    try:
+      starts = _read_environment(path)
+    except (OSError, files.DamageError):
+      os.replace(path, path.with_suffix(".json.damaged"))
+      starts = []
+    text = json.dumps([*starts, _environment()], indent=2) + "\n"
+    files.write_whole(path, text)
+
+
+def require_fresh(path: str | os.PathLike[str]) -> None:
+  """Refuses a directory whose run has got past its beginning.
+
+  For a training that finds no checkpoint: it would start again at step 0, and
+  write over the log of what went before.
+
+  Args:
+    path: a workdir without a checkpoint.
+
+  Raises:
+    WorkdirError: checkpoints were set aside there, or the log goes past step 0,
+      which it does only once a checkpoint is complete; or the log cannot be
+      read.
+  """
+  path = pathlib.Path(path)
+  try:
+    shelf = _set_aside(path / "damaged")
+    rows = writers.read_rows(path / "metrics.jsonl")
+  except (OSError, ValueError) as error:
+    raise WorkdirError(
+      f"Workdir {path} has no checkpoint, and whether there was one cannot be "
+      f"told: {error}"
+    ) from error
+  last = max((row["step"] for row in rows), default=0)
+  found = []
+  advice = "bring back a copy of checkpoints/"
+  if last > 0:
+    found.append(f"a log up to step {last:,}")
+  if shelf:
+    found.append(f"{len(shelf)} set aside in damaged/")
+    step = shelf[-1].partition("-")[0]
+    advice = (
+      f"move back one that is whole after all, such as damaged/{shelf[-1]} to "
+      f"checkpoints/{step}"
+    )
+  if found:
+    raise WorkdirError(
+      f"Workdir {path} has no usable checkpoint, but {' and '.join(found)}; "
+      f"{advice}, or choose another --workdir to start again at step 0."
+    )
+
+
+def _set_aside(shelf: pathlib.Path) -> list[str]:
+  """Names of the checkpoints in `damaged/`, the newest last."""
+  try:
+    names = os.listdir(shelf)
+  except FileNotFoundError:
+    return []
+  steps = {name: name.partition("-")[0] for name in names}
+  return sorted(
+    (name for name in names if steps[name].isdecimal()),
+    key=lambda name: (int(steps[name]), name),
+  )
 
 
 def read_config(path: str | os.PathLike[str]) -> config_lib.Config:
   """The configuration of the run in a directory.
 
   Args:
-    path: a workdir.
+    path: a workdir. A config.json of an older version, without a checksum, is
+      read too.
 
   Raises:
-    WorkdirError: there is none, or it cannot be read.
+    WorkdirError: there is none, or it cannot be read, is damaged or incomplete,
+      or was changed without removing its checksum.
   """
   file = pathlib.Path(path) / "config.json"
   try:
-    return config_lib.from_json(file.read_text(encoding="utf-8"))
+    content, checked = files.read_sealed(file)
+    if not checked:
+      _require_sections(content)
+    return config_lib.from_json(json.dumps(content))
   except OSError as error:
     raise WorkdirError(
       f"No run in workdir {path}: cannot read config.json "
       f"({error.strerror}); train there first."
     ) from error
+  except files.DamageError as error:
+    raise WorkdirError(
+      f"Cannot use {file}: {error}; bring back a copy of the file. After a "
+      "change that you made yourself, remove its member crc32."
+    ) from error
   except (ValueError, TypeError) as error:
     raise WorkdirError(f"Cannot use {file}: {error}") from error
+
+
+def _require_sections(content: Mapping[str, Any]) -> None:
+  """Requires all that every version has written; single fields came later."""
+  for field in dataclasses.fields(config_lib.Config):
+    if content.get(field.name) in (None, {}):
+      raise files.DamageError(f"it has no {field.name}")
 
 
 def read_environment(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """One entry for every start of the run, oldest first.
 
+  Nothing depends on it: if environment.json is missing, damaged or cannot be
+  read, the list is empty.
+
   Args:
-    path: a workdir; without environment.json the list is empty.
+    path: a workdir.
   """
-  file = pathlib.Path(path) / "environment.json"
-  if not file.exists():
+  try:
+    return _read_environment(pathlib.Path(path) / "environment.json")
+  except (OSError, files.DamageError):
     return []
-  return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_environment(path: pathlib.Path) -> list[dict[str, Any]]:
+  if not files.exists(path):
+    return []
+  starts = files.read_json(path)
+  if isinstance(starts, list) and all(isinstance(s, dict) for s in starts):
+    return starts
+  raise files.DamageError("it is no list of objects")
 
 
 def _environment() -> dict[str, Any]:
@@ -210,13 +305,3 @@ def _git() -> dict[str, Any] | None:
   except (OSError, subprocess.SubprocessError):
     return None
   return {"commit": commit, "uncommitted_changes": changed}
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  """All of it or nothing, even when the process is killed."""
-  scratch = path.with_name(path.name + ".tmp")
-  with open(scratch, "w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(scratch, path)

@@ -18,6 +18,8 @@ from typing import Any
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
+from robust_info.runtime import files
+
 Row = dict[str, Any]
 # Fields that say when a row was made, not what was computed.
 WALL_CLOCK_FIELDS = ("seconds", "steps_per_second")
@@ -33,25 +35,44 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     path: a file that `MetricsWriter` wrote; a missing one has no rows.
 
   Raises:
-    ValueError: a line other than the last is not a row.
+    ValueError: a line is not a row, and is not the last, cut short.
+    OSError: the file is there and cannot be read.
   """
   path = pathlib.Path(path)
-  if not path.exists():
+  try:
+    content = path.read_bytes()
+  except FileNotFoundError:
     return []
-  lines = path.read_text(encoding="utf-8").splitlines()
+  lines = content.splitlines()
   rows = []
   for number, line in enumerate(lines, start=1):
     try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
+      row = json.loads(line.decode())
+    except (ValueError, RecursionError):
       if number == len(lines):
         break
+      row = None
+    if not _is_row(row):
       raise ValueError(
-        f"Expected line {number} of {path} to be a JSON object, got "
-        f"{line[:40]!r}; move the file away to start a new log."
-      ) from error
+        f"Expected line {number} of {path} to be a JSON object with kind, step "
+        f"and numbers, got {line[:40].decode(errors='replace')!r}; move the "
+        "file away to start a new log."
+      )
     rows.append({k: math.nan if v is None else v for k, v in row.items()})
   return rows
+
+
+def _is_row(row: Any) -> bool:
+  return (
+    isinstance(row, dict)
+    and isinstance(row.get("kind"), str)
+    and type(row.get("step")) is int
+    and all(
+      value is None or isinstance(value, int | float)
+      for name, value in row.items()
+      if name != "kind"
+    )
+  )
 
 
 class MetricsWriter:
@@ -77,12 +98,7 @@ class MetricsWriter:
     kept = [
       r for r in rows if after_step is not None and r["step"] <= after_step
     ]
-    scratch = path.with_suffix(".jsonl.tmp")
-    with open(scratch, "w", encoding="utf-8") as file:
-      file.writelines(_line(row) for row in kept)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(scratch, path)
+    files.write_whole(path, "".join(_line(row) for row in kept))
     self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
     self._events_directory = events = directory / "tensorboard"
     events.mkdir(parents=True, exist_ok=True)

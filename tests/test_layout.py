@@ -17,7 +17,8 @@ CORE = {"jax", "jaxlib", "numpy"}
 EDGES = {
   "models": {"flax"},
   "data": {"tensorflow_datasets", "PIL", "sklearn"},
-  "checkpoints": {"orbax"},
+  "checkpoint_directory": {"orbax"},
+  "checkpoints": set(),
   "writers": {"tensorboardX"},
   "figures": {"matplotlib"},
   "config": {"ml_collections"},
@@ -47,6 +48,7 @@ LOOPS = {
   "worst_case",
   "resolution",
   "rollback",
+  "run",
   "weight_perturbation",
 }
 ENTRY_POINTS = {"command_line"}

@@ -1,6 +1,5 @@
 """Stored measurements: never measured twice, never taken for others."""
 
-import json
 import math
 import os
 
@@ -58,7 +57,19 @@ def test_numbers_that_are_not_finite_come_back(cache):
 
 
 @pytest.mark.parametrize(
-  "content", [b"", b'{"mean": 0.', b"\xff\xfe\x00garbage"]
+  "content",
+  [
+    b"",
+    b'{"mean": 0.',
+    b"\xff\xfe\x00garbage",
+    b"null",
+    b"[]",
+    b"3",
+    b"{}",
+    b'{"value": 1}',
+    b'{"value": 1, "crc32": 1}',
+    b"[" * 10**5,
+  ],
 )
 def test_a_damaged_file_is_measured_again(cache, tmp_path, content):
   cache.get("a", Measurement(1))
@@ -66,7 +77,31 @@ def test_a_damaged_file_is_measured_again(cache, tmp_path, content):
   again = Measurement(2)
   assert cache.get("a", again) == 2
   assert again.times == 1
-  assert json.loads(only_file(tmp_path).read_bytes()) == 2
+  assert cache.get("a", Measurement(3)) == 2
+
+
+def test_a_flipped_digit_is_measured_again(cache, tmp_path):
+  value = {"robust": 0.4375, "counts": [12, 340]}
+  cache.get("a", Measurement(value))
+  path = only_file(tmp_path)
+  whole = path.read_text()
+  places = [i for i, letter in enumerate(whole) if letter.isdigit()]
+  for place in places:
+    other = chr(ord(whole[place]) ^ 1)
+    path.write_text(whole[:place] + other + whole[place + 1 :])
+    again = Measurement(value)
+    assert cache.get("a", again) == value
+    assert again.times == 1
+    assert path.read_text() == whole
+
+
+def test_a_file_that_cannot_be_read_is_an_error(cache, tmp_path):
+  cache.get("a", Measurement(1))
+  path = only_file(tmp_path)
+  path.unlink()
+  path.symlink_to(path.name)
+  with pytest.raises(OSError, match="symbolic links"):
+    cache.get("a", Measurement(2))
 
 
 def test_other_fingerprints_and_names_have_values_of_their_own(tmp_path):

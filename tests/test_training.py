@@ -97,7 +97,7 @@ def test_the_first_step_is_seen_before_the_initial_validation(tmp_path):
     config, train_setup.model(config.model), optimizers.create(config.train, 13)
   )
   chex.assert_trees_all_equal(variables, state.evaluated)
-  run = training.restore_run(tmp_path)
+  run = training.restore_run(tmp_path, checkpoint="best")
   assert run.step == 0
   chex.assert_trees_all_equal(run.variables, state.evaluated)
   log = writers.read_rows(tmp_path / "metrics.jsonl")
@@ -126,6 +126,8 @@ def test_best_and_last_are_restored_as_they_were(tmp_path):
     assert run.config == run_config()
     assert run.history == writers.read_rows(tmp_path / "metrics.jsonl")
     assert len(run.environment) == 1
+  # As in evaluate.py.
+  assert training.restore_run(tmp_path).step == 39
 
 
 def test_finished_run_is_not_trained_again(tmp_path):
@@ -241,5 +243,5 @@ def test_plain_output_has_a_line_a_validation(tmp_path):
 
 def test_validation_metric_that_is_nan_is_logged_and_never_the_best(tmp_path):
   train(tmp_path, validate=scripted([0.1, 0.2, math.nan, math.nan]))
-  assert training.restore_run(tmp_path).step == 13
+  assert training.restore_run(tmp_path, checkpoint="best").step == 13
   assert math.isnan(rows(tmp_path, "validation")[-1]["robust_accuracy"])

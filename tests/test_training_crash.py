@@ -66,7 +66,7 @@ def assert_same_run(one, two):
 
 def test_undisturbed_run_is_worth_comparing(undisturbed):
   last = training.restore_run(undisturbed, checkpoint="last")
-  best = training.restore_run(undisturbed)
+  best = training.restore_run(undisturbed, checkpoint="best")
   assert last.step == 39
   assert best.step > 0
   rows = without_clock(undisturbed)

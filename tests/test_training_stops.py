@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import shutil
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ from robust_info import (
   checkpoints,
   data,
   interruption,
+  leaf_manifest,
   objectives,
   optimizers,
   training,
+  workdir,
   writers,
 )
 from robust_info import config as config_lib
@@ -135,6 +139,81 @@ def test_signal_in_the_last_step_lets_the_run_end(
   signalled(monkeypatch, signal.SIGTERM, 39)
   path, state = undisturbed
   assert_same_run(path, tmp_path, state, train(tmp_path))
+
+
+def contents(path):
+  return {p: p.is_file() and p.read_bytes() for p in path.rglob("*")}
+
+
+def test_unreadable_checkpoints_cost_nothing_and_the_run_goes_on_later(
+  undisturbed, tmp_path, capsys
+):
+  path = tmp_path / "run"
+  shutil.copytree(undisturbed[0], path)
+  (index,) = path.glob("checkpoints/39/state/_METADATA")
+  good = index.read_bytes()
+  index.unlink()
+  index.symlink_to(index.name)
+  before = contents(path / "checkpoints"), log(path)
+  # A second start is what a scheduler makes of the first.
+  for _ in range(2):
+    with pytest.raises(checkpoints.CheckpointError, match="Could not read"):
+      train(path)
+    assert (contents(path / "checkpoints"), log(path)) == before
+    assert not (path / "damaged").exists()
+  index.unlink()
+  index.write_bytes(good)
+  train(path)
+  assert log(path) == log(undisturbed[0])
+  assert "damaged" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["damaged", "nowhere"])
+def test_run_that_lost_its_checkpoints_is_not_started_again(
+  undisturbed, tmp_path, where
+):
+  path = tmp_path / "run"
+  shutil.copytree(undisturbed[0], path)
+  if where == "damaged":  # As older versions left it.
+    (path / "damaged").mkdir()
+    for step in (path / "checkpoints").iterdir():
+      step.rename(path / "damaged" / f"{step.name}-0")
+  else:
+    shutil.rmtree(path / "checkpoints")
+  before = log(path)
+  for _ in range(2):
+    with pytest.raises(workdir.WorkdirError, match="no usable checkpoint"):
+      train(path)
+    assert log(path) == before
+  if where == "damaged":
+    (path / "damaged" / "39-0").rename(path / "checkpoints" / "39")
+    train(path)
+    assert log(path) == before
+
+
+def test_log_goes_past_the_beginning_only_with_a_checkpoint(
+  tmp_path, monkeypatch
+):
+  """However slow the disk is; else a kill would leave a run that is refused."""
+  list_files = leaf_manifest.list_files
+  monkeypatch.setattr(
+    leaf_manifest,
+    "list_files",
+    lambda directory: (time.sleep(0.5), list_files(directory)),
+  )
+  write, steps = writers.MetricsWriter.write, []
+
+  def checked_write(self, row):
+    steps.append(row["step"])
+    assert row["step"] == 0 or (tmp_path / "checkpoints" / "0").exists()
+    write(self, row)
+    if row["step"] > 0:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(writers.MetricsWriter, "write", checked_write)
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path)
+  assert steps == [0, 4]
 
 
 def test_log_holds_the_learning_rate_of_each_step(undisturbed):

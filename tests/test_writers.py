@@ -1,4 +1,6 @@
+import json
 import math
+import os
 import threading
 
 import pytest
@@ -51,9 +53,52 @@ def test_line_cut_short_by_a_kill_is_dropped(tmp_path):
 
 def test_damage_in_the_middle_is_named(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+  whole = json.dumps(row(1, loss=2.0))
+  path.write_text(f"{whole}\nnonsense\n{whole}\n")
   with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl"):
     writers.read_rows(path)
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    b"null",
+    b"[]",
+    b"3",
+    b"{}",
+    b'{"kind": "train"}',
+    b'{"step": 1}',
+    b'{"kind": "train", "step": "1"}',
+    b'{"kind": "train", "step": null}',
+    b'{"kind": 3, "step": 1}',
+    b'{"kind": "train", "step": 1, "loss": "2.0"}',
+    b'{"kind": "train", "step": 1, "loss": [2.0]}',
+  ],
+)
+def test_line_that_is_no_row_is_named_wherever_it_is(tmp_path, line):
+  path = tmp_path / "metrics.jsonl"
+  path.write_bytes(b'{"kind": "train", "step": 0}\n' + line)
+  for call in (
+    lambda: writers.read_rows(path),
+    lambda: writers.MetricsWriter(tmp_path, after_step=1),
+  ):
+    with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl") as error:
+      call()
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_a_damaged_line(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  whole = json.dumps(row(1)).encode()
+  path.write_bytes(whole + b"\n\xff" + whole + b"\n" + whole)
+  with pytest.raises(ValueError, match="line 2 of"):
+    writers.read_rows(path)
+
+
+def test_log_that_cannot_be_read_is_not_an_empty_one(tmp_path):
+  os.symlink("metrics.jsonl", tmp_path / "metrics.jsonl")
+  with pytest.raises(OSError, match="symbolic links"):
+    writers.read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_numbers_that_are_not_finite_are_valid_json_and_come_back_nan(

@@ -1,1 +1,1 @@
-"""The machine below us: its devices, files and versions."""
+"""The machine below us: its files, its versions, and whether it counts right."""

@@ -1,0 +1,170 @@
+"""Files on disk: written whole or not at all, and known again by a checksum.
+
+A *sealed* JSON file is an object with one more member, `crc32`, the CRC-32 of
+the others as canonical JSON (sorted keys, no spaces). It does not depend on
+layout, and every change of a single bit that changes the content is noticed.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import uuid
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+_SEAL = "crc32"
+_READ_BYTES = 1 << 22
+
+
+class DamageError(ValueError):
+  """The content of a file is not what was written; one line.
+
+  Never raised because a file cannot be read: that is an OSError.
+  """
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+  """Whether there is a file or directory of that name.
+
+  Raises:
+    OSError: that cannot be known, where `pathlib` in part says False.
+  """
+  try:
+    os.stat(path)
+  except FileNotFoundError:
+    return False
+  return True
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+  """Writes a file that other processes see whole or not at all.
+
+  A process killed at any moment, or a machine that loses its power, leaves the
+  file that was there before or the new one. Several processes may write the
+  same file; one of them is the last.
+
+  Args:
+    path: its directory exists.
+    content: text is written as UTF-8.
+
+  Raises:
+    OSError: it cannot be written, for example on a full disk; names `path`.
+      The file that was there before is untouched.
+  """
+  path = pathlib.Path(path)
+  if isinstance(content, str):
+    content = content.encode()
+  # Unique, and short enough for any name that is itself allowed.
+  scratch = path.with_name(f"{uuid.uuid4().hex}.tmp")
+  try:
+    try:
+      with open(scratch, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(scratch, path)
+    finally:
+      with contextlib.suppress(OSError):
+        scratch.unlink()
+    _sync_directory(path.parent)
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+  """Makes the names in a directory last, where its file system can."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+      raise
+  finally:
+    os.close(descriptor)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+  """The JSON value of a file.
+
+  Args:
+    path: a UTF-8 file.
+
+  Raises:
+    DamageError: it is no JSON; does not name the file.
+    OSError: it is not there or cannot be read.
+  """
+  content = pathlib.Path(path).read_bytes()
+  try:
+    return json.loads(content.decode())
+  # Deep nesting, which no file of ours has, exhausts the stack.
+  except (ValueError, RecursionError) as error:
+    raise DamageError(f"it is no JSON: {error}") from error
+
+
+def write_sealed(
+  path: str | os.PathLike[str], content: Mapping[str, Any]
+) -> None:
+  """Writes a JSON object with its checksum, as `write_whole` does.
+
+  Args:
+    path: its directory exists.
+    content: what JSON can hold, without a member `crc32`.
+  """
+  write_whole(path, json.dumps(seal(content), indent=2) + "\n")
+
+
+def read_sealed(
+  path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], bool]:
+  """The content of a JSON object, and whether a checksum vouches for it.
+
+  Args:
+    path: from `write_sealed`, or an object of an older version, without a
+      checksum.
+
+  Raises:
+    DamageError: it is no JSON object, or not what was written.
+    OSError: it is not there or cannot be read.
+  """
+  return unseal(read_json(path))
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+  """The same members and `crc32`, their checksum."""
+  return {**content, _SEAL: _checksum(content)}
+
+
+def unseal(content: Any) -> tuple[dict[str, Any], bool]:
+  """Takes a value of `seal` apart; see `read_sealed`."""
+  if not isinstance(content, dict):
+    kind = "null" if content is None else type(content).__name__
+    raise DamageError(f"it is no JSON object but {kind}")
+  if _SEAL not in content:
+    return content, False
+  rest = {name: value for name, value in content.items() if name != _SEAL}
+  if content[_SEAL] != _checksum(rest):
+    raise DamageError("its checksum is wrong")
+  return rest, True
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+  # Once through JSON: tuples become lists, and keys text, before they sort.
+  content = json.loads(json.dumps(content))
+  text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+  return zlib.crc32(text.encode())
+
+
+def checksum_of(path: str | os.PathLike[str]) -> int:
+  """The CRC-32 of a file's bytes, at about 1 GB/s.
+
+  Raises:
+    OSError: it is not there or cannot be read.
+  """
+  checksum = 0
+  with open(path, "rb") as file:
+    while content := file.read(_READ_BYTES):
+      checksum = zlib.crc32(content, checksum)
+  return checksum
