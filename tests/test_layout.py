@@ -20,9 +20,8 @@ EDGES = {
   "checkpoints": {"orbax"},
   "writers": {"tensorboardX"},
   "figures": {"matplotlib"},
+  "agreement": set(),
   "config": {"ml_collections"},
-  "_config_checks": set(),
-  "_schema": set(),
   "measurement_cache": set(),
   "leaf_manifest": set(),
   "processes": set(),
@@ -33,6 +32,7 @@ EDGES = {
   "workdir": set(),
 }
 LOOPS = {
+  "memory",
   "objectives",
   "optimizers",
   "train_setup",
