@@ -15,11 +15,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
-from robust_info import interruption, processes
+from robust_info import interruption, memory, processes
+
+# The flags are those of the program that imports this module.
+flags.disclaim_key_flags()
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
@@ -89,10 +93,11 @@ def run(
 
   Args:
     main: takes no arguments; reads its flags.
-    errors: beside ValueError, TypeError and OSError, the exceptions of `main`
-      whose message is for users.
+    errors: beside ValueError, TypeError, OSError and errors for lack of memory,
+      the exceptions of `main` whose message is for users.
   """
-  expected = (ValueError, TypeError, OSError, *errors)
+  expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
+  expected += errors
 
   def guarded(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
@@ -109,46 +114,64 @@ def run(
       _fail(error, RUN_ERROR)
     except interruption.Interrupted as error:
       _fail(error, error.exit_code)
-    except KeyboardInterrupt as error:
-      _fail(error, 128 + signal.SIGINT)
+    except jax.errors.JaxRuntimeError as error:
+      if not memory.is_lack(error):
+        raise
+      _fail(error, RUN_ERROR)
 
-  app.run(guarded, flags_parser=_parse)
+  interruption.raise_stopped()
+  try:
+    app.run(guarded, flags_parser=_parse)
+  except interruption.Stopped as error:
+    _fail(error, error.exit_code)
+  except KeyboardInterrupt as error:
+    _fail(error, 128 + signal.SIGINT)
 
 
-def define_config() -> flags.FlagHolder[Any]:
+def define_config(
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
   """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
   holder = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file."
+    "config", None, "Configuration file.", flag_values
   )
-  flags.FLAGS[holder.name].parser = _ConfigFile()
+  flag_values["config"].parser = _ConfigFile()
   return holder
 
 
-def define_directory(name: str, help_text: str) -> flags.FlagHolder[str | None]:
+def define_directory(
+  name: str, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[str | None]:
   """A flag that holds a path; an empty one would be the current directory."""
-  holder = flags.DEFINE_string(name, None, help_text)
-  require_path(name)
+  holder = flags.DEFINE_string(name, None, help_text, flag_values)
+  require_path(name, flag_values)
   return holder
 
 
-def require_path(name: str) -> None:
+def require_path(
+  name: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
   """Refuses an empty value of a flag, or an empty one of its values."""
   flags.register_validator(
     name,
     lambda value: value is None or (bool(value) and all(value)),
-    message="Expected a path, got an empty one.",
+    "Expected a path, got an empty one.",
+    flag_values,
   )
 
 
-def checked_config(holder: flags.FlagHolder[Any]) -> config_lib.Config:
+def checked_config(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> config_lib.Config:
   """The configuration of a `define_config` flag.
 
   A wrong one ends the process with one line and exit code 2.
 
   Args:
     holder: what `define_config` returned.
+    flag_values: what it was given.
   """
-  given = config_flags.get_override_values(flags.FLAGS[holder.name])
+  given = config_flags.get_override_values(flag_values[holder.name])
   try:
     return config_lib.from_config_dict(holder.value, given=given)
   except (ValueError, TypeError) as error:

@@ -90,7 +90,6 @@ def require(config: config_lib.Config) -> None:
   needs = [
     _of_state(config),
     _of_step(config, images, "images of a step"),
-    _of_batch(config.evaluation, images, "images of a batch"),
   ]
   if any(need.num_bytes > available for need in needs):
     raise OutOfMemoryError(
@@ -112,13 +111,19 @@ def explained(needs: Callable[[], Sequence[Need]]) -> Iterator[None]:
   try:
     yield
   except (MemoryError, OverflowError, jax.errors.JaxRuntimeError) as error:
-    if isinstance(error, jax.errors.JaxRuntimeError) and not _is_lack(error):
+    if isinstance(error, jax.errors.JaxRuntimeError) and not is_lack(error):
       raise
     # A size that no integer of the machine holds is more than there is, too.
     text = " ".join(str(error).split())[:160] or type(error).__name__
     raise OutOfMemoryError(
       f"Out of memory ({text}): {_list(needs())}."
     ) from error
+
+
+def is_lack(error: BaseException) -> bool:
+  """Whether a runtime error of XLA is one for lack of memory."""
+  text = str(error).lower()
+  return "resource_exhausted" in text or "out of memory" in text
 
 
 def _of_state(config: config_lib.Config) -> Need:
@@ -208,11 +213,6 @@ def _available() -> int:
   if "bytes_limit" in stats:
     return stats["bytes_limit"]
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _is_lack(error: BaseException) -> bool:
-  text = str(error).lower()
-  return "resource_exhausted" in text or "out of memory" in text
 
 
 def _list(needs: Sequence[Need]) -> str:

@@ -139,14 +139,15 @@ def from_first(tree: Any) -> Any:
   )
 
 
-def require_same(settings: Mapping[str, Any]) -> None:
+def require_same(settings: Callable[[], Mapping[str, Any]]) -> None:
   """Requires all processes to have been started for the same thing.
 
   Collective: every process calls it, in the same order, and all get an error
   if there is a difference.
 
   Args:
-    settings: name -> a value that JSON can hold.
+    settings: gives name -> a value that JSON can hold; not called in a run of
+      one process.
 
   Raises:
     DisagreementError: this process differs from the first one, with the names;
@@ -154,8 +155,8 @@ def require_same(settings: Mapping[str, Any]) -> None:
   """
   if jax.process_count() == 1:
     return
-  own = json.loads(json.dumps(settings))
-  first = json.loads(_spread_text(json.dumps(settings)))
+  text = json.dumps(settings())
+  own, first = json.loads(text), json.loads(_spread_text(text))
   names = [n for n in {**first, **own} if first.get(n) != own.get(n)]
   found = multihost_utils.process_allgather(np.array([len(names)], np.int32))
   others = np.flatnonzero(np.asarray(found).reshape(-1)).tolist()

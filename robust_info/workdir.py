@@ -58,7 +58,8 @@ class Workdir:
 
     Args:
       path: made with its parents when missing.
-      config: resolved; stored, or compared with what is stored.
+      config: resolved; stored, or compared with what is stored. Fields that
+        may change when a run resumes, see `config.resume`, are stored anew.
 
     Raises:
       WorkdirError: the directory cannot be written, is in use by another
@@ -113,13 +114,17 @@ class Workdir:
   def _check_config(self, config: config_lib.Config) -> None:
     stored = self.path / "config.json"
     if stored.exists():
-      changes = config_lib.difference(read_config(self.path), config)
+      found = read_config(self.path)
+      changes = config_lib.refused_changes(found, config)
       if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise WorkdirError(
           f"Workdir {self.path} holds a run of another configuration: "
-          f"{'; '.join(changes[:3])}{more}; choose another --workdir."
+          f"{'; '.join(changes[:3])}{more}; choose another --workdir, with "
+          f"--init_from={self.path} to start from its weights."
         )
+      if found != config:
+        _write_whole(stored, config_lib.to_json(config))
     elif (self.path / "checkpoints").exists():
       raise WorkdirError(
         f"Workdir {self.path} has checkpoints but no config.json; choose "

@@ -33,6 +33,7 @@ EDGES = {
 }
 LOOPS = {
   "memory",
+  "metrics_window",
   "objectives",
   "optimizers",
   "train_setup",

@@ -62,7 +62,7 @@ def check_labels(labels: np.ndarray, num_classes: int, *, split: str) -> None:
   row = int(np.argmax(wrong))
   lowest, highest = int(labels.min()), int(labels.max())
   if (lowest, highest) == (1, num_classes):
-    reason = "labels start at 0: subtract 1"
+    reason = "labels start at 1: subtract 1"
   elif (lowest, highest) == (-1, num_classes - 2):
     reason = "labels start at -1: add 1"
   elif lowest == -1:
