@@ -27,9 +27,9 @@ if __name__ == "__main__":
   signal.signal(signal.SIGINT, _stop)
   signal.signal(signal.SIGTERM, _stop)
 
-import dataclasses
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -149,8 +149,19 @@ def _require_two_classes(labels: np.ndarray) -> None:
     )
 
 
+def _asked() -> dict[str, Any]:
+  """What the processes of one report have to agree on."""
+  given = (*_OVERRIDES, _GRID, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
+  return {
+    **{f"--{flag.name}": flag.value for flag in given},
+    "number of runs": len(_WORKDIR.value),
+    **agreement.versions(),
+  }
+
+
 def main() -> None:
   """Flags to runs to one call."""
+  processes.require_same(_asked)
   which = _CHECKPOINT.value
   checkpoints_wanted = ("last", "best") if which == "both" else (which,)
   runs = [
@@ -170,15 +181,7 @@ def main() -> None:
   )
   _require_two_classes(source.test.labels)
   processes.require_same(
-    lambda: {
-      **{f"--{k}": v for k, v in dataclasses.asdict(settings).items()},
-      "--seed": _SEED.value,
-      "--num_examples": _NUM_EXAMPLES.value,
-      "--checkpoint": which,
-      "number of runs": len(runs),
-      "test data": agreement.data_digest(source.test),
-      **agreement.versions(),
-    }
+    lambda: {"test data": agreement.data_digest(source.test)}
   )
   with memory.explained(lambda: memory.of_evaluation(config, settings)):
     found = report.build(

@@ -57,7 +57,7 @@ class _ConfigFile(flags.ArgumentParser):
     path, *settings = argument.split(":", 1)
     if not pathlib.Path(path).is_file():
       raise ConfigFileError(
-        f"No configuration file --config={path}; try configs/digits.py."
+        f"No configuration file {path}; try --config=configs/digits.py."
       )
     spec = importlib.util.spec_from_file_location("configuration", path)
     if spec is None:

@@ -138,9 +138,10 @@ def require_trainable(config: config_lib.Config, split: data.Split) -> None:
 
   Raises:
     ValueError: devices times micro-batches do not divide the batch, a label
-      is that of no class, or there are too many steps.
+      is that of no class, there are too many steps, or the seed is too large.
   """
   train = config.train
+  config_lib.check_new(config)
   sharding.require_batch_size(train.batch_size, accumulate=train.accumulate)
   data.check_labels(split.labels, config.model.num_classes, split="training")
   per_epoch = data.steps_per_epoch(len(split), train.batch_size)

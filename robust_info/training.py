@@ -433,13 +433,17 @@ class _Loop:
     return round(time.monotonic() - self._began, 3)
 
   def _nonfinite(self, step: int) -> str:
-    again = f" (rolled back {self._rollbacks} times)" * (self._rollbacks > 0)
+    config, again = self._config.train, ""
+    remedy = "on_nonfinite=rollback"
+    if config.on_nonfinite == "rollback":
+      again = f" (rolled back {self._rollbacks} times)"
+      remedy = f"max_rollbacks={config.max_rollbacks + 3}"
     return (
       f"Loss or parameters are not finite after step {step}{again}; checkpoint "
       f"{self._store.steps()[-1]} in {self._path} is the last good one; go on "
-      "from it with --config.train.on_nonfinite=rollback, or in a new run with "
+      f"from it with --config.train.{remedy}, or in a new run with "
       f"--workdir=NEW --init_from={self._path} and less than "
-      f"config.train.learning_rate={self._config.train.learning_rate:g}."
+      f"config.train.learning_rate={config.learning_rate:g}."
     )
 
 

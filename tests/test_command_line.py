@@ -106,7 +106,7 @@ def test_error_in_a_configuration_file_names_file_and_line(
 
 @pytest.mark.parametrize("path", ["", "configs", "configs/nope.py"])
 def test_missing_configuration_file_is_named(parse, path):
-  with pytest.raises(command_line.ConfigFileError, match=f"--config={path}"):
+  with pytest.raises(command_line.ConfigFileError, match=f"file {path}; "):
     parse(f"--config={path}")
 
 

@@ -55,7 +55,7 @@ def test_size_of_a_step_grows_with_its_share_of_the_batch():
   assert sizes[2] == sizes[0] / 2
 
 
-@pytest.mark.parametrize("name", ("logistic", "mlp", "madry_cnn", "vgg11"))
+@pytest.mark.parametrize("name", ["logistic", "mlp", "madry_cnn", "vgg11"])
 def test_every_network_has_a_size(name):
   model = config_lib.ModelConfig(
     name=name, num_classes=10, image_shape=(32, 32, 3)

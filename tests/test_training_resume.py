@@ -247,3 +247,10 @@ def test_more_steps_than_can_be_counted_are_refused(tmp_path):
   with pytest.raises(ValueError, match=r"config.train.num_epochs = 10000000"):
     train(tmp_path / "new", run_config(num_epochs=10**7))
   assert not (tmp_path / "new").exists()
+
+
+def test_seed_of_more_than_32_bits_is_refused_also_without_a_file(tmp_path):
+  config = dataclasses.replace(run_config(), seed=2**32)
+  with pytest.raises(ValueError, match=r"config.seed < 2\^32"):
+    train(tmp_path / "new", config)
+  assert not (tmp_path / "new").exists()

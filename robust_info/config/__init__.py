@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from robust_info.config import checks, reads, resume, schema
+from robust_info.config.checks import check_new
 from robust_info.config.data import LOCATION_FIELDS, DataConfig
 from robust_info.config.evaluation import ATTACKS, EvaluationConfig
 from robust_info.config.model import MODELS, ModelConfig
@@ -39,6 +40,7 @@ __all__ = [
   "ModelConfig",
   "ObjectiveConfig",
   "TrainConfig",
+  "check_new",
   "check_overrides",
   "defaults",
   "difference",
@@ -109,7 +111,7 @@ def from_config_dict(
     TypeError: a value of the wrong type.
   """
   checked = _build(config)
-  checks.check_new(checked)
+  check_new(checked)
   set_alone = {
     f"{section}.{field}"
     for section, cls in _sections().items()
