@@ -12,16 +12,34 @@ that was stopped goes on where it was when it is started again.
 Every robust accuracy comes with checks that tell whether it can be believed.
 """
 
-import dataclasses
+# ruff: noqa: E402
+import os
+import signal
+
+
+def _stop(number: int, frame: object) -> None:
+  """Ends at once: among the imports, which take seconds, nothing is begun."""
+  os.write(2, f"Error: Stopped by signal {number}.\n".encode())
+  os._exit(128 + number)
+
+
+if __name__ == "__main__":
+  signal.signal(signal.SIGINT, _stop)
+  signal.signal(signal.SIGTERM, _stop)
+
 import math
 import pathlib
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from robust_info import (
+  agreement,
   checkpoints,
   command_line,
   data,
+  memory,
   processes,
   report,
   tables,
@@ -33,15 +51,23 @@ from robust_info import config as config_lib
 _WORKDIR = flags.DEFINE_multi_string(
   "workdir", None, "Directory of a run; repeat it to compare several."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report.")
+command_line.require_path("workdir")
+_OUTPUT = command_line.define_directory("output", "Directory of the report.")
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "last",
   ["last", "best", "both"],
   "Which checkpoint: the last, or the best by robust validation accuracy.",
 )
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where the data lies, if elsewhere than in training."
+# Where the run has stored them to be is a place of the machine it ran on.
+_DATA_DIR = command_line.define_directory(
+  "data_dir", "Where the data lies, if elsewhere than in training."
+)
+_CACHE_DIR = command_line.define_directory(
+  "cache_dir", "Where decoded images are kept, if elsewhere than in training."
+)
+_STREAMING = flags.DEFINE_bool(
+  "streaming", None, "Whether training images stay encoded; test images do not."
 )
 # Of a key without 64-bit types only 32 bits of the seed count.
 _SEED = flags.DEFINE_integer(
@@ -97,8 +123,45 @@ flags.register_validator(
 )
 
 
+def _settings(
+  stored: config_lib.EvaluationConfig,
+) -> config_lib.EvaluationConfig:
+  """Those of the first run, with what the flags give anew."""
+  overrides = {
+    flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
+  }
+  if _GRID.value is not None:
+    overrides["epsilon_grid"] = tuple(map(float, _GRID.value))
+  try:
+    return config_lib.replace_evaluation(stored, **overrides)
+  except ValueError as error:
+    raise ValueError(str(error).replace("config.evaluation.", "--")) from error
+
+
+def _require_two_classes(labels: np.ndarray) -> None:
+  """Information about the class, and pairs of two, need two of them."""
+  number = _NUM_EXAMPLES.value
+  others = np.flatnonzero(labels != labels[0])
+  if number is not None and len(others) and number <= others[0]:
+    raise ValueError(
+      "Expected --num_examples to take in two classes, at least "
+      f"{others[0] + 1}, got --num_examples={number}."
+    )
+
+
+def _asked() -> dict[str, Any]:
+  """What the processes of one report have to agree on."""
+  given = (*_OVERRIDES, _GRID, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
+  return {
+    **{f"--{flag.name}": flag.value for flag in given},
+    "number of runs": len(_WORKDIR.value),
+    **agreement.versions(),
+  }
+
+
 def main() -> None:
   """Flags to runs to one call."""
+  processes.require_same(_asked)
   which = _CHECKPOINT.value
   checkpoints_wanted = ("last", "best") if which == "both" else (which,)
   runs = [
@@ -106,29 +169,29 @@ def main() -> None:
     for path in _WORKDIR.value
     for checkpoint in checkpoints_wanted
   ]
-  config = runs[0].config
-  overrides = {
-    flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
-  }
-  if _GRID.value is not None:
-    overrides["epsilon_grid"] = tuple(map(float, _GRID.value))
-  source = data.load(
-    config.data.name,
-    data_dir=_DATA_DIR.value or config.data.data_dir,
-    validation_fraction=config.data.validation_fraction,
-    validation_seed=config.data.validation_seed,
-    cache_dir=config.data.cache_dir,
-    streaming=config.data.streaming,
+  config, settings = runs[0].config, _settings(runs[0].config.evaluation)
+  source = data.from_config(
+    data.relocated(
+      config.data,
+      data_dir=_DATA_DIR.value,
+      cache_dir=_CACHE_DIR.value,
+      streaming=_STREAMING.value,
+    ),
     progress=processes.is_first(),
   )
-  found = report.build(
-    runs,
-    source,
-    dataclasses.replace(config.evaluation, **overrides),
-    output=_OUTPUT.value,
-    seed=_SEED.value,
-    num_examples=_NUM_EXAMPLES.value,
+  _require_two_classes(source.test.labels)
+  processes.require_same(
+    lambda: {"test data": agreement.data_digest(source.test)}
   )
+  with memory.explained(lambda: memory.of_evaluation(config, settings)):
+    found = report.build(
+      runs,
+      source,
+      settings,
+      output=_OUTPUT.value,
+      seed=_SEED.value,
+      num_examples=_NUM_EXAMPLES.value,
+    )
   if not processes.is_first():
     return
   table = tables.render(found)
@@ -145,6 +208,8 @@ if __name__ == "__main__":
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,
+      memory.OutOfMemoryError,
+      processes.DisagreementError,
       processes.JoinError,
       workdir.WorkdirError,
     ),

@@ -7,13 +7,28 @@ Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
 All visible devices train together; for several hosts see docs/scaling.md.
 """
 
+# ruff: noqa: E402
+import os
+import signal
+
+
+def _stop(number: int, frame: object) -> None:
+  """Ends at once: among the imports, which take seconds, nothing is begun."""
+  os.write(2, f"Error: Stopped by signal {number}.\n".encode())
+  os._exit(128 + number)
+
+
+if __name__ == "__main__":
+  signal.signal(signal.SIGINT, _stop)
+  signal.signal(signal.SIGTERM, _stop)
+
 from absl import flags
-from ml_collections import config_flags
 
 from robust_info import (
   checkpoints,
   command_line,
   data,
+  memory,
   processes,
   resolution,
   training,
@@ -21,26 +36,28 @@ from robust_info import (
   workdir,
 )
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_CONFIG = command_line.define_config()
+_WORKDIR = command_line.define_directory("workdir", "Directory of the run.")
+_INIT_FROM = command_line.define_directory(
+  "init_from",
+  "Directory of another run of the same model: a new run starts with the "
+  "weights of its last checkpoint.",
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
   """Flags to a configuration to one call."""
   config = command_line.checked_config(_CONFIG)
-  source = data.load(
-    config.data.name,
-    data_dir=config.data.data_dir,
-    validation_fraction=config.data.validation_fraction,
-    validation_seed=config.data.validation_seed,
-    cache_dir=config.data.cache_dir,
-    streaming=config.data.streaming,
-    progress=processes.is_first(),
-  )
+  source = data.from_config(config.data, progress=processes.is_first())
   config = resolution.resolve(config, source)
-  validate = validation.of_run(config, source)
-  training.train(config, source.train, validate, workdir=_WORKDIR.value)
+  training.train(
+    config,
+    source.train,
+    validation.of_run(config, source),
+    workdir=_WORKDIR.value,
+    init_from=_INIT_FROM.value,
+  )
 
 
 if __name__ == "__main__":
@@ -49,6 +66,8 @@ if __name__ == "__main__":
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,
+      memory.OutOfMemoryError,
+      processes.DisagreementError,
       processes.JoinError,
       training.NonFiniteError,
       workdir.WorkdirError,

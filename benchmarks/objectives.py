@@ -139,7 +139,16 @@ def configuration(
   """The checked configuration of a run, before it is resolved."""
   config = case.base()
   config.seed = seed
-  config.update_from_flattened_dict({**case.changes, **case.recipes[recipe]})
+  changes = {**case.changes, **case.recipes[recipe]}
+  read = config_lib.ARGUMENTS[changes.get("objective.name", "standard")]
+  # What a case says of attacks is for the recipes that have one.
+  unread = {
+    f"objective.{field}"
+    for arguments in config_lib.ARGUMENTS.values()
+    for field in {*arguments.values()} - {*read.values()}
+  }
+  own = {k: v for k, v in case.changes.items() if k not in unread}
+  config.update_from_flattened_dict({**own, **case.recipes[recipe]})
   if data_dir is not None:
     config.data.data_dir = data_dir
   return config_lib.from_config_dict(config)

@@ -52,7 +52,7 @@ def make_config(name: str) -> config_lib.Config:
         "mean": (0.13,),
         "std": (0.31,),
       },
-      "objective": {"name": name, "num_steps": 10},
+      "objective": {"name": name},
       "train": {"num_epochs": PAIRS + 1, "batch_size": BATCH},
     }
   )

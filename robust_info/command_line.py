@@ -6,18 +6,24 @@ later, and 128 plus its number when a signal ended the work in good order. Set
 ROBUST_INFO_TRACEBACK=1 to see where it came from.
 """
 
+import importlib.util
 import os
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
-from robust_info import interruption, processes
+from robust_info import interruption, memory, processes
+
+# The flags are those of the program that imports this module.
+flags.disclaim_key_flags()
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
@@ -35,6 +41,51 @@ _BY_HAND = (
 )
 
 
+class ConfigFileError(Exception):
+  """A configuration file that cannot be used; one line."""
+
+
+class _ConfigFile(flags.ArgumentParser):
+  """The configuration that a Python file gives, by `get_config()`.
+
+  Replaces the parser of ml_collections, which loads the file through
+  `load_module()`, gone in Python 3.15, and says of an error in a file neither
+  its kind nor its place.
+  """
+
+  def parse(self, argument: str) -> Any:
+    path, *settings = argument.split(":", 1)
+    if not pathlib.Path(path).is_file():
+      raise ConfigFileError(
+        f"No configuration file {path}; try --config=configs/digits.py."
+      )
+    spec = importlib.util.spec_from_file_location("configuration", path)
+    if spec is None:
+      raise ConfigFileError(
+        f"Expected --config to be a Python file, got --config={path}."
+      )
+    module = importlib.util.module_from_spec(spec)
+    # Classes of the file look up their module by its name.
+    sys.modules[spec.name] = module
+    try:
+      spec.loader.exec_module(module)
+      config = module.get_config(*settings)
+    # A configuration file is a program; it may raise anything.
+    except (Exception, SystemExit) as error:
+      raise ConfigFileError(_place_of(error, path)) from error
+    if not config_lib.is_config(config):
+      raise ConfigFileError(
+        f"In {path}: expected get_config() to return a ConfigDict, for example "
+        f"config.defaults(), got {type(config).__name__}."
+      )
+    if hasattr(config, "lock"):
+      config.lock()
+    return config
+
+  def flag_type(self) -> str:
+    return "configuration file"
+
+
 def run(
   main: Callable[[], None], *, errors: tuple[type[Exception], ...] = ()
 ) -> NoReturn:
@@ -42,10 +93,11 @@ def run(
 
   Args:
     main: takes no arguments; reads its flags.
-    errors: beside ValueError, TypeError and OSError, the exceptions of `main`
-      whose message is for users.
+    errors: beside ValueError, TypeError, OSError and errors for lack of memory,
+      the exceptions of `main` whose message is for users.
   """
-  expected = (ValueError, TypeError, OSError, *errors)
+  expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
+  expected += errors
 
   def guarded(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
@@ -62,30 +114,81 @@ def run(
       _fail(error, RUN_ERROR)
     except interruption.Interrupted as error:
       _fail(error, error.exit_code)
-    except KeyboardInterrupt as error:
-      _fail(error, 128 + signal.SIGINT)
+    except jax.errors.JaxRuntimeError as error:
+      if not memory.is_lack(error):
+        raise
+      _fail(error, RUN_ERROR)
 
-  app.run(guarded, flags_parser=_parse)
+  interruption.raise_stopped()
+  try:
+    app.run(guarded, flags_parser=_parse)
+  except interruption.Stopped as error:
+    _fail(error, error.exit_code)
+  except KeyboardInterrupt as error:
+    _fail(error, 128 + signal.SIGINT)
 
 
-def checked_config(holder: flags.FlagHolder[Any]) -> config_lib.Config:
-  """The configuration of a `DEFINE_config_file` flag.
+def define_config(
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
+  """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
+  holder = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file.", flag_values
+  )
+  flag_values["config"].parser = _ConfigFile()
+  return holder
+
+
+def define_directory(
+  name: str, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[str | None]:
+  """A flag that holds a path; an empty one would be the current directory."""
+  holder = flags.DEFINE_string(name, None, help_text, flag_values)
+  require_path(name, flag_values)
+  return holder
+
+
+def require_path(
+  name: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+  """Refuses an empty value of a flag, or an empty one of its values."""
+  flags.register_validator(
+    name,
+    lambda value: value is None or (bool(value) and all(value)),
+    "Expected a path, got an empty one.",
+    flag_values,
+  )
+
+
+def checked_config(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> config_lib.Config:
+  """The configuration of a `define_config` flag.
 
   A wrong one ends the process with one line and exit code 2.
 
   Args:
-    holder: what `DEFINE_config_file` returned.
+    holder: what `define_config` returned.
+    flag_values: what it was given.
   """
-  name = config_flags.get_config_filename(flags.FLAGS[holder.name])
-  if not pathlib.Path(name.split(":")[0]).is_file():
-    _fail(
-      ValueError(f"No configuration file {name}; try configs/digits.py."),
-      USAGE_ERROR,
-    )
+  given = config_flags.get_override_values(flag_values[holder.name])
   try:
-    return config_lib.from_config_dict(holder.value)
+    return config_lib.from_config_dict(holder.value, given=given)
   except (ValueError, TypeError) as error:
     _fail(error, USAGE_ERROR)
+
+
+def _place_of(error: BaseException, path: str) -> str:
+  """What an error in a configuration file is, and where."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == os.path.abspath(path)
+  ]
+  if isinstance(error, SyntaxError):
+    lines = [error.lineno]
+  where = f", line {lines[-1]}" if lines else ""
+  return f"In {path}{where}: {type(error).__name__}: {error}"
 
 
 def _join() -> None:
@@ -98,7 +201,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   try:
     config_lib.check_overrides(arguments)
     rest = flags.FLAGS(arguments)
-  # A configuration file is a program; it may raise anything.
+  # Overrides are values of the caller's; anything may come of them.
   except Exception as error:
     _fail(error, USAGE_ERROR)
   # Libraries log every file they touch, and the traceback of every error that

@@ -21,6 +21,34 @@ class Interrupted(RuntimeError):  # noqa: N818
     self.exit_code = 128 + signal_number
 
 
+class Stopped(KeyboardInterrupt):
+  """SIGTERM or SIGINT came while nothing needed saving; one line.
+
+  No Exception: nothing on the way takes it for a failure of its own.
+
+  Attributes:
+    exit_code: as of `Interrupted`.
+  """
+
+  def __init__(self, number: int):
+    super().__init__(f"Stopped by {signal.Signals(number).name}.")
+    self.exit_code = 128 + number
+
+
+def raise_stopped() -> None:
+  """From now on SIGTERM and SIGINT raise `Stopped`, but not in a `Watch`.
+
+  In the main thread of a program that has no handlers of its own.
+  """
+
+  def stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Stopped(number)
+
+  for number in _SIGNALS:
+    signal.signal(number, stop)
+
+
 class Watch:
   """While open, the first SIGTERM or SIGINT is noted instead of obeyed.
 

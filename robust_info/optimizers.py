@@ -4,6 +4,8 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from robust_info import config as config_lib
@@ -49,6 +51,26 @@ def learning_rate(
     return main
   rise = optax.linear_schedule(0.0, peak, warmup)
   return optax.join_schedules([rise, main], [warmup])
+
+
+def tabulate(
+  config: config_lib.TrainConfig, num_steps: int, *, factor: jax.Array | float
+) -> np.ndarray:
+  """The learning rate of every step, on the host, for the log.
+
+  Computed at once: an operation of its own, at a row of the log, would wait
+  in line behind the step under way.
+
+  Args:
+    config: as in `learning_rate`.
+    num_steps: steps of the whole training.
+    factor: what all of them are multiplied by.
+
+  Returns:
+    float32 [num_steps].
+  """
+  schedule = learning_rate(config, num_steps)
+  return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)) * factor)
 
 
 def create(

@@ -7,7 +7,7 @@ others are told. In a run of one process everything here is a plain call.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,10 +19,16 @@ from robust_info import sharding
 
 # Lengths of messages are rounded up, so that few programs are compiled.
 _MIN_MESSAGE = 1024
+# Differences that one line names.
+_MAX_NAMES = 5
 
 
 class JoinError(RuntimeError):
   """The processes of a run did not find each other; one line."""
+
+
+class DisagreementError(RuntimeError):
+  """The processes of a run were started for different things; one line."""
 
 
 def join(
@@ -130,6 +136,47 @@ def from_first(tree: Any) -> Any:
   return structure.unflatten(
     np.asarray(content).view(leaf.dtype).reshape(leaf.shape)
     for content, leaf in zip(found, leaves, strict=True)
+  )
+
+
+def require_same(settings: Callable[[], Mapping[str, Any]]) -> None:
+  """Requires all processes to have been started for the same thing.
+
+  Collective: every process calls it, in the same order, and all get an error
+  if there is a difference.
+
+  Args:
+    settings: gives name -> a value that JSON can hold; not called in a run of
+      one process.
+
+  Raises:
+    DisagreementError: this process differs from the first one, with the names;
+      or others do.
+  """
+  if jax.process_count() == 1:
+    return
+  text = json.dumps(settings())
+  own, first = json.loads(text), json.loads(_spread_text(text))
+  names = [n for n in {**first, **own} if first.get(n) != own.get(n)]
+  found = multihost_utils.process_allgather(np.array([len(names)], np.int32))
+  others = np.flatnonzero(np.asarray(found).reshape(-1)).tolist()
+  if not others:
+    return
+  remedy = "start every process with the same command, code and data"
+  if not names:
+    numbers = ", ".join(map(str, others))
+    raise DisagreementError(
+      f"Process {jax.process_index()}: process {numbers} was started "
+      f"otherwise, see its own line; {remedy}."
+    )
+  listed = "; ".join(
+    f"{name} = {own.get(name)!r} instead of {first.get(name)!r}"
+    for name in names[:_MAX_NAMES]
+  )
+  more = f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES)
+  raise DisagreementError(
+    f"Process {jax.process_index()} was started otherwise than process 0: "
+    f"{listed}{more}; {remedy}."
   )
 
 

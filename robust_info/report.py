@@ -7,8 +7,6 @@ memory and null on disk.
 """
 
 import dataclasses
-import functools
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -24,6 +22,7 @@ import numpy as np
 
 from robust_info import (
   _validate,
+  agreement,
   data,
   evaluation,
   figures,
@@ -234,7 +233,8 @@ def _fingerprint(
   )
   return measurement_cache.fingerprint(
     SCHEMA,
-    _code(),
+    # No number of other code is taken for its own.
+    agreement.code_digest(),
     jax.__version__,
     jax.default_backend(),
     run.config.model,
@@ -244,17 +244,6 @@ def _fingerprint(
     split.images,
     split.labels,
   )
-
-
-@functools.cache
-def _code() -> str:
-  """A hash of this package: no number of other code is taken for its own."""
-  digest = hashlib.sha256()
-  package = pathlib.Path(__file__).parent
-  for path in sorted(package.rglob("*.py")):
-    digest.update(path.relative_to(package).as_posix().encode() + b"\0")
-    digest.update(path.read_bytes() + b"\0")
-  return digest.hexdigest()
 
 
 def _identity(run: training.Run, name: str) -> dict[str, Any]:

@@ -1,15 +1,28 @@
 """What a configuration makes of the parts of training."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import optax
 from flax import linen as nn
 
 from robust_info import config as config_lib
-from robust_info import data, models, objectives, optimizers, train_step
+from robust_info import (
+  data,
+  models,
+  objectives,
+  optimizers,
+  sharding,
+  train_step,
+)
 from robust_info import train_state as train_state_lib
+
+# Steps are counted in float32 where a share of training is asked for, and the
+# learning rate of each is tabulated.
+_MAX_STEPS = 10**8
 
 
 def model(config: config_lib.ModelConfig) -> nn.Module:
@@ -50,19 +63,94 @@ def step(
   )
 
 
+def batch(
+  config: config_lib.Config, split: data.Split, step: int
+) -> data.Batch:
+  """The batch of a step, counted from 1, on the devices."""
+  size = config.train.batch_size
+  rows = data.train_batch(
+    split,
+    seed=config.seed,
+    step=step - 1,
+    batch_size=size,
+    rows=sharding.local_rows(size),
+  )
+  return sharding.split_rows(rows)
+
+
 def initial_state(
   config: config_lib.Config,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
+  *,
+  weights: Mapping[str, Any] | None = None,
 ) -> train_state_lib.TrainState:
-  """The state before the first step."""
-  return train_step.create_state(
+  """The state before the first step.
+
+  Args:
+    config: resolved.
+    model: its model.
+    optimizer: its optimiser.
+    weights: variables to start from instead of fresh ones, on every device.
+  """
+  state = train_step.create_state(
     model,
     optimizer,
     seed=config.seed,
     image_shape=config.model.image_shape,
     averaged=config.train.ema_decay > 0,
   )
+  return state if weights is None else train_state_lib.started(state, weights)
+
+
+def require_same_model(
+  config: config_lib.Config, other: config_lib.Config, *, init_from: str
+) -> None:
+  """Requires the weights of another run to be those of the same network.
+
+  Args:
+    config: resolved, of the run that starts.
+    other: of the one with the weights. What layers compute in (`dtype`) and
+      keep (`remat`) may differ.
+    init_from: its workdir.
+
+  Raises:
+    ValueError: the models differ, with the fields in which they do.
+  """
+  arithmetic = {"dtype": config.model.dtype, "remat": config.model.remat}
+  changes = config_lib.difference(
+    config_lib.Config(model=dataclasses.replace(other.model, **arithmetic)),
+    config_lib.Config(model=config.model),
+  )
+  if changes:
+    raise ValueError(
+      f"Expected init_from={init_from} to be a run of the same model, but "
+      f"{'; '.join(changes)}."
+    )
+
+
+def require_trainable(config: config_lib.Config, split: data.Split) -> None:
+  """Requires what can be known of a run before its directory is made.
+
+  Args:
+    config: resolved.
+    split: the training split.
+
+  Raises:
+    ValueError: devices times micro-batches do not divide the batch, a label
+      is that of no class, there are too many steps, or the seed is too large.
+  """
+  train = config.train
+  config_lib.check_new(config)
+  sharding.require_batch_size(train.batch_size, accumulate=train.accumulate)
+  data.check_labels(split.labels, config.model.num_classes, split="training")
+  per_epoch = data.steps_per_epoch(len(split), train.batch_size)
+  if train.num_epochs * per_epoch > _MAX_STEPS:
+    raise ValueError(
+      f"Expected at most {_MAX_STEPS:,} steps, got config.train.num_epochs = "
+      f"{train.num_epochs} of {per_epoch} steps each; at most "
+      f"{_MAX_STEPS // per_epoch} are possible."
+    )
 
 
 def abstract_state(

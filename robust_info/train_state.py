@@ -1,6 +1,7 @@
 """Everything a training run carries from step to step."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -82,6 +83,37 @@ def create(
     key=key,
     average=variables(params, batch_stats) if averaged else {},
     rollbacks=jnp.zeros((), jnp.int32),
+  )
+
+
+def started(
+  state: TrainState, model_variables: Mapping[str, Any]
+) -> TrainState:
+  """The state at step 0 with the weights of another run.
+
+  Args:
+    state: at step 0.
+    model_variables: Flax variables of the same model, kept as they are.
+
+  Returns:
+    The state with copies of them, as parameters, batch statistics and moving
+    averages.
+  """
+
+  def fresh(old: Any, new: Any) -> Any:
+    # A step takes the memory of its argument: nothing may share it.
+    return jax.tree.map(
+      lambda old, new: jax.device_put(jnp.copy(new), old.sharding), old, new
+    )
+
+  old = state.variables
+  new = {name: model_variables[name] for name in old}
+  copied = fresh(old, new)
+  return dataclasses.replace(
+    state,
+    params=copied["params"],
+    batch_stats=copied.get("batch_stats", {}),
+    average=fresh(state.average, new) if state.average else {},
   )
 
 

@@ -9,6 +9,7 @@ Shape letters: N examples, C classes.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -18,19 +19,20 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 
 from robust_info import (
+  agreement,
   checkpoints,
   data,
   interruption,
+  memory,
+  metrics_window,
   optimizers,
   processes,
   rollback,
   run,
-  sharding,
   train_setup,
   train_step,
   writers,
@@ -61,6 +63,7 @@ def train(
   *,
   workdir: str | os.PathLike[str],
   stream: TextIO | None = None,
+  init_from: str | os.PathLike[str] | None = None,
 ) -> TrainState:
   """Trains a run to its end, from wherever it stands.
 
@@ -75,14 +78,19 @@ def train(
       pure function, called for the initial variables and after every
       `config.train.validate_every` epochs.
     workdir: directory of the run; an interrupted run found there resumes.
+      `config.resume` lists the fields that may have changed since.
     stream: where progress is reported; stderr unless given.
+    init_from: workdir of another run of the same model; a new run starts with
+      the weights (averaged, where it averages) of its last checkpoint.
 
   Returns:
     The state after the last step.
 
   Raises:
-    ValueError: devices times micro-batches do not divide
-      `config.train.batch_size`.
+    ValueError: devices times micro-batches do not divide the batch, a label
+      is that of no class, too many steps, or `init_from` of another model.
+    memory.OutOfMemoryError: the settings ask for more memory than there is.
+    processes.DisagreementError: processes with other settings, code or data.
     NonFiniteError: loss or parameters are not finite after some step, and
       `config.train.on_nonfinite` is to stop, or has rolled back often enough;
       the last good checkpoint stays.
@@ -91,14 +99,32 @@ def train(
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
-  sharding.require_batch_size(
-    config.train.batch_size, accumulate=config.train.accumulate
+  # First of all: what follows may differ, and end, on one process alone.
+  processes.require_same(
+    lambda: agreement.of_training(config, split, init_from=init_from)
   )
+  train_setup.require_trainable(config, split)
+  memory.require(config)
   with contextlib.ExitStack() as stack:
+    stack.enter_context(memory.explained(lambda: memory.of_training(config)))
+    weights = init_from and _initial_weights(config, init_from, workdir)
     directory = stack.enter_context(workdir_lib.Workdir(workdir, config))
     if not processes.is_first():
       stream = stack.enter_context(open(os.devnull, "w"))
-    return _Loop(config, split, validate, directory.path, stream).run()
+    loop = _Loop(config, split, validate, directory.path, stream, weights)
+    return loop.run()
+
+
+def _initial_weights(
+  config: config_lib.Config, init_from: str, workdir: str
+) -> Mapping[str, Any] | None:
+  """The variables of another run, unless `workdir` has some of its own."""
+  own = pathlib.Path(workdir, "checkpoints")
+  if processes.on_first(lambda: any(own.glob("[0-9]*"))):
+    return None
+  other = restore_run(init_from, checkpoint=checkpoints.LAST)
+  train_setup.require_same_model(config, other.config, init_from=init_from)
+  return other.variables
 
 
 class _Loop:
@@ -111,14 +137,16 @@ class _Loop:
     validate: Validate,
     path: pathlib.Path,
     stream: TextIO | None,
+    weights: Mapping[str, Any] | None,
   ):
+    self._weights = weights
     self._config, self._split, self._path = config, split, path
     self._validate, self._stream = validate, stream
     self._steps_per_epoch = data.steps_per_epoch(
       len(split), config.train.batch_size
     )
     self._num_steps = config.train.num_epochs * self._steps_per_epoch
-    self._sums: dict[str, float] = {}
+    self._window = metrics_window.Window()
     self._poll = processes.Poll()
     self._rollbacks = 0
     self._rollback_records: list[rollback.Record] = []
@@ -163,13 +191,19 @@ class _Loop:
     if restored is None:
       start, state = (
         0,
-        train_setup.initial_state(self._config, model, optimizer),
+        train_setup.initial_state(
+          self._config, model, optimizer, weights=self._weights
+        ),
       )
     else:
       start, state = restored.step, restored.state
-      self._sums = restored.progress["sums"]
+      self._window = metrics_window.Window(restored.progress["sums"])
     self._rollbacks = int(state.rollbacks)
-    self._learning_rates = self._tabulate_learning_rates()
+    self._learning_rates = optimizers.tabulate(
+      self._config.train,
+      self._num_steps,
+      factor=train_step.learning_rate_factor(self._rollbacks),
+    )
     self._report = progress_lib.StepProgress(
       start=start,
       num_steps=self._num_steps,
@@ -230,7 +264,8 @@ class _Loop:
     initial = copy(state) if is_new else None
     steps = range(start + 1, self._num_steps + 1)
     depth = data.batches_ahead(self._split)
-    for step, batch in data.ahead(self._batch, steps, depth=depth):
+    batch_of = functools.partial(train_setup.batch, self._config, self._split)
+    for step, batch in data.ahead(batch_of, steps, depth=depth):
       state, metrics = step_fn(state, batch)
       if initial is not None:
         self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
@@ -266,25 +301,12 @@ class _Loop:
     )
     return state
 
-  def _batch(self, step: int) -> data.Batch:
-    """The batch of a step, on the devices."""
-    size = self._config.train.batch_size
-    batch = data.train_batch(
-      self._split,
-      seed=self._config.seed,
-      step=step - 1,
-      batch_size=size,
-      rows=sharding.local_rows(size),
-    )
-    return sharding.split_rows(batch)
-
   def _stop(self, step: int, received: int) -> NoReturn:
     """Ends the run, whose state after `step` is saved or being saved."""
     self._store.wait()
-    name = signal.Signals(received).name
     raise interruption.Interrupted(
-      f"Stopped by {name} after step {step:,}, which is saved in {self._path}; "
-      "the same command goes on from there.",
+      f"Stopped by {signal.Signals(received).name} after step {step:,}, which "
+      f"is saved in {self._path}; the same command goes on from there.",
       received,
     )
 
@@ -293,36 +315,15 @@ class _Loop:
     values = metrics.read()
     if not values.pop("finite"):
       raise _NotFinite(step)
-    for name, value in values.items():
-      self._sums[name] = self._sums.get(name, 0.0) + value
+    self._window.add(values)
     self._report.step(step, _loss(values))
     if step % self._config.train.log_every == 0:
       self._log_window(step)
 
-  def _tabulate_learning_rates(self) -> np.ndarray:
-    """The learning rate of every step: computed now, to be logged later.
-
-    An operation of its own would wait in line behind the step under way.
-    """
-    schedule = optimizers.learning_rate(self._config.train, self._num_steps)
-    factor = train_step.learning_rate_factor(self._rollbacks)
-    steps = jnp.arange(self._num_steps)
-    return np.asarray(jax.jit(jax.vmap(schedule))(steps) * factor)
-
   def _log_window(self, step: int) -> None:
-    if not self._sums:
-      return
-    count = self._sums.pop("count")
-    means = {name: total / count for name, total in self._sums.items()}
-    self._sums = {}
-    self._write(
-      "train",
-      step,
-      {
-        **means,
-        "learning_rate": float(self._learning_rates[step - 1]),
-      },
-    )
+    if means := self._window.take_means():
+      learning_rate = float(self._learning_rates[step - 1])
+      self._write("train", step, {**means, "learning_rate": learning_rate})
 
   def _validate_and_save(self, step: int, state: TrainState) -> None:
     self._log_window(step)
@@ -341,7 +342,7 @@ class _Loop:
   ) -> None:
     if self._log is not None:
       self._log.flush()
-    progress = {"sums": self._sums, "seconds": self._elapsed()}
+    progress = {"sums": self._window.sums, "seconds": self._elapsed()}
     self._store.save(
       step, state, progress=progress, metrics=metrics, interim=interim
     )
@@ -365,11 +366,17 @@ class _Loop:
     return round(time.monotonic() - self._began, 3)
 
   def _nonfinite(self, step: int) -> str:
-    again = f" (rolled back {self._rollbacks} times)" * (self._rollbacks > 0)
+    config, again = self._config.train, ""
+    remedy = "on_nonfinite=rollback"
+    if config.on_nonfinite == "rollback":
+      again = f" (rolled back {self._rollbacks} times)"
+      remedy = f"max_rollbacks={config.max_rollbacks + 3}"
     return (
       f"Loss or parameters are not finite after step {step}{again}; checkpoint "
-      f"{self._store.steps()[-1]} in {self._path} is the last good one; lower "
-      f"config.train.learning_rate={self._config.train.learning_rate:g}."
+      f"{self._store.steps()[-1]} in {self._path} is the last good one; go on "
+      f"from it with --config.train.{remedy}, or in a new run with "
+      f"--workdir=NEW --init_from={self._path} and less than "
+      f"config.train.learning_rate={config.learning_rate:g}."
     )
 
 

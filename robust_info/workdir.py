@@ -63,7 +63,8 @@ class Workdir:
 
     Args:
       path: made with its parents when missing.
-      config: resolved; stored, or compared with what is stored.
+      config: resolved; stored, or compared with what is stored. Fields that
+        may change when a run resumes, see `config.resume`, are stored anew.
 
     Raises:
       WorkdirError: the directory cannot be written, is in use by another
@@ -118,13 +119,17 @@ class Workdir:
   def _check_config(self, config: config_lib.Config) -> None:
     stored = self.path / "config.json"
     if files.exists(stored):
-      changes = config_lib.difference(read_config(self.path), config)
+      found = read_config(self.path)
+      changes = config_lib.refused_changes(found, config)
       if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise WorkdirError(
           f"Workdir {self.path} holds a run of another configuration: "
-          f"{'; '.join(changes[:3])}{more}; choose another --workdir."
+          f"{'; '.join(changes[:3])}{more}; choose another --workdir, with "
+          f"--init_from={self.path} to start from its weights."
         )
+      if found != config:
+        _write_config(stored, config)
     elif files.exists(self.path / "checkpoints"):
       raise WorkdirError(
         f"Workdir {self.path} has checkpoints but no config.json; choose "
@@ -132,7 +137,7 @@ class Workdir:
       )
     else:
       require_fresh(self.path)
-      files.write_sealed(stored, json.loads(config_lib.to_json(config)))
+      _write_config(stored, config)
 
   def _note_environment(self) -> None:
     path = self.path / "environment.json"
@@ -143,6 +148,10 @@ class Workdir:
       starts = []
     text = json.dumps([*starts, _environment()], indent=2) + "\n"
     files.write_whole(path, text)
+
+
+def _write_config(path: pathlib.Path, config: config_lib.Config) -> None:
+  files.write_sealed(path, json.loads(config_lib.to_json(config)))
 
 
 def require_fresh(path: str | os.PathLike[str]) -> None:

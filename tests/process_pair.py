@@ -109,8 +109,35 @@ def measure(directory, number):
     )
   except Exception as error:
     refusal = f"{type(error).__name__}: {error}"
-  text = json.dumps({"values": values, "refusal": refusal})
+  text = json.dumps(
+    {
+      "values": values,
+      "refusal": refusal,
+      "disagreement": disagreement(number, directory),
+    }
+  )
   (directory / f"said-{number}.json").write_text(text)
+
+
+def disagreement(number, directory):
+  """What a process says to a training started otherwise on the second."""
+  config = run_config()
+  other = dataclasses.replace(
+    config,
+    # Where the data lies does not count.
+    data=dataclasses.replace(config.data, cache_dir=f"cache-{number}"),
+    train=dataclasses.replace(
+      config.train, learning_rate=config.train.learning_rate / (1 + number)
+    ),
+    seed=number,
+  )
+  try:
+    training.train(
+      other, training_process.split(), None, workdir=directory / "disagreed"
+    )
+  except processes.DisagreementError as error:
+    return str(error)
+  return None
 
 
 def make_report(run, output):

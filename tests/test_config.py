@@ -212,8 +212,9 @@ def test_location_of_the_data_is_no_difference():
   ],
 )
 def test_choices_of_a_model_field_are_those_of_models(field, choices):
+  network = {"variant": "vgg13"}.get(field, "cnn")
   for choice in choices:
-    config_lib.from_config_dict({"model": {field: choice}})
+    config_lib.from_config_dict({"model": {"name": network, field: choice}})
   with pytest.raises(ValueError) as error:  # noqa: PT011
     config_lib.from_config_dict({"model": {field: ""}})
   assert ", ".join(map(repr, choices)) in str(error.value)

@@ -16,7 +16,7 @@ from robust_info.data import digits
 _LOAD = """
 import sys
 from robust_info import data
-source = data.load("digits", cache_dir=sys.argv[1])
+source = data.load("digits", cache_dir=sys.argv[1], progress=False)
 print(source.train.images.sum(), source.validation.labels.tolist())
 heavy = {"tensorflow", "tensorflow_datasets", "sklearn"}
 print(*sorted(heavy & {*sys.modules}))
@@ -130,6 +130,7 @@ def test_it_is_a_tfds_data_set_on_disk(source, cache):
 
 
 def test_a_given_data_dir_is_where_it_is_prepared(tmp_path):
+  (tmp_path / "tfds").mkdir()
   data.load("digits", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache")
   assert sorted(path.name for path in (tmp_path / "tfds").iterdir()) == [
     "digits"
@@ -138,11 +139,21 @@ def test_a_given_data_dir_is_where_it_is_prepared(tmp_path):
 
 
 def test_a_data_dir_that_cannot_be_written_gives_way_to_the_cache(tmp_path):
-  blocker = tmp_path / "file"
-  blocker.write_text("not a directory")
-  source = data.load("digits", data_dir=blocker, cache_dir=tmp_path / "cache")
+  # A file where the data set would be; root may write everywhere else.
+  (tmp_path / "digits").write_text("not a directory")
+  source = data.load("digits", data_dir=tmp_path, cache_dir=tmp_path / "cache")
   assert len(source.test) == 500
   assert (tmp_path / "cache" / "tfds" / "digits" / "1.0.0").is_dir()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_data_dir_that_does_not_exist_is_refused_and_not_made(name, tmp_path):
+  mistyped = tmp_path / "no" / "where"
+  with pytest.raises(
+    ValueError, match="Expected data_dir to be a directory th"
+  ):
+    data.load(name, data_dir=mistyped, cache_dir=tmp_path / "cache")
+  assert [*tmp_path.iterdir()] == []
 
 
 def test_nowhere_to_prepare_it_is_one_line(tmp_path):

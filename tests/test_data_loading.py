@@ -407,12 +407,13 @@ def test_without_tensorflow_the_extra_is_named(
   tmp_path, load, monkeypatch, caplog, capfd
 ):
   monkeypatch.setattr(prepared, "_tensorflow_is_installed", lambda: False)
+  (tmp_path / "empty").mkdir()
   message = refusal(load, "mnist", tmp_path / "empty")
   assert 'pip install "robust_info[prepare]"' in message
   assert f"data_dir={tmp_path / 'empty'}" in message
   assert caplog.text == ""
   assert capfd.readouterr() == ("", "")
-  assert not (tmp_path / "empty").exists()
+  assert [*(tmp_path / "empty").iterdir()] == []
 
 
 def test_without_tfds_the_extra_is_named(toy, load, monkeypatch):
@@ -431,6 +432,7 @@ def test_with_tensorflow_data_are_prepared_as_array_record(
   tmp_path, load, monkeypatch, capfd
 ):
   monkeypatch.setattr(prepared, "_tensorflow_is_installed", lambda: True)
+  (tmp_path / "tfds").mkdir()
   source = load("robust_info_preparable", tmp_path / "tfds")
   np.testing.assert_array_equal(source.test.images[0], picture(40))
   assert capfd.readouterr().out == ""  # Standard output is for reports.
@@ -442,6 +444,7 @@ def test_a_failure_to_prepare_is_one_line(tmp_path, load, monkeypatch):
 
   monkeypatch.setattr(prepared, "_tensorflow_is_installed", lambda: True)
   monkeypatch.setattr(RobustInfoPreparable, "download_and_prepare", fail)
+  (tmp_path / "tfds").mkdir()
   message = refusal(load, "robust_info_preparable", tmp_path / "tfds")
   assert message.endswith("failed: no network")
 

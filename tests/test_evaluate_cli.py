@@ -228,6 +228,17 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
       "flag --attack=fgsm: value should be one of <pgd|apgd|autoattack>",
     ),
     (["--workdir=a", "--output=b", "--chekpoint=best"], 2, "Unknown command"),
+    (
+      ["--workdir={standard}", "--output={home}/x", "--num_examples=1"],
+      1,
+      "Expected --num_examples to take in two classes, at least 2, got "
+      "--num_examples=1.",
+    ),
+    (
+      ["--workdir={standard}", "--output={home}/x", "--num_pairs=99999999999"],
+      1,
+      "Expected --num_pairs <= 16777216, got 99999999999.",
+    ),
   ],
   ids=lambda value: None if isinstance(value, list | int) else value[:20],
 )

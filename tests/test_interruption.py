@@ -51,5 +51,22 @@ def test_outside_the_main_thread_nothing_is_watched():
 
 
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+def test_signal_outside_a_watch_is_no_failure_of_the_work(number, code):
+  before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    interruption.raise_stopped()
+    with interruption.Watch() as watch:
+      send(number)
+      assert watch.received == number
+    with pytest.raises(interruption.Stopped, match="Stopped by SIG") as error:
+      send(number)
+    assert not isinstance(error.value, Exception)
+    assert error.value.exit_code == code
+  finally:
+    for known, handler in before.items():
+      signal.signal(known, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
 def test_exit_code_is_that_of_shells(number, code):
   assert interruption.Interrupted("", number).exit_code == code

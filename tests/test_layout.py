@@ -21,9 +21,8 @@ EDGES = {
   "checkpoints": set(),
   "writers": {"tensorboardX"},
   "figures": {"matplotlib"},
+  "agreement": set(),
   "config": {"ml_collections"},
-  "_config_checks": set(),
-  "_schema": set(),
   "measurement_cache": set(),
   "leaf_manifest": set(),
   "processes": set(),
@@ -34,6 +33,8 @@ EDGES = {
   "workdir": set(),
 }
 LOOPS = {
+  "memory",
+  "metrics_window",
   "objectives",
   "optimizers",
   "train_setup",

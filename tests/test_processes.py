@@ -1,5 +1,6 @@
 """Two processes do what one does, and write what one writes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,7 +14,8 @@ import pytest
 import sharded_problem
 
 import robust_info as ri
-from robust_info import processes, report, training, writers
+from robust_info import agreement, processes, report, training, writers
+from robust_info import config as config_lib
 
 
 def run_pair(directory, programs, *arguments):
@@ -158,6 +160,79 @@ def test_both_processes_are_told_why_a_workdir_is_refused(pair):
     said = json.loads((pair / f"said-{number}.json").read_text())
     assert said["refusal"].startswith("WorkdirError: Workdir ")
     assert "seed: 0, now 1" in said["refusal"]
+
+
+def test_processes_started_otherwise_say_in_which_fields_and_end(pair):
+  first, second = (
+    json.loads((pair / f"said-{number}.json").read_text())["disagreement"]
+    for number in range(2)
+  )
+  assert second.startswith("Process 1 was started otherwise than process 0: ")
+  assert "config.train.learning_rate = 0.015 instead of 0.03" in second
+  assert "config.seed = 1 instead of 0" in second
+  assert second.count(" instead of ") == 2
+  assert first.startswith("Process 0: process 1 was started otherwise")
+  assert "\n" not in first + second
+  # Before anything was made.
+  assert not (pair / "disagreed").exists()
+
+
+def agree(monkeypatch, settings, first):
+  """`require_same` of process 1 of two, the other of which has `first`."""
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  monkeypatch.setattr(processes, "_spread_text", lambda text: json.dumps(first))
+  monkeypatch.setattr(
+    processes.multihost_utils,
+    "process_allgather",
+    lambda own: np.stack([np.zeros_like(own), own]),
+  )
+  processes.require_same(lambda: settings)
+
+
+def test_equal_settings_agree_also_as_json_has_them(monkeypatch):
+  agree(monkeypatch, {"a": (1, 2), "b": None}, {"a": [1, 2], "b": None})
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"a": 1, "b": "x"}, "0: b = 'x' instead of 'y'; start every"),
+    ({"a": 1}, "0: b = None instead of 'y'; start every"),
+    ({"a": 1, "b": "y", "c": 0.5}, "0: c = 0.5 instead of None; start every"),
+  ],
+)
+def test_differing_settings_are_named(monkeypatch, settings, message):
+  with pytest.raises(processes.DisagreementError) as error:
+    agree(monkeypatch, settings, {"a": 1, "b": "y"})
+  assert message in str(error.value)
+
+
+def test_many_differing_settings_are_counted(monkeypatch):
+  settings = {f"s{number}": number for number in range(9)}
+  with pytest.raises(
+    processes.DisagreementError, match=r"s4 = 4 .* and 4 more"
+  ):
+    agree(monkeypatch, settings, {})
+
+
+def test_description_of_a_training_has_every_field_but_places():
+  config, split = (
+    process_pair.run_config(),
+    process_pair.training_process.split(),
+  )
+  found = agreement.of_training(config, split, init_from=None)
+  fields = {name for name in found if name.startswith("config.")}
+  places = {f"config.{name}" for name in config_lib.LOCATION_FIELDS}
+  expected = {f"config.{name}" for name in config_lib.flatten(config)}
+  assert fields == expected - places
+  json.dumps(found)
+  for change in ("images", "labels"):
+    array = getattr(split, change).copy()
+    array[3] ^= 1
+    other = dataclasses.replace(split, **{change: array})
+    assert agreement.data_digest(other) != found["training data"]
+  assert len(agreement.code_digest()) == 64
 
 
 @pytest.mark.parametrize("missing", ["coordinator", "num_processes"])

@@ -189,7 +189,10 @@ def test_missing_configuration_file_is_one_line(environment, tmp_path):
   assert result.stderr.count("\n") == 1
 
 
-def test_workdir_that_cannot_be_written_is_one_line(environment, tmp_path):
+def test_workdir_that_cannot_be_written_is_one_line(
+  environment, tmp_path, undisturbed
+):
+  del undisturbed  # Has decoded the data, which takes its own lines.
   (tmp_path / "file").write_text("")
   result = run(command(tmp_path / "file" / "run"), environment)
   assert result.returncode == 1

@@ -231,6 +231,11 @@ def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
   undisturbed, tmp_path, monkeypatch
 ):
   poisoned(monkeypatch, 20, always=False)
+  # The run stops, and goes on as the line advises.
+  with pytest.raises(
+    training.NonFiniteError, match=r"with --config.train.on_nonfinite=rollback"
+  ):
+    train(tmp_path)
   state = train(tmp_path, **ROLLBACK)
   assert int(state.rollbacks) == 1
   rows = log(tmp_path)

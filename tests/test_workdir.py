@@ -92,8 +92,9 @@ def test_many_differences_are_counted_not_listed(tmp_path):
   other = dataclasses.replace(
     CONFIG,
     seed=1,
+    objective=config_lib.ObjectiveConfig(awp_gamma=0.1),
     train=config_lib.TrainConfig(
-      num_epochs=3, batch_size=3, learning_rate=3.0, log_every=3
+      num_epochs=3, batch_size=3, learning_rate=3.0, momentum=0.3
     ),
   )
   with pytest.raises(workdir.WorkdirError, match="and 2 more;"):

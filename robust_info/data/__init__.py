@@ -20,10 +20,16 @@ from robust_info.data.batching import (
   to_float,
   train_batch,
 )
+from robust_info.data.configured import from_config, relocated
 from robust_info.data.loading import load
 from robust_info.data.moments import channel_moments
 from robust_info.data.prefetching import ahead, batches_ahead
-from robust_info.data.source import DataSource, Split, UnavailableError
+from robust_info.data.source import (
+  DataSource,
+  Split,
+  UnavailableError,
+  check_labels,
+)
 
 __all__ = [
   "Batch",
@@ -33,10 +39,13 @@ __all__ = [
   "ahead",
   "batches_ahead",
   "channel_moments",
+  "check_labels",
   "crop_flip",
   "epoch_permutation",
   "eval_batches",
+  "from_config",
   "load",
+  "relocated",
   "steps_per_epoch",
   "to_float",
   "train_batch",

@@ -59,9 +59,9 @@ def load(
   Args:
     name: `digits`, or `name[/config][:version]` in TFDS; the highest version
       found unless one is given.
-    data_dir: directory of prepared TFDS data, may be read-only; TFDS_DATA_DIR,
-      else ~/tensorflow_datasets. `digits` is prepared here if this is given
-      and can be written, in the cache otherwise.
+    data_dir: directory of prepared TFDS data, may be read-only, must exist;
+      TFDS_DATA_DIR, else ~/tensorflow_datasets, if not given. `digits` is
+      prepared here if this is given and can be written, in the cache otherwise.
     validation_fraction: share of `train` that is held out, in (0, 1).
     validation_seed: chooses which examples, in [0, 2^64).
     cache_dir: where decoded arrays go; ROBUST_INFO_CACHE, else
@@ -199,6 +199,11 @@ def _source_directory(
   if data_dir is not None and "://" in os.fspath(data_dir):
     raise ValueError(f"Expected data_dir to be local, got data_dir={data_dir}.")
   given = None if data_dir is None else pathlib.Path(data_dir).expanduser()
+  if given is not None and not given.is_dir():
+    raise ValueError(
+      f"Expected data_dir to be a directory that exists, got data_dir={given}; "
+      "make it first if data are to be prepared there."
+    )
   if request.name == _EMBEDDED and request.config is None:
     return _digits_directory(request, given, cache / "tfds")
   data_dir = given or prepared.default_data_dir()

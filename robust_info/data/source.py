@@ -45,6 +45,37 @@ class Split:
     return len(self.labels)
 
 
+def check_labels(labels: np.ndarray, num_classes: int, *, split: str) -> None:
+  """Requires every label to be that of a class.
+
+  Args:
+    labels: int32 [N].
+    num_classes: C.
+    split: how errors call the split.
+
+  Raises:
+    ValueError: a label outside [0, C), with its row and a likely reason.
+  """
+  wrong = (labels < 0) | (labels >= num_classes)
+  if not wrong.any():
+    return
+  row = int(np.argmax(wrong))
+  lowest, highest = int(labels.min()), int(labels.max())
+  if (lowest, highest) == (1, num_classes):
+    reason = "labels start at 1: subtract 1"
+  elif (lowest, highest) == (-1, num_classes - 2):
+    reason = "labels start at -1: add 1"
+  elif lowest == -1:
+    reason = "-1 stands for rows without a label: leave them out"
+  else:
+    reason = "correct the labels or the number of classes"
+  raise ValueError(
+    f"Expected labels of the {split} split in [0, {num_classes}), got "
+    f"{int(labels[row])} in row {row} ({int(wrong.sum())} of {len(labels)} "
+    f"rows are out of range); {reason}."
+  )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSource:
   """A data set with three disjoint splits.
@@ -58,6 +89,9 @@ class DataSource:
     num_classes: C; labels lie in [0, C).
     image_shape: (H, W, channels).
     label_names: C names.
+
+  Raises:
+    ValueError: a label that is none of the C classes, with its row.
   """
 
   name: str
@@ -68,3 +102,8 @@ class DataSource:
   num_classes: int
   image_shape: tuple[int, int, int]
   label_names: tuple[str, ...]
+
+  def __post_init__(self):
+    for name in ("train", "validation", "test"):
+      labels = getattr(self, name).labels
+      check_labels(labels, self.num_classes, split=name)

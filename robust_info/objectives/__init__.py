@@ -6,7 +6,7 @@ Every objective has the signature
 
 and gives one loss an example. The training step averages the unmasked ones,
 differentiates, and knows nothing about which objective it runs; a new recipe
-is one more function here and one entry in `create`.
+is one more function, one entry in `_BY_NAME` and one in `config.ARGUMENTS`.
 
 Which mode of the network is used where is part of each objective's contract:
 
@@ -85,69 +85,27 @@ __all__ = [
 ]
 
 
+_BY_NAME = {
+  "standard": standard,
+  "pgd": pgd,
+  "trades": trades,
+  "mart": mart,
+  "kl": kl,
+  "fgsm_rs": fgsm_rs,
+  "fisher": fisher_regularised,
+  "pair_lens": pair_lens,
+  "epsilon_lens": epsilon_lens,
+}
+
+
 def create(config: config_lib.ObjectiveConfig) -> Objective:
-  """The objective of a configuration: (network, batch, key, *, progress)."""
-  smoothing = {"label_smoothing": config.label_smoothing}
-  ball = {
-    "epsilon": config.epsilon,
-    "norm": config.norm,
-    "epsilon_ramp": config.epsilon_ramp,
-  }
-  steps = {"step_size": config.step_size, "num_steps": config.num_steps}
-  start = {"random_start": config.random_start}
-  known = {
-    "standard": functools.partial(standard, **smoothing),
-    "pgd": functools.partial(pgd, **ball, **steps, **start, **smoothing),
-    "trades": functools.partial(
-      trades,
-      **ball,
-      **steps,
-      **smoothing,
-      coefficient=config.trades_coefficient,
-    ),
-    "mart": functools.partial(
-      mart, **ball, **steps, **start, coefficient=config.mart_coefficient
-    ),
-    "kl": functools.partial(
-      kl,
-      **ball,
-      **smoothing,
-      step_size=config.kl_step_size,
-      num_steps=config.kl_num_steps,
-      coefficient=config.kl_coefficient,
-      anchor=config.kl_anchor,
-    ),
-    "fgsm_rs": functools.partial(
-      fgsm_rs,
-      **ball,
-      **smoothing,
-      step_size=config.fgsm_step_size,
-      alignment=config.fgsm_alignment,
-    ),
-    "fisher": functools.partial(
-      fisher_regularised,
-      **smoothing,
-      coefficient=config.fisher_coefficient,
-      quantity=config.fisher_quantity,
-      estimator=config.fisher_estimator,
-      num_probes=config.fisher_probes,
-    ),
-    "pair_lens": functools.partial(
-      pair_lens,
-      **smoothing,
-      non_robust=config.pair_non_robust,
-      part=config.pair_part,
-      reward=config.pair_reward,
-      reward_scale=config.pair_reward_scale,
-    ),
-    "epsilon_lens": functools.partial(
-      epsilon_lens,
-      **ball,
-      **steps,
-      **smoothing,
-      attack=config.lens_attack,
-      quantity=config.lens_quantity,
-      coefficient=config.lens_coefficient,
-    ),
-  }
-  return known[config.name]
+  """The objective of a configuration: (network, batch, key, *, progress).
+
+  Args:
+    config: `config.ARGUMENTS` lists the fields that each objective reads.
+  """
+  arguments = config_lib.ARGUMENTS[config.name]
+  return functools.partial(
+    _BY_NAME[config.name],
+    **{name: getattr(config, field) for name, field in arguments.items()},
+  )

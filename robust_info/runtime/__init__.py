@@ -1,1 +1,1 @@
-"""The machine below us: its files, its versions, and whether it counts right."""
+"""The machine below us: files, versions, and a check of its arithmetic."""

@@ -32,17 +32,6 @@ def check_together(config: Any) -> None:
       f"Expected config.model.mean to have {model.image_shape[2]} entries, "
       f"one a channel, got {model.mean!r}."
     )
-  if train.weight_decay and train.optimizer == "adam":
-    raise ValueError(
-      "Expected config.train.weight_decay = 0 with config.train.optimizer = "
-      f"'adam', got {train.weight_decay!r}; use 'adamw'."
-    )
-  if train.warmup and train.schedule == "cyclic":
-    raise ValueError(
-      "Expected config.train.warmup = 0 with config.train.schedule = 'cyclic', "
-      f"which rises by itself, got {train.warmup!r}; see "
-      "config.train.cycle_peak."
-    )
   objective = config.objective
   if (objective.fisher_quantity, objective.fisher_estimator) == (
     "frobenius",
@@ -55,4 +44,40 @@ def check_together(config: Any) -> None:
   if list(train.decay_at) != sorted(set(train.decay_at)):
     raise ValueError(
       f"Expected config.train.decay_at to increase, got {train.decay_at!r}."
+    )
+  if train.accumulate > train.batch_size:
+    raise ValueError(
+      "Expected config.train.accumulate <= config.train.batch_size = "
+      f"{train.batch_size}, got {train.accumulate}."
+    )
+
+
+def check_new(config: Any) -> None:
+  """Conditions on a run that starts or goes on.
+
+  Runs of old that do not meet them can still be evaluated.
+
+  Args:
+    config: a `config.Config` that meets those of `check_together`.
+
+  Raises:
+    ValueError: one line that names the fields and their values.
+  """
+  train = config.train
+  # Of a key without 64-bit types only 32 bits of the seed count.
+  if config.seed >= 2**32:
+    raise ValueError(
+      f"Expected config.seed < 2^32 = {2**32}, got {config.seed}."
+    )
+  if train.schedule != "piecewise":
+    return
+  if not train.decay_at:
+    raise ValueError(
+      "Expected config.train.decay_at to name a share of training with "
+      "config.train.schedule = 'piecewise', got (); use 'constant'."
+    )
+  if train.warmup >= train.decay_at[0]:
+    raise ValueError(
+      "Expected config.train.warmup to end before the first decay, "
+      f"config.train.decay_at = {train.decay_at!r}, got {train.warmup!r}."
     )

@@ -5,6 +5,10 @@ these, optional ones (`| None`), or further such dataclasses. The functions
 below declare a field with the condition it must meet; `build` reads a schema
 from a nested mapping. Every error is one line that names the field by its
 dotted path, the value and what was expected.
+
+Every number has an upper bound. Beyond it a setting cannot run, and would end
+deep inside another library: an integer of a shape or a loop as an overflow or
+without memory, a float that is no float32 as infinity or as 0.
 """
 
 import dataclasses
@@ -15,11 +19,35 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 
-def checked(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
-  """A field for which `holds(value)`; else 'Expected NAME {expected}'."""
+NORMS = ("linf", "l2")
+# Of integers that state no bound of their own: counters are int32.
+_MAX_INT = 2**31 - 1
+# The longest tuple, of layers, channels or radii.
+_MAX_LENGTH = 1000
+_FLOAT32 = np.finfo(np.float32)
+
+
+def checked(
+  default: Any,
+  expected: str,
+  holds: Callable[[Any], bool],
+  *,
+  at_most: float | None = None,
+) -> Any:
+  """A field for which `holds(value)`; else 'Expected NAME {expected}'.
+
+  Args:
+    default: its default.
+    expected: the condition in words.
+    holds: the condition.
+    at_most: upper bound of the number, or of each number of a tuple; without
+      it that of its type.
+  """
   return dataclasses.field(
-    default=default, metadata={"expected": expected, "holds": holds}
+    default=default,
+    metadata={"expected": expected, "holds": holds, "at_most": at_most},
   )
 
 
@@ -29,14 +57,14 @@ def one_of(default: str, choices: tuple[str, ...]) -> Any:
   return checked(default, f"to be one of {names}", lambda v: v in choices)
 
 
-def positive(default: Any) -> Any:
+def positive(default: Any, *, at_most: float | None = None) -> Any:
   """A number > 0."""
-  return checked(default, "> 0", lambda v: v > 0)
+  return checked(default, "> 0", lambda v: v > 0, at_most=at_most)
 
 
-def non_negative(default: Any) -> Any:
+def non_negative(default: Any, *, at_most: float | None = None) -> Any:
   """A number >= 0."""
-  return checked(default, ">= 0", lambda v: v >= 0)
+  return checked(default, ">= 0", lambda v: v >= 0, at_most=at_most)
 
 
 def fraction(default: float) -> Any:
@@ -45,14 +73,28 @@ def fraction(default: float) -> Any:
 
 
 def below_one(default: float) -> Any:
-  """A number in [0, 1)."""
-  return checked(default, "in [0, 1)", lambda v: 0 <= v < 1)
+  """A number in [0, 1), also once it is a float32."""
+  return checked(default, "in [0, 1)", lambda v: 0 <= np.float32(v) < 1)
 
 
-def each(default: tuple, expected: str, holds: Callable[[Any], bool]) -> Any:
+def optional_text() -> Any:
+  """A text that is not empty, or None."""
+  return checked(None, "to name something", lambda v: v is None or bool(v))
+
+
+def each(
+  default: tuple,
+  expected: str,
+  holds: Callable[[Any], bool],
+  *,
+  at_most: float | None = None,
+) -> Any:
   """A tuple for each entry of which `holds(entry)`."""
   return checked(
-    default, f"{expected} in each place", lambda v: all(map(holds, v))
+    default,
+    f"{expected} in each place",
+    lambda v: all(map(holds, v)),
+    at_most=at_most,
   )
 
 
@@ -107,10 +149,11 @@ def build(cls: type, given: Any, path: str) -> Any:
       values[field.name] = build(hints[field.name], value, name)
       continue
     value = _typed(hints[field.name], value, name)
+    values[field.name] = value
     check = field.metadata
     if check and not check["holds"](value):
       raise ValueError(f"Expected {name} {check['expected']}, got {value!r}.")
-    values[field.name] = value
+    _require_bounded(name, value, check.get("at_most"))
   return cls(**values)
 
 
@@ -171,17 +214,59 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         f"{type(value).__name__}."
       )
     item_hint = typing.get_args(hint)[0]
+    if len(value) > _MAX_LENGTH:
+      raise ValueError(
+        f"Expected {name} with at most {_MAX_LENGTH} entries, got {len(value)}."
+      )
     return tuple(
       _typed(item_hint, item, f"{name}[{i}]") for i, item in enumerate(value)
     )
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if hint is float and is_number:
-    if not math.isfinite(value):
-      raise ValueError(f"Expected {name} to be finite, got {value!r}.")
-    return float(value)
+    return _float32(value, name)
   if type(value) is not hint:
     raise TypeError(
       f"Expected {name} to be of type {hint.__name__}, got {value!r} of type "
       f"{type(value).__name__}."
     )
   return value
+
+
+def _float32(value: float, name: str) -> float:
+  """The number, if it is no infinity or 0 in single precision."""
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ValueError(f"Expected {name} to be finite, got {value!r}.")
+  # Integers may be too large to be a float at all.
+  if abs(value) > float(_FLOAT32.max):
+    raise ValueError(
+      f"Expected {name} within the range of float32, at most "
+      f"{_FLOAT32.max:.4g}, got {_short(value)}."
+    )
+  if value and abs(value) < float(_FLOAT32.tiny):
+    raise ValueError(
+      f"Expected {name} within the range of float32, 0 or at least "
+      f"{_FLOAT32.tiny:.4g}, got {value!r}."
+    )
+  return float(value)
+
+
+def _require_bounded(name: str, value: Any, at_most: float | None) -> None:
+  numbers = value if isinstance(value, tuple) else (value,)
+  for number in numbers:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+      continue
+    bound = at_most
+    if bound is None:
+      bound = _MAX_INT if isinstance(number, int) else math.inf
+    if number > bound:
+      place = " in each place" if isinstance(value, tuple) else ""
+      raise ValueError(
+        f"Expected {name} <= {bound}{place}, got {_short(number)}."
+      )
+
+
+def _short(number: float) -> str:
+  """A number for a line; an integer may have thousands of digits."""
+  if isinstance(number, int) and number.bit_length() > 128:
+    return f"an integer of {number.bit_length()} bits"
+  return repr(number)

@@ -1,0 +1,38 @@
+"""Which data a run sees."""
+
+import dataclasses
+
+from robust_info.config import schema
+
+# Where the data lies and how it is read say nothing about what is trained.
+LOCATION_FIELDS = ("data.data_dir", "data.cache_dir", "data.streaming")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Which data, and what is held out of its training split.
+
+  Attributes:
+    name: `digits` (embedded) or the name of a TFDS image classification set.
+    data_dir: where prepared TFDS data lies; None means TFDS's own default.
+    validation_fraction: share of the training split held out for validation.
+    validation_seed: seed of that choice.
+    cache_dir: where decoded images are kept; None means the user's cache.
+    streaming: whether training images are decoded batch by batch, for sets
+      whose decoded images do not fit on the disk; the batches are the same.
+    augment: of the training images: `none`, or `crop_flip`, random crops of
+      the padded image and horizontal flips (not for digits: a mirrored 2 is
+      none).
+    crop_padding: pixels of that padding on each side.
+  """
+
+  name: str = schema.checked("digits", "to name a data set", bool)
+  data_dir: str | None = schema.optional_text()
+  validation_fraction: float = schema.checked(
+    0.1, "in (0, 1)", lambda v: 0 < v < 1
+  )
+  validation_seed: int = schema.non_negative(0, at_most=2**64 - 1)
+  cache_dir: str | None = schema.optional_text()
+  streaming: bool = False
+  augment: str = schema.one_of("none", ("none", "crop_flip"))
+  crop_padding: int = schema.non_negative(4, at_most=4096)

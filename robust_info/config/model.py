@@ -1,0 +1,72 @@
+"""The network of a run."""
+
+import dataclasses
+
+from robust_info.config import schema
+
+SMALL = ("logistic", "mlp", "cnn", "madry_cnn")
+VGG = ("vgg11", "vgg13", "vgg16")
+RESIDUAL = (
+  "resnet20",
+  "resnet32",
+  "preact_resnet18",
+  "wide_resnet28",
+  "wide_resnet34",
+)
+MODELS = (*SMALL, *VGG, *RESIDUAL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """The network, with its input normalisation.
+
+  The last four fields are read off the training data when they are left
+  empty, and stored in the resolved configuration of the run, so that a
+  restored model needs no data.
+
+  Attributes:
+    name: `logistic`, `mlp`, `cnn`, `madry_cnn`, `vgg11`, `vgg13`, `vgg16`,
+      `resnet20`, `resnet32`, `preact_resnet18`, `wide_resnet28` or
+      `wide_resnet34`.
+    activation: `relu`, `softplus`, `tanh` or `identity`; of a VGG it is part
+      of the variant.
+    features: channels of the convolutions (5x5, stride 2) of `cnn`.
+    hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
+    variant: of a VGG: `relu`; `half_linear`, no activation; `pure_linear`, no
+      activation and mean instead of maximum pools.
+    width: factor on the channels of a residual network: `resnet20` with 5 is
+      resnet20x5, `wide_resnet28` with 10 is WRN-28-10.
+    dtype: what layers compute in, `float32` or `bfloat16`; parameters, batch
+      statistics and logits are float32 in any case.
+    remat: whether a VGG or a residual network computes its blocks anew in the
+      backward pass: less memory for one more forward pass.
+    num_classes: number of classes; 0 means that of the data.
+    image_shape: (height, width, channels); () means that of the data.
+    mean: subtracted per channel; () means the mean of the training images.
+    std: divided by per channel; () means their standard deviation.
+  """
+
+  name: str = schema.one_of("cnn", MODELS)
+  activation: str = schema.one_of(
+    "relu", ("relu", "softplus", "tanh", "identity")
+  )
+  features: tuple[int, ...] = schema.each(
+    (16, 32), "> 0", lambda v: v > 0, at_most=2**20
+  )
+  hidden_sizes: tuple[int, ...] = schema.each(
+    (100,), "> 0", lambda v: v > 0, at_most=2**20
+  )
+  variant: str = schema.one_of("relu", ("relu", "half_linear", "pure_linear"))
+  width: int = schema.positive(1, at_most=4096)
+  dtype: str = schema.one_of("float32", ("float32", "bfloat16"))
+  remat: bool = False
+  num_classes: int = schema.non_negative(0, at_most=2**20)
+  image_shape: tuple[int, ...] = schema.each(
+    (), "> 0", lambda v: v > 0, at_most=2**16
+  )
+  mean: tuple[float, ...] = schema.each(
+    (), "in [-1e6, 1e6]", lambda v: abs(v) <= 1e6
+  )
+  std: tuple[float, ...] = schema.each(
+    (), "in [1e-6, 1e6]", lambda v: 1e-6 <= v <= 1e6
+  )

@@ -1,0 +1,140 @@
+"""The objective of a run, and which one reads which field."""
+
+import dataclasses
+
+from robust_info.config import schema
+
+_BALL = {"epsilon": "epsilon", "norm": "norm", "epsilon_ramp": "epsilon_ramp"}
+_STEPS = {"step_size": "step_size", "num_steps": "num_steps"}
+_START = {"random_start": "random_start"}
+_SMOOTHING = {"label_smoothing": "label_smoothing"}
+# Objective -> its arguments -> the fields they are read from. `awp_gamma` and
+# `awp_warmup` belong to the training step, under any objective.
+ARGUMENTS: dict[str, dict[str, str]] = {
+  "standard": _SMOOTHING,
+  "pgd": {**_BALL, **_STEPS, **_START, **_SMOOTHING},
+  "trades": {
+    **_BALL,
+    **_STEPS,
+    **_SMOOTHING,
+    "coefficient": "trades_coefficient",
+  },
+  "mart": {**_BALL, **_STEPS, **_START, "coefficient": "mart_coefficient"},
+  "kl": {
+    **_BALL,
+    **_SMOOTHING,
+    "step_size": "kl_step_size",
+    "num_steps": "kl_num_steps",
+    "coefficient": "kl_coefficient",
+    "anchor": "kl_anchor",
+  },
+  "fgsm_rs": {
+    **_BALL,
+    **_SMOOTHING,
+    "step_size": "fgsm_step_size",
+    "alignment": "fgsm_alignment",
+  },
+  "fisher": {
+    **_SMOOTHING,
+    "coefficient": "fisher_coefficient",
+    "quantity": "fisher_quantity",
+    "estimator": "fisher_estimator",
+    "num_probes": "fisher_probes",
+  },
+  "pair_lens": {
+    **_SMOOTHING,
+    "non_robust": "pair_non_robust",
+    "part": "pair_part",
+    "reward": "pair_reward",
+    "reward_scale": "pair_reward_scale",
+  },
+  "epsilon_lens": {
+    **_BALL,
+    **_STEPS,
+    **_SMOOTHING,
+    "attack": "lens_attack",
+    "quantity": "lens_quantity",
+    "coefficient": "lens_coefficient",
+  },
+}
+OBJECTIVES = tuple(ARGUMENTS)
+BALL_FIELDS = tuple(f"objective.{field}" for field in _BALL.values())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+  """What is minimised; `ARGUMENTS` lists the fields that each one reads.
+
+  A field that the objective does not read is refused when it has another value
+  than its default. The ball alone (`epsilon`, `norm`, `epsilon_ramp`) may be
+  given in a file for whichever objective is chosen.
+
+  Attributes:
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
+      `pair_lens` or `epsilon_lens`.
+    label_smoothing: mass spread evenly over all classes by cross-entropy
+      (not in `mart`).
+    epsilon: radius of the ball, in units of the input range [0, 1].
+    norm: `linf` or `l2`.
+    step_size: step of the inner attack, in units of epsilon.
+    num_steps: steps of the inner attack.
+    random_start: whether the inner attack starts at a random point.
+    epsilon_ramp: share of training over which epsilon rises from 0.
+    trades_coefficient: of the divergence of `trades`.
+    mart_coefficient: of the divergence of `mart`.
+    kl_coefficient: of the divergence of `kl`.
+    kl_step_size: step of its attack, in units of epsilon.
+    kl_num_steps: steps of its attack.
+    kl_anchor: `clean`, or `start` as in the paper's public code.
+    fgsm_step_size: the one step of `fgsm_rs`, in units of epsilon.
+    fgsm_alignment: coefficient of its gradient alignment; 0 means none.
+    fisher_coefficient: of the penalty of `fisher`.
+    fisher_quantity: `trace` or `frobenius`.
+    fisher_estimator: `exact`, `hutchinson` or `label`.
+    fisher_probes: probes of the last two.
+    pair_non_robust: coefficient of the non-robust part in `pair_lens`.
+    pair_part: which part that is, `local` or `path`.
+    pair_reward: coefficient of its reward for divergence between classes.
+    pair_reward_scale: divergence, in nats, beyond which that reward fades.
+    lens_coefficient: of what the attack of `epsilon_lens` takes.
+    lens_quantity: of what: `variational_bound`, `label_information` or
+      `cckl`.
+    lens_attack: `pgd` or `kl_pgd`.
+    awp_gamma: size of the adversarial weight perturbation under any objective,
+      relative to the weights (5e-3 in its paper); 0 means none.
+    awp_warmup: share of training before it starts.
+  """
+
+  name: str = schema.one_of("standard", OBJECTIVES)
+  label_smoothing: float = schema.below_one(0.0)
+  epsilon: float = schema.non_negative(0.1, at_most=1e6)
+  norm: str = schema.one_of("linf", schema.NORMS)
+  step_size: float = schema.positive(0.25, at_most=1e6)
+  num_steps: int = schema.positive(10, at_most=10**6)
+  random_start: bool = True
+  epsilon_ramp: float = schema.fraction(0.0)
+  trades_coefficient: float = schema.non_negative(6.0)
+  mart_coefficient: float = schema.non_negative(5.0)
+  kl_coefficient: float = schema.non_negative(3.0)
+  kl_step_size: float = schema.positive(1.0, at_most=1e6)
+  kl_num_steps: int = schema.positive(1, at_most=10**6)
+  kl_anchor: str = schema.one_of("clean", ("clean", "start"))
+  fgsm_step_size: float = schema.positive(1.25, at_most=1e6)
+  fgsm_alignment: float = schema.non_negative(0.0)
+  fisher_coefficient: float = schema.non_negative(0.03)
+  fisher_quantity: str = schema.one_of("trace", ("trace", "frobenius"))
+  fisher_estimator: str = schema.one_of(
+    "hutchinson", ("exact", "hutchinson", "label")
+  )
+  fisher_probes: int = schema.positive(1, at_most=10**6)
+  pair_non_robust: float = schema.non_negative(1.0)
+  pair_part: str = schema.one_of("local", ("local", "path"))
+  pair_reward: float = schema.non_negative(0.1)
+  pair_reward_scale: float = schema.positive(10.0)
+  lens_coefficient: float = schema.non_negative(3.0)
+  lens_quantity: str = schema.one_of(
+    "variational_bound", ("variational_bound", "label_information", "cckl")
+  )
+  lens_attack: str = schema.one_of("pgd", ("pgd", "kl_pgd"))
+  awp_gamma: float = schema.non_negative(0.0)
+  awp_warmup: float = schema.below_one(0.0)

@@ -1,0 +1,160 @@
+"""Which field has an effect under which other fields: one table.
+
+A field without an effect is refused when it is set: whoever sets it expects
+that it does something.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from robust_info.config import model, objective, schema
+
+
+@dataclasses.dataclass(frozen=True)
+class _If:
+  """A condition on one field, by which others are read."""
+
+  field: str
+  holds: Callable[[Any], bool]
+
+
+def _among(field: str, *values: str) -> _If:
+  return _If(field, lambda value: value in values)
+
+
+def _above_zero(field: str) -> _If:
+  return _If(field, lambda value: value > 0)
+
+
+def _of_objectives() -> dict[str, tuple[_If, ...]]:
+  readers: dict[str, list[str]] = {}
+  for name, arguments in objective.ARGUMENTS.items():
+    for field in arguments.values():
+      readers.setdefault(field, []).append(name)
+  return {
+    f"objective.{field}": (_among("objective.name", *names),)
+    for field, names in readers.items()
+  }
+
+
+_OF_OBJECTIVES = _of_objectives()
+# Field -> the conditions that all have to hold for it to be read. Fields that
+# are not named here are always read.
+CONDITIONS: dict[str, tuple[_If, ...]] = {
+  **_OF_OBJECTIVES,
+  "objective.fisher_probes": (
+    *_OF_OBJECTIVES["objective.fisher_probes"],
+    _among("objective.fisher_estimator", "hutchinson", "label"),
+  ),
+  "objective.pair_reward_scale": (
+    *_OF_OBJECTIVES["objective.pair_reward_scale"],
+    _above_zero("objective.pair_reward"),
+  ),
+  "objective.awp_warmup": (_above_zero("objective.awp_gamma"),),
+  "data.crop_padding": (_among("data.augment", "crop_flip"),),
+  "model.activation": (
+    _among("model.name", *(set(model.MODELS) - {*model.VGG, "logistic"})),
+  ),
+  "model.features": (_among("model.name", "cnn"),),
+  "model.hidden_sizes": (_among("model.name", "mlp", "cnn"),),
+  "model.variant": (_among("model.name", *model.VGG),),
+  "model.width": (_among("model.name", *model.RESIDUAL),),
+  "model.dtype": (_among("model.name", *(set(model.MODELS) - {"logistic"})),),
+  "model.remat": (_among("model.name", *model.VGG, *model.RESIDUAL),),
+  "train.momentum": (_among("train.optimizer", "sgd"),),
+  "train.nesterov": (
+    _among("train.optimizer", "sgd"),
+    _above_zero("train.momentum"),
+  ),
+  "train.weight_decay": (_among("train.optimizer", "sgd", "adamw"),),
+  "train.warmup": (
+    _among("train.schedule", "constant", "cosine", "piecewise"),
+  ),
+  "train.decay_at": (_among("train.schedule", "piecewise"),),
+  "train.decay_factor": (
+    _among("train.schedule", "piecewise"),
+    _If("train.decay_at", bool),
+  ),
+  "train.cycle_peak": (_among("train.schedule", "cyclic"),),
+  "train.max_rollbacks": (_among("train.on_nonfinite", "rollback"),),
+  "evaluation.autoattack_version": (_among("evaluation.attack", "autoattack"),),
+}
+_HINTS = {
+  ("train.weight_decay", "adam"): "use 'adamw'",
+  ("train.warmup", "cyclic"): "it rises by itself, see config.train.cycle_peak",
+}
+
+
+def unread(config: Any) -> dict[str, str]:
+  """The fields without an effect.
+
+  Args:
+    config: a `config.Config`.
+
+  Returns:
+    Dotted name of each such field -> the field whose value is the reason.
+  """
+  values = schema.flatten(config)
+  found = {}
+  for name, conditions in CONDITIONS.items():
+    for condition in conditions:
+      if not condition.holds(values[condition.field]):
+        found[name] = condition.field
+        break
+  return found
+
+
+def check(
+  config: Any, defaults: Any, *, given: Iterable[str] = (), root: str = "config"
+) -> None:
+  """Requires every field that is set to have an effect.
+
+  Args:
+    config: a `config.Config`.
+    defaults: the one of all defaults. A value other than its own is set. The
+      ball may be: files give it for whichever objective is chosen.
+    given: dotted names of fields that were set by themselves, whatever their
+      value, the ball included.
+    root: how errors call `config`.
+
+  Raises:
+    ValueError: one line that names the field, its value and the reason.
+  """
+  values, usual = schema.flatten(config), schema.flatten(defaults)
+  given = set(given)
+  for name, reason in unread(config).items():
+    differs = values[name] != usual[name] and name not in objective.BALL_FIELDS
+    if differs or name in given:
+      raise ValueError(_line(name, reason, values, usual, root))
+
+
+def _line(
+  name: str,
+  reason: str,
+  values: Mapping[str, Any],
+  usual: Mapping[str, Any],
+  root: str,
+) -> str:
+  hint = _HINTS.get((name, values[reason])) or _own_field(name, values, root)
+  if hint is None:
+    same = values[name] == usual[name]
+    hint = "leave it out" if same else f"leave it at {usual[name]!r}"
+  return (
+    f"Expected no {root}.{name} with {root}.{reason} = {values[reason]!r}, "
+    f"which does not read it, got {values[name]!r}; {hint}."
+  )
+
+
+def _own_field(name: str, values: Mapping[str, Any], root: str) -> str | None:
+  """The hint that the objective has a field of its own for the same thing."""
+  section, _, field = name.partition(".")
+  own = objective.ARGUMENTS[values["objective.name"]].get(field)
+  if section != "objective" or own is None:
+    return None
+  return f"its own is {root}.objective.{own}"
+
+
+def without_ball(names: Iterable[str]) -> list[str]:
+  """Those names that are no fields of the objective's ball."""
+  return [name for name in names if name not in objective.BALL_FIELDS]

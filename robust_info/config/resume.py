@@ -1,0 +1,99 @@
+"""Which fields may change when a run is resumed.
+
+A field may change if every step taken so far would have been the same:
+
+- where the data lies and how it is read;
+- `train.log_every`, `validate_every`, `checkpoint_every` and `keep_last`: from
+  there on other steps are logged, validated and kept;
+- `train.on_nonfinite` and `max_rollbacks`;
+- `evaluation`, except for the fields that score a checkpoint: the best one is
+  chosen by a score, and scores of two kinds cannot be compared. evaluate.py
+  takes all of them as flags;
+- `train.num_epochs` may grow where no share of training counts: with a
+  constant learning rate, and without warm-up, ramp and `awp_warmup`. Else each
+  step so far would have been another one.
+
+Anything else is a new run, which may start from the weights of an old one.
+"""
+
+from typing import Any
+
+from robust_info.config import data, reads, schema
+
+_FREE = (
+  *data.LOCATION_FIELDS,
+  "train.log_every",
+  "train.validate_every",
+  "train.checkpoint_every",
+  "train.keep_last",
+  "train.on_nonfinite",
+  "train.max_rollbacks",
+)
+_SCORES = (
+  "evaluation.norm",
+  "evaluation.epsilon",
+  "evaluation.num_steps",
+  "evaluation.restarts",
+  "evaluation.validation_examples",
+)
+# Shares of training, with the value of each under which it does not matter.
+_SHARES = {
+  "train.schedule": "constant",
+  "train.warmup": 0.0,
+  "objective.epsilon_ramp": 0.0,
+  "objective.awp_warmup": 0.0,
+}
+
+
+def changed(old: Any, new: Any) -> dict[str, str]:
+  """The fields in which two configurations differ.
+
+  Args:
+    old: a `config.Config`.
+    new: another one.
+
+  Returns:
+    Dotted names to texts such as `seed: 0, now 1`, in the order of the
+    classes, without fields that have no effect in either.
+  """
+  before, after = schema.flatten(old), schema.flatten(new)
+  idle = reads.unread(old).keys() & reads.unread(new).keys()
+  return {
+    name: f"{name}: {before[name]!r}, now {after[name]!r}"
+    for name in before
+    if name not in idle and before[name] != after[name]
+  }
+
+
+def refused(old: Any, new: Any) -> list[str]:
+  """The changes with which a run cannot go on.
+
+  Args:
+    old: the `config.Config` of the run.
+    new: the one it is to go on with.
+
+  Returns:
+    Texts as those of `changed`, some with the reason.
+  """
+  found = []
+  for name, text in changed(old, new).items():
+    if name in _FREE:
+      continue
+    if name == "train.num_epochs":
+      if reason := _why_no_more_epochs(old, new):
+        found.append(f"{text} ({reason})")
+    elif name in _SCORES:
+      found.append(f"{text} (scores of checkpoints depend on it)")
+    elif not name.startswith("evaluation."):
+      found.append(text)
+  return found
+
+
+def _why_no_more_epochs(old: Any, new: Any) -> str | None:
+  if new.train.num_epochs < old.train.num_epochs:
+    return "it may only grow"
+  idle, values = reads.unread(old), schema.flatten(old)
+  for name, indifferent in _SHARES.items():
+    if name not in idle and values[name] != indifferent:
+      return f"{name} = {values[name]!r} makes every step depend on it"
+  return None
