@@ -21,6 +21,7 @@ from ml_collections import config_flags
 
 from robust_info import config as config_lib
 from robust_info import interruption, memory, processes
+from robust_info.runtime import self_check
 
 # The flags are those of the program that imports this module.
 flags.disclaim_key_flags()
@@ -32,6 +33,12 @@ _DISTRIBUTED = flags.DEFINE_bool(
   False,
   "Whether this is one of several processes that Slurm, Open MPI, Kubernetes "
   "or Cloud TPU started.",
+)
+_SELF_CHECK = flags.DEFINE_bool(
+  "self_check",
+  True,
+  "Whether to compare the device's arithmetic with NumPy's first, once per "
+  "device and versions.",
 )
 # For processes started by hand, all three on each of them.
 _BY_HAND = (
@@ -97,7 +104,7 @@ def run(
       the exceptions of `main` whose message is for users.
   """
   expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
-  expected += errors
+  expected += (self_check.SelfCheckError, *errors)
 
   def guarded(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
@@ -109,6 +116,8 @@ def run(
       )
     try:
       _join()
+      if _SELF_CHECK.value:
+        self_check.self_check()
       main()
     except expected as error:
       _fail(error, RUN_ERROR)

@@ -19,6 +19,7 @@ from robust_info.data import (
   source,
 )
 from robust_info.data import streaming as stream
+from robust_info.runtime import environment
 
 _EMBEDDED = "digits"
 _KINDS = ("images", "labels")
@@ -83,7 +84,7 @@ def load(
   request = prepared.parse(name)
   _check_fraction(validation_fraction)
   _validate.nonnegative_int("validation_seed", validation_seed)
-  cache = _cache_root(cache_dir)
+  cache = environment.cache_root(cache_dir)
   directory = _source_directory(request, data_dir, cache)
   decoded = _Decoded(directory, cache / "arrays" / request.path, progress)
   if streaming:
@@ -241,11 +242,6 @@ def _digits_directory(
     f"{failure.strerror or failure}; pass cache_dir= or set ROBUST_INFO_CACHE "
     "to a directory that can be written."
   )
-
-
-def _cache_root(cache_dir: str | os.PathLike | None) -> pathlib.Path:
-  chosen = cache_dir or os.environ.get("ROBUST_INFO_CACHE")
-  return pathlib.Path(chosen or "~/.cache/robust_info").expanduser()
 
 
 def _check_fraction(value: float) -> None:
