@@ -1,6 +1,9 @@
 """Shared set-up: hostile numerics, little to compile, no accelerator."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of the tests is LLVM's: it may do less. What XLA makes of a
@@ -8,6 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
   [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=1"]
 ).strip()
+# XLA comments on programs that it finds compiled before.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
 import jax
@@ -16,6 +21,13 @@ import pytest
 from robust_info import _loops
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Equal programs are compiled once per process, whichever test wants them. Other
+# processes have folders of their own: JAX writes there without a lock.
+_programs = tempfile.mkdtemp(prefix="programs-")
+atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _programs)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Rolled as on GPU and TPU; test_loops.py compares with the unrolled form.
 _loops.MAX_UNROLL_ON_CPU = 1
 

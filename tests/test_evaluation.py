@@ -43,14 +43,8 @@ def make_evaluator(
   )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
-    yield
-
-
 @pytest.fixture(scope="module")
-def evaluator(programs):
+def evaluator():
   return make_evaluator()
 
 
@@ -60,7 +54,7 @@ def norms(evaluator):
 
 
 @pytest.fixture(scope="module")
-def validator(programs):
+def validator():
   return make_evaluator(cls=validation.Validator)
 
 

@@ -37,15 +37,14 @@ def make_ticks(seen):
 
 
 @pytest.fixture(scope="module")
-def evaluator(tmp_path_factory):
-  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
-    yield evaluation.Evaluator(
-      tiny.apply_mlp,
-      tiny.make_split(),
-      num_classes=tiny.NUM_CLASSES,
-      settings=SETTINGS,
-      seed=0,
-    )
+def evaluator():
+  return evaluation.Evaluator(
+    tiny.apply_mlp,
+    tiny.make_split(),
+    num_classes=tiny.NUM_CLASSES,
+    settings=SETTINGS,
+    seed=0,
+  )
 
 
 @pytest.fixture(scope="module")

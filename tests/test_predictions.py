@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import tiny_problem as tiny
 
 from robust_info import groups, predictions
 
@@ -22,12 +21,6 @@ def make_predictions(correct, confidence):
   return predictions.Predictions(
     parts, np.asarray(correct), np.asarray(confidence, np.float32)
   )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
-    yield
 
 
 def test_calibration_error_of_a_case_by_hand():

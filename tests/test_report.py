@@ -74,12 +74,6 @@ def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
   )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-  with tiny.shared_programs(tmp_path_factory.getbasetemp() / "programs"):
-    yield
-
-
 @pytest.fixture
 def drawn(monkeypatch):
   """Names of the figures that would be drawn; their looks are not at stake."""

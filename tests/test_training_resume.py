@@ -7,7 +7,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny_problem
 import training_process
 
 from robust_info import config as config_lib
@@ -43,12 +42,6 @@ def train(path, config, *, split=None, **kwargs):
       stream=silence,
       **kwargs,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-  with tiny_problem.shared_programs(tmp_path_factory.mktemp("programs")):
-    yield
 
 
 @pytest.fixture(scope="module")

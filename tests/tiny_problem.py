@@ -1,11 +1,7 @@
 """A split, two networks and settings small enough to measure at every turn."""
 
-import contextlib
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 from robust_info import config, data
 
@@ -78,26 +74,6 @@ def logits_of(apply_fn, variables, split):
   """All rows in one pass."""
   x = jnp.asarray(split.images, jnp.float32) / 255.0
   return np.asarray(apply_fn(variables, x))
-
-
-@contextlib.contextmanager
-def shared_programs(directory):
-  """Equal programs are compiled once, however many evaluators want them."""
-  settings = {
-    "jax_compilation_cache_dir": str(directory),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  try:
-    yield
-  finally:
-    for name, value in before.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 class Counting:
