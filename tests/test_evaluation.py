@@ -184,7 +184,8 @@ def test_fisher_norms_are_those_of_the_dense_matrix():
       "spectral_norm": values[-1],
     }.items():
       assert getattr(found, field)[row] == pytest.approx(expected, rel=1e-4)
-      assert getattr(found, f"{field}_error")[row] == 0
+      # Rounding alone.
+      assert 0 < getattr(found, f"{field}_error")[row] < 1e-3 * expected
 
 
 def test_pairs_cross_classes_and_follow_the_seed_only(evaluator):

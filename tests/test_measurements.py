@@ -164,7 +164,9 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
     values = getattr(norms, field).astype(float)
     assert entry["fisher"][name]["mean"] == pytest.approx(values.mean())
     assert entry["fisher"][name]["median"] == pytest.approx(np.median(values))
-    assert entry["fisher"][name]["estimation_error"] == 0
+    # Of so few classes the norms are exact but for rounding.
+    error = entry["fisher"][name]["estimation_error"]
+    assert 0 < error < 1e-3 * values.mean()
   path = evaluator.path_lens(VARIABLES)
   found = entry["path_lens"]
   assert found["num_pairs"] == 37
