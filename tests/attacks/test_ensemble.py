@@ -11,6 +11,10 @@ from robust_info import attacks
 from robust_info.attacks import projections
 
 KEY = jax.random.key(0)
+# Five classes are fewer than the protocol has targets.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::robust_info.attacks.AttackWarning"
+)
 # Short runs; the compiled programs are shared by all tests below.
 SHORT = {"epsilon": 0.08, "num_steps": 4, "num_queries": 15}
 
@@ -141,6 +145,107 @@ def test_state_of_another_evaluation_is_refused(mlp, batch, tmp_path):
   with pytest.raises(ValueError, match="another epsilon") as caught:
     run(mlp, *batch, state_dir=tmp_path, attacks=("apgd-ce",), epsilon=0.3)
   assert "\n" not in str(caught.value)
+
+
+def test_state_of_another_network_is_refused(mlp, batch, tmp_path):
+  options = {"attacks": ("apgd-ce",), "state_dir": tmp_path / "leaves"}
+  first = run(mlp, *batch, **options)
+
+  def scaled(params, x):
+    return mlp.func(params, 1.01 * x)
+
+  first_weights, biases, weights = mlp.args[0]
+  # The same predictions, all of them.
+  nearly = (first_weights, biases, weights * (1 + 1e-6))
+  others = {
+    "another network": jax.tree_util.Partial(mlp.func, nearly),
+    "other clean logits": jax.tree_util.Partial(scaled, *mlp.args),
+  }
+  for message, other in others.items():
+    with pytest.raises(ValueError, match=message) as caught:
+      run(other, *batch, **options)
+    assert "\n" not in str(caught.value)
+  # A batch of another size rounds otherwise; nothing is left to attack.
+  again = run(mlp, *batch, **options, batch_size=13)
+  np.testing.assert_array_equal(again.logits, first.logits)
+
+  options["state_dir"] = tmp_path / "plain"
+  run(lambda x: mlp(x), *batch, **options)
+  with pytest.raises(ValueError, match="another network"):
+    run(lambda x: mlp(x) * (1 + 1e-6), *batch, **options)
+
+
+def test_data_stay_on_the_host(mlp, batch):
+  x, y = (np.asarray(part) for part in batch)
+  known = {id(array) for array in jax.live_arrays()}
+  largest = []
+
+  def look(event):
+    del event
+    sizes = [a.nbytes for a in jax.live_arrays() if id(a) not in known]
+    largest.append(max(sizes, default=0))
+
+  run(mlp, x, y, attacks=("apgd-ce",), batch_size=4, progress=look)
+  # Slots of inputs, and [N] ints.
+  assert 0 < max(largest) < x.nbytes / 4
+
+
+def test_each_example_has_its_own_radius(mlp, batch, whole):
+  x, y = batch
+  radii = np.where(np.arange(64) % 2, SHORT["epsilon"], 0.0)
+  result = run(mlp, x, y, epsilon=radii)
+  np.testing.assert_array_equal(result.x_adv[::2], x[::2])
+  np.testing.assert_array_equal(result.broken_by[1::2], whole.broken_by[1::2])
+  np.testing.assert_allclose(result.x_adv[1::2], whole.x_adv[1::2], atol=1e-5)
+
+
+def test_what_makes_the_number_doubtful_is_said_once(batch):
+  x, y = batch
+
+  def faulty(scale, x):
+    # Flat: nothing to ascend. And no prediction of the first two rows.
+    logits = scale * jax.nn.one_hot(jnp.round(4 * x[:, 0, 0, 0]), 5)
+    bad = jnp.any(x[:, -1, -1] == 2, axis=-1)
+    return jax.nn.softmax(logits) * jnp.where(bad, jnp.nan, 1)[:, None]
+
+  x = x.at[:2, -1, -1].set(2.0)
+  y = jnp.argmax(faulty(9.0, x), -1)
+  with pytest.warns(attacks.AttackWarning) as caught:
+    result = run(
+      jax.tree_util.Partial(faulty, 9.0),
+      x,
+      y,
+      attacks=("pgd",),
+      bounds=(0, 2),
+      num_steps=2,
+    )
+  lines = [str(warning.message) for warning in caught]
+  assert lines == list(result.warnings)
+  logits, zero = (f"{word} of 6" for word in ("2", "62"))
+  assert any(logits in line and "NaN" in line for line in lines)
+  assert any(zero in line and "zero gradient" in line for line in lines)
+  assert not any("\n" in line for line in lines)
+  # Class 0 would be right: argmax of NaN is 0.
+  assert result.accuracies["clean"] == 62 / 64
+  np.testing.assert_array_equal(result.nonfinite_logits, np.arange(64) < 2)
+  assert np.isfinite(result.x_adv).all()
+
+
+def test_probabilities_and_host_randomness_are_flagged(mlp, batch):
+  def noisy(fn, x):
+    noise = np.random.default_rng().normal(size=5).astype(np.float32)
+    return jax.nn.softmax(fn(x) + noise[None])
+
+  for network in (
+    jax.tree_util.Partial(noisy, mlp),
+    lambda x: noisy(mlp, x),
+  ):
+    lines = run(network, *batch, attacks=("pgd",), num_steps=1).warnings
+    assert [line.split(":")[0] for line in lines] == [
+      "the outputs look like probabilities (in [0, 1] with sum 1), whose "
+      "gradients vanish",
+      "the outputs change from call to call (between programs)",
+    ]
 
 
 def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
@@ -292,6 +397,10 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm):
     ({"attacks": ()}, "each attack once"),
     ({"attacks": ("square", "square")}, "each attack once"),
     ({"epsilon": -1.0}, "epsilon >= 0"),
+    ({"epsilon": np.ones(16)}, r"number or of shape \(64,\)"),
+    ({"epsilon": np.r_[np.ones(63), -1]}, r"epsilon\[63\]=-1"),
+    ({"x": np.full((64, 4, 4, 1), np.nan)}, "x in bounds"),
+    ({"x": np.full((64, 16), np.inf), "bounds": None}, "x to be finite"),
     ({"batch_size": 0}, "batch_size >= 1"),
     ({"y": jnp.full((64,), 9)}, r"y\[0\]=9"),
   ],
