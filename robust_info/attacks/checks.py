@@ -79,9 +79,19 @@ def look_like_probabilities(logits: np.ndarray) -> bool:
 
 
 def largest_change(logits: np.ndarray, other: np.ndarray) -> float:
-  """By how much two outputs [N, C] differ, rows of `logits` of unit length."""
-  scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
-  return float(np.max(np.linalg.norm((other - logits) / scale, axis=1)))
+  """By how much two outputs [N, C] differ, rows of `logits` of unit length.
+
+  NaN and infinity that stay where they are differ by nothing, others by
+  infinity.
+  """
+  moved = ~((other == logits) | (np.isnan(other) & np.isnan(logits))).all(
+    axis=1
+  )
+  logits, other = logits[moved], other[moved]
+  with np.errstate(invalid="ignore"):
+    scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
+    sizes = np.linalg.norm((other - logits) / scale, axis=1)
+  return float(np.max(np.nan_to_num(sizes, nan=np.inf), initial=0))
 
 
 def taken_by_square(

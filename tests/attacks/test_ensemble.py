@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import projections
+from robust_info.attacks import flags, projections
 
 KEY = jax.random.key(0)
 # Five classes are fewer than the protocol has targets.
@@ -204,7 +204,8 @@ def test_what_makes_the_number_doubtful_is_said_once(batch):
 
   def faulty(scale, x):
     # Flat: nothing to ascend. And no prediction of the first two rows.
-    logits = scale * jax.nn.one_hot(jnp.round(4 * x[:, 0, 0, 0]), 5)
+    classes = jnp.round(4 * x[:, 0, 0, 0]).astype(jnp.int32)
+    logits = scale * jax.nn.one_hot(classes, 5)
     bad = jnp.any(x[:, -1, -1] == 2, axis=-1)
     return jax.nn.softmax(logits) * jnp.where(bad, jnp.nan, 1)[:, None]
 
@@ -236,16 +237,42 @@ def test_probabilities_and_host_randomness_are_flagged(mlp, batch):
     noise = np.random.default_rng().normal(size=5).astype(np.float32)
     return jax.nn.softmax(fn(x) + noise[None])
 
-  for network in (
-    jax.tree_util.Partial(noisy, mlp),
-    lambda x: noisy(mlp, x),
-  ):
-    lines = run(network, *batch, attacks=("pgd",), num_steps=1).warnings
-    assert [line.split(":")[0] for line in lines] == [
-      "the outputs look like probabilities (in [0, 1] with sum 1), whose "
-      "gradients vanish",
-      "the outputs change from call to call (between programs)",
-    ]
+  def plain(x):
+    return noisy(mlp, x)
+
+  lines = run(plain, *batch, attacks=("pgd",), num_steps=1).warnings
+  assert [line.split(":")[0] for line in lines] == [
+    "the outputs look like probabilities (in [0, 1] with sum 1), whose "
+    "gradients vanish",
+    "the outputs change from call to call (between programs)",
+  ]
+  rows = jax.ShapeDtypeStruct(batch[0].shape, jnp.float32)
+  assert flags.kept_redrawn(jax.tree_util.Partial(noisy, mlp), rows)
+  assert not flags.kept_redrawn(mlp, rows)
+
+
+def test_flags_of_the_protocol():
+  assert not flags.of_outputs(np.array([[0.2, 0.7], [0.5, 0.5]]))
+  first = np.array([[1.0, 2.0], [np.nan, 1.0]])
+  assert not flags.of_repeats(first, first + 0, redrawn=False)
+  [line] = flags.of_repeats(first, first + 0.1, redrawn=False)
+  assert "version='rand'" in line
+  assert flags.of_repeats(first, first[::-1], redrawn=False)
+  names, left = ("apgd-ce", "square"), {"clean": 1.0, "apgd-ce": 0.5}
+  assert not flags.of_accuracies(names, {**left, "square": 0.4985})
+  [line] = flags.of_accuracies(names, {**left, "square": 0.497})
+  assert "0.3 points" in line
+  assert not flags.of_accuracies(names[1:], {"clean": 1.0, "square": 0.1})
+  assert not flags.of_targets(("apgd-t", "square"), 9, 9)
+  assert not flags.of_targets(("apgd-ce",), 1, 9)
+  [line] = flags.of_targets(("apgd-t", "fab-t"), 4, 9)
+  assert "4 targets" in line
+  assert not flags.of_gradients({"square": 0}, {"square": 0}, {"square": 3})
+  lines = flags.of_gradients(
+    {"a": 2, "b": 0}, {"a": 0, "b": 1}, {"a": 9, "b": 7}
+  )
+  assert "1 of 7 examples in b" in lines[0]
+  assert "2 of 9 examples in a" in lines[1]
 
 
 def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
