@@ -161,7 +161,8 @@ def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
   inside = (x >= checked.low - _SLACK) & (x <= checked.high + _SLACK)
   inside &= jnp.abs(x) < jnp.inf
   found = jnp.all(inside, axis=tuple(range(1, x.ndim)))
-  found &= (checked.y >= 0) & (checked.y < num_classes)
+  labels = checked.y.astype(jnp.int32)
+  found &= (labels >= 0) & (labels < num_classes)
   for size in sizes:
     found &= radii.usable(jnp.asarray(size))
   return found
