@@ -374,7 +374,7 @@ def _attack(
     make_objective(evaluate, start, _tile(checked.y, restarts)),
     centres,
     start,
-    jnp.tile(checked.where & valid, restarts),
+    _tile(checked.where & valid, restarts),
     draw_key,
     epsilon=epsilons,
     step_size=radii.tile(step_size, restarts),

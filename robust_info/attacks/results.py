@@ -22,7 +22,7 @@ class AttackResult:
   them and `robust_accuracy()`.
 
   Attributes:
-    x_adv: [N, ...] inputs inside the ball and the box, always finite. Rows
+    x_adv: [N, ...] finite inputs inside the ball and the box. Rows
       masked out by `where`, and invalid ones, are the input, bit for bit.
     success: [N] bool. At `x_adv` the model does not predict `y`, that is
       `argmax(logits) != y`, or the logits are not finite (for a targeted attack

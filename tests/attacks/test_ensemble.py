@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import flags, projections
+from robust_info.attacks import flags, journal, projections, standing
 
 KEY = jax.random.key(0)
 # Five classes are fewer than the protocol has targets.
@@ -167,12 +167,36 @@ def test_state_of_another_network_is_refused(mlp, batch, tmp_path):
     assert "\n" not in str(caught.value)
   # A batch of another size rounds otherwise; nothing is left to attack.
   again = run(mlp, *batch, **options, batch_size=13)
-  np.testing.assert_array_equal(again.logits, first.logits)
+  np.testing.assert_array_equal(again.broken_by, first.broken_by)
+  np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
 
-  options["state_dir"] = tmp_path / "plain"
-  run(lambda x: mlp(x), *batch, **options)
-  with pytest.raises(ValueError, match="another network"):
-    run(lambda x: mlp(x) * (1 + 1e-6), *batch, **options)
+
+def test_state_of_a_plain_function_asks_for_its_logits_to_the_last_bit(
+  tmp_path,
+):
+  x, ids = np.zeros((3, 2), np.float32), np.arange(3)
+  data = standing.Data(x, ids, ids >= 0, ids, np.ones(3))
+  clean = np.arange(9, dtype=np.float32).reshape(3, 3)
+  nearly = clean * np.float32(1 + 1e-6)
+  leaf = jax.tree_util.Partial(jnp.dot, np.eye(2))
+  for function, refused in (
+    (jax.tree_util.Partial(jnp.sin), True),
+    (leaf, False),
+  ):
+    headers = [
+      journal.header(function, logits, data, KEY, {})
+      for logits in (clean, nearly)
+    ]
+    assert (headers[0] != headers[1]) is refused
+    folder = tmp_path / str(refused)
+    journal.Journal(folder, headers[0], clean)
+    if refused:
+      with pytest.raises(ValueError, match="another network"):
+        journal.Journal(folder, headers[1], nearly)
+    else:
+      # It goes on with the logits it began with.
+      book = journal.Journal(folder, headers[1], nearly)
+      np.testing.assert_array_equal(book.clean, clean)
 
 
 def test_data_stay_on_the_host(mlp, batch):
@@ -185,9 +209,9 @@ def test_data_stay_on_the_host(mlp, batch):
     sizes = [a.nbytes for a in jax.live_arrays() if id(a) not in known]
     largest.append(max(sizes, default=0))
 
-  run(mlp, x, y, attacks=("apgd-ce",), batch_size=4, progress=look)
-  # Slots of inputs, and [N] ints.
-  assert 0 < max(largest) < x.nbytes / 4
+  run(mlp, x, y, attacks=("apgd-ce",), progress=look)
+  # Sixteen slots of inputs, and [N] ints.
+  assert 0 < max(largest) <= x.nbytes / 4
 
 
 def test_each_example_has_its_own_radius(mlp, batch, whole):
