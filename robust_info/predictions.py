@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info import divergences, groups, information, resampling
+from robust_info.attacks import results
 
 # Groups of the jackknife: the more, the surer its errors; the fewer, the less
 # memory, O(G C^2).
@@ -31,7 +32,8 @@ class Predictions:
   Attributes:
     parts: `InformationStats` with a leading axis [G], example i in group
       i mod G: what `jackknife` takes.
-    correct: bool [N], whether the most probable class is the label.
+    correct: bool [N], whether the most probable class is the label; False where
+      logits are not finite.
     confidence: float [N], the probability of the most probable class.
   """
 
@@ -140,6 +142,6 @@ def _tally(logits, labels, ids, mask, *, num_groups):
   parts = groups.grouped_information_stats(
     logits, labels, ids % num_groups, num_groups=num_groups, where=mask
   )
-  correct = jnp.argmax(logits, axis=-1) == labels
+  correct = results.correct(logits, labels)
   confidence = jnp.max(jnp.exp(divergences.log_softmax(logits)), axis=-1)
   return parts, correct, confidence

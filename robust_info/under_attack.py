@@ -75,8 +75,10 @@ def measure(
 
     `robustness`: the accuracy in the ball under `settings.attack`, at worst
     over all that `robust_accuracy` saw up to this radius as well; what each
-    attack left (of an ensemble by itself, as it is published); and the
-    `sanity` checks, which tell whether it can be believed (empty at epsilon 0).
+    attack left (of an ensemble by itself, as it is published); the `sanity`
+    checks, which tell whether it can be believed (empty at epsilon 0); and the
+    `warnings` of an ensemble, with counts of examples whose logits or gradients
+    are not finite.
 
     `epsilon_lens_by_attack`: the lens at the largest label loss and at the
     largest divergence. For PGD these are two attacks; for an ensemble the two
@@ -112,12 +114,12 @@ def measure(
     }
     for kind in evaluation.ATTACKS
   ]
-  strengths = []
+  strengths, warnings = [], []
   if settings.attack == "pgd":
     sanity = runner.sanity() if settings.epsilon > 0 else {}
   else:
     found = runner.ensemble()
-    sanity = found["sanity"]
+    sanity, warnings = found["sanity"], found["warnings"]
     steps += [
       {
         "attack": name,
@@ -148,6 +150,7 @@ def measure(
       **_share(float(survivors.mean()), len(survivors)),
       "steps": steps,
       "sanity": sanity,
+      "warnings": warnings,
     },
     "strength_curve": [{**threat, **point} for point in strengths],
   }
@@ -261,6 +264,7 @@ class _Runner:
       "correct": worst.correct.astype(int).tolist(),
       "strengths": strengths,
       "sanity": self._check(epsilon, result) if epsilon > 0 else {},
+      "warnings": list(result.warnings),
     }
 
   def _lenses(self, label, divergence):

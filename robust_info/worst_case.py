@@ -98,7 +98,7 @@ def _worse(choice, found, clean, labels):
   """A choice, with the points found where they are worse."""
 
   def success(logits):
-    return jnp.argmax(logits, axis=-1) != labels
+    return ~results.correct(logits, labels)
 
   sides = (choice.label, found)
   better = results.worst_try(

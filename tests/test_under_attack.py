@@ -20,6 +20,9 @@ from robust_info import (
   worst_case,
 )
 
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::robust_info.attacks.AttackWarning"
+)
 VARIABLES = tiny.mlp()
 SETTINGS = tiny.make_settings(
   attack="autoattack", num_steps=2, sanity_examples=32, epsilon_grid=()
@@ -144,6 +147,7 @@ def test_the_ensemble_leaves_no_more_than_any_of_its_attacks(entry):
 
 
 def test_the_checks_are_stored_with_their_numbers(entry):
+  assert isinstance(entry["robustness"]["warnings"], list)
   assert entry["robustness"]["sanity"] == {
     "num_examples": 32,
     "trustworthy": False,

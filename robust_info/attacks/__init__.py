@@ -16,6 +16,7 @@ from robust_info.attacks.ensemble import (
   Progress,
   auto_attack,
 )
+from robust_info.attacks.flags import AttackWarning
 from robust_info.attacks.gradient import fgsm, kl_pgd, pgd
 from robust_info.attacks.random_search import square
 from robust_info.attacks.results import AttackResult
@@ -25,6 +26,7 @@ __all__ = [
   "ATTACKS",
   "VERSIONS",
   "AttackResult",
+  "AttackWarning",
   "Check",
   "EnsembleResult",
   "Progress",

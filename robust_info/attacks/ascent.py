@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
   """What an objective knows about a batch of points.
 
   Attributes:
-    loss: [N], ascended.
+    loss: [N], ascended; NaN where the logits are not finite.
     success: [N] bool.
     logits: [N, C].
   """
@@ -68,14 +68,16 @@ def label_objective(
   """Away from the label, or towards it for a targeted attack.
 
   Over several draws the losses are averaged (so that the gradient is that of
-  the expectation), and the class is the one of the average logits.
+  the expectation), and the class is the one of the average logits. Logits that
+  are not finite are a success away from a label, and none towards one.
   """
 
   def objective(x_adv, key):
     draws = evaluate(x_adv, key)
     values = jnp.mean(jax.vmap(lambda z: loss(z, y))(draws), axis=0)
     logits = jnp.mean(draws, axis=0)
-    hit = jnp.argmax(logits, axis=-1) == y
+    hit = results.correct(logits, y)
+    values = jnp.where(results.finite(logits), values, jnp.nan)
     return Evaluation(
       -values if targeted else values, hit if targeted else ~hit, logits
     )
@@ -83,13 +85,27 @@ def label_objective(
   return objective
 
 
+def finite_gradient(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Gradients [N, ...] with 0 for NaN and infinity, and which rows had any.
+
+  One NaN would make a step, and with it the point, NaN; the other entries of
+  the row are as good as ever. Every gradient of every attack passes here.
+  """
+  usable = jnp.abs(gradient) < jnp.inf
+  lost = ~jnp.all(usable, axis=tuple(range(1, gradient.ndim)))
+  return jnp.where(usable, gradient, 0), lost
+
+
 def value_and_gradient(
   objective: Objective, x_adv: jax.Array, key: Any
-) -> tuple[Evaluation, jax.Array]:
-  """One forward and one backward pass: the evaluation and input gradients.
+) -> tuple[Evaluation, jax.Array, jax.Array]:
+  """One forward and one backward pass.
 
   Losses are summed over examples, so a row's gradient does not depend on the
   batch around it.
+
+  Returns:
+    The evaluation, and what `finite_gradient` makes of the input gradients.
   """
 
   def total(points):
@@ -97,7 +113,7 @@ def value_and_gradient(
     return jnp.sum(evaluation.loss), evaluation
 
   (_, evaluation), gradient = jax.value_and_grad(total, has_aux=True)(x_adv)
-  return evaluation, gradient
+  return evaluation, *finite_gradient(gradient)
 
 
 def no_gradient(gradient: jax.Array) -> jax.Array:
@@ -109,6 +125,7 @@ def ascend(
   objective: Objective,
   x: jax.Array,
   start: jax.Array,
+  live: jax.Array,
   key: Any,
   *,
   epsilon: ArrayLike,
@@ -127,9 +144,10 @@ def ascend(
     objective: what is ascended.
     x: [N, ...] centres of the balls.
     start: [N, ...] inside the balls and the box.
+    live: [N] bool; the other rows end at `x` and are evaluated there.
     key: consumed by randomised objectives, else `None`.
-    epsilon: radius of the ball.
-    step_size: length of a step in the norm of `step_rule`.
+    epsilon: radius of the ball, [] or [N].
+    step_size: length of a step in the norm of `step_rule`, [] or [N].
     num_steps: static.
     step_rule: gradient to unit direction.
     projection: back into ball and box.
@@ -140,62 +158,70 @@ def ascend(
     high: the box.
 
   Returns:
-    The result; `num_steps` gradients and one forward pass.
+    The result, for `results.settle` to complete; `num_steps` gradients and one
+    forward pass.
   """
   keys = None if key is None else jax.random.split(key, num_steps + 1)
+  stride = results.rows(step_size, x)
 
-  def step(carry, step_key):
+  def step(carry, now):
     x_adv, velocity, worst = carry
-    evaluation, gradient = value_and_gradient(objective, x_adv, step_key)
+    number, step_key = now
+    evaluation, gradient, lost = value_and_gradient(objective, x_adv, step_key)
     if momentum:
       # Dong et al. (2018): gradients of any scale add up as l1-unit vectors.
-      size = results.rows(projections.norm(gradient, "l1"), gradient)
-      velocity = momentum * velocity + gradient / jnp.where(size > 0, size, 1)
+      velocity = momentum * velocity + steps.unit(gradient, "l1")
     else:
       velocity = gradient
     if keep == "worst":
-      worst = _worse(worst, (x_adv, evaluation))
+      worst = _worse(worst, (x_adv, evaluation), number == 0)
     direction = step_rule(velocity, x_adv, low=low, high=high)
     moved = projection(
-      x_adv + step_size * direction, x, epsilon, low=low, high=high
+      x_adv + stride * direction, x, epsilon, low=low, high=high
     )
-    return (moved, velocity if momentum else None, worst), no_gradient(gradient)
+    noted = no_gradient(gradient), lost
+    return (moved, velocity if momentum else None, worst), noted
 
   shapes = jax.eval_shape(objective, start, None if keys is None else keys[0])
   worst = None
   if keep == "worst":
-    # Anything evaluated beats this placeholder.
+    # A placeholder, which the first step replaces.
     nothing = Evaluation(
-      jnp.full(shapes.loss.shape, -jnp.inf, shapes.loss.dtype),
+      jnp.zeros(shapes.loss.shape, shapes.loss.dtype),
       jnp.zeros(shapes.success.shape, bool),
       jnp.zeros(shapes.logits.shape, shapes.logits.dtype),
     )
     worst = (start, nothing)
   velocity = jnp.zeros_like(start) if momentum else None
-  (x_adv, _, worst), zero = _loops.scan(
+  (x_adv, _, worst), (zero, lost) = _loops.scan(
     step,
     (start, velocity, worst),
-    None if keys is None else keys[:-1],
+    (jnp.arange(num_steps), None if keys is None else keys[:-1]),
     length=num_steps,
   )
+  x_adv = results.select(live, x_adv, x)
   last = objective(x_adv, None if keys is None else keys[-1])
   if keep == "worst":
-    x_adv, last = _worse(worst, (x_adv, last))
+    ended = (x_adv, last)
+    x_adv, last = _worse(worst, ended, ~live)
   return results.AttackResult(
     x_adv=x_adv,
     success=last.success,
     loss=last.loss,
     logits=last.logits,
     zero_gradients=zero[0],
+    nonfinite_gradients=jnp.any(lost, axis=0),
   )
 
 
 def _worse(
-  a: tuple[jax.Array, Evaluation], b: tuple[jax.Array, Evaluation]
+  a: tuple[jax.Array, Evaluation],
+  b: tuple[jax.Array, Evaluation],
+  anyway: jax.Array,
 ) -> tuple[jax.Array, Evaluation]:
-  """Row by row the worse of two points with their evaluations."""
+  """Row by row the worse of two points; the second `anyway`, [] or [N] bool."""
   second = results.worst_try(
     jnp.stack([a[1].success, b[1].success]),
     jnp.stack([a[1].loss, b[1].loss]),
   )
-  return results.select(second == 1, b, a)
+  return results.select((second == 1) | anyway, b, a)

@@ -22,6 +22,7 @@ from robust_info.attacks import (
   losses,
   methods,
   projections,
+  radii,
   results,
   steps,
 )
@@ -59,7 +60,7 @@ def checkpoints(num_steps: int) -> np.ndarray:
 
 
 class State(NamedTuple):
-  """Rows of an APGD run; see `methods.State` for the last four.
+  """Rows of an APGD run; see `methods.State` for the last five.
 
   Attributes:
     tried: what is attacked.
@@ -78,6 +79,7 @@ class State(NamedTuple):
     found: [N] bool.
     x_found: [N, ...].
     zero_gradient: [N] bool.
+    nonfinite_gradient: [N] bool.
   """
 
   tried: methods.Try
@@ -96,6 +98,7 @@ class State(NamedTuple):
   found: jax.Array
   x_found: jax.Array
   zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
 
 
 def surface(
@@ -106,7 +109,7 @@ def surface(
   Args:
     keys: [N], consumed.
     x: [N, ...], for its shape.
-    epsilon: the length.
+    epsilon: the length, [] or [N].
     norm: "linf" or "l2".
 
   Returns:
@@ -120,7 +123,7 @@ def surface(
 
   draws = jax.vmap(draw)(keys)
   length = projections.norm(draws, norm)
-  return epsilon * draws / results.rows(length, draws)
+  return radii.along(epsilon, x) * draws / results.rows(length, draws)
 
 
 # (logits [N, C], try) -> [N].
@@ -163,11 +166,12 @@ def method(
       loss_reviewed=lowest,
       halved=~no,
       rises=jnp.zeros((n,), jnp.int32),
-      step_size=jnp.broadcast_to(2 * jnp.asarray(epsilon, x.dtype), (n,)),
+      step_size=jnp.broadcast_to(2 * radii.of(epsilon, x), (n,)),
       iteration=jnp.full((n,), -1, jnp.int32),
       found=no,
       x_found=x_start,
       zero_gradient=no,
+      nonfinite_gradient=no,
     )
 
   def move(state: State, epsilon: ArrayLike) -> jax.Array:
@@ -195,16 +199,20 @@ def method(
       lambda logits, _: loss(logits, tried),
       targeted=False,
     )
-    evaluation, gradient = ascent.value_and_gradient(objective, x_adv, key)
+    evaluation, gradient, lost = ascent.value_and_gradient(
+      objective, x_adv, key
+    )
+    # A NaN at the start would be the best for good: no loss exceeds it.
+    value = jnp.where(jnp.isnan(evaluation.loss), -jnp.inf, evaluation.loss)
     iteration = state.iteration + 1
     hit = evaluation.success & (iteration <= num_steps)
-    better = (evaluation.loss > state.loss_best) | first
+    better = (value > state.loss_best) | first
     x_best, gradient_best, loss_best = results.select(
       better,
-      (x_adv, gradient, evaluation.loss),
+      (x_adv, gradient, value),
       (state.x_best, state.gradient_best, state.loss_best),
     )
-    rises = state.rises + ((evaluation.loss > state.loss) & ~first)
+    rises = state.rises + ((value > state.loss) & ~first)
 
     index = jnp.minimum(iteration, num_steps)
     review = jnp.asarray(reviews)[index]
@@ -227,7 +235,7 @@ def method(
       gradient=gradient,
       x_best=x_best,
       gradient_best=gradient_best,
-      loss=evaluation.loss,
+      loss=value,
       loss_best=loss_best,
       loss_reviewed=jnp.where(review | first, loss_best, state.loss_reviewed),
       halved=jnp.where(review, halve, state.halved),
@@ -239,6 +247,7 @@ def method(
       zero_gradient=jnp.where(
         first, ascent.no_gradient(gradient), state.zero_gradient
       ),
+      nonfinite_gradient=state.nonfinite_gradient | lost,
     )
 
   # One evaluation of the start comes before the steps.

@@ -73,8 +73,12 @@ def project_to_hyperplane(
   room = jnp.maximum(jnp.where(direction > 0, high - points, points - low), 0)
   wanted = jnp.abs(offset)
 
+  def apart(s):
+    # `s` may be infinite where the slope is all but flat: no 0 * inf.
+    return jnp.where(unit > 0, s[:, None] * unit, 0)
+
   def missing(s):
-    moved = s[:, None] * unit
+    moved = apart(s)
     free = moved < room
     gap = wanted - jnp.sum(size * jnp.minimum(moved, room), axis=-1)
     slope = jnp.sum(jnp.where(free, size * unit, 0), axis=-1)
@@ -100,13 +104,13 @@ def project_to_hyperplane(
   moved = jnp.where(
     unreachable[:, None] & (unit > 0),
     room,
-    jnp.minimum(s[:, None] * unit, room),
+    jnp.minimum(apart(s), room),
   )
   return direction * moved
 
 
 class State(NamedTuple):
-  """Rows of a FAB run; see `methods.State` for the last four.
+  """Rows of a FAB run; see `methods.State` for the last five.
 
   Attributes:
     tried: what is attacked.
@@ -116,6 +120,7 @@ class State(NamedTuple):
     found: [N] bool.
     x_found: [N, ...].
     zero_gradient: [N] bool.
+    nonfinite_gradient: [N] bool.
   """
 
   tried: methods.Try
@@ -125,10 +130,14 @@ class State(NamedTuple):
   found: jax.Array
   x_found: jax.Array
   zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
 
 
 def _targeted_boundary(evaluate, tried, x_adv, key):
-  """Logit difference [N] to the target's boundary and its gradient."""
+  """Logit difference [N] to the target's boundary, its gradient, rows lost.
+
+  The last two are those of `ascent.finite_gradient`.
+  """
 
   def difference(points):
     logits = jnp.mean(evaluate(points, key), axis=0)
@@ -136,7 +145,7 @@ def _targeted_boundary(evaluate, tried, x_adv, key):
     return jnp.sum(values), values
 
   gradient, values = jax.grad(difference, has_aux=True)(x_adv)
-  return values, gradient
+  return values, *ascent.finite_gradient(gradient)
 
 
 def _nearest_boundary(evaluate, tried, x_adv, key, norm):
@@ -152,9 +161,10 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
   own = jnp.take_along_axis(logits, tried.y[:, None], axis=-1)
 
   def consider(nearest, index):
-    distance = nearest[0]
+    distance, _, _ = nearest
     one = (classes == index).astype(logits.dtype)
     (slope,) = pullback(one[None, :] - label)
+    slope, lost = ascent.finite_gradient(slope)
     difference = (logits - own)[:, index]
     length = projections.norm(slope, _DUAL[norm])
     away = jnp.where(
@@ -162,17 +172,17 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
     )
     return results.select(
       away < distance, (away, difference, slope), nearest
-    ), None
+    ), lost
 
   start = (
     jnp.full(own.shape[:1], jnp.inf, logits.dtype),
     jnp.zeros_like(own[:, 0]),
     jnp.zeros_like(x_adv),
   )
-  (_, value, gradient), _ = _loops.scan(
+  (_, value, gradient), lost = _loops.scan(
     consider, start, classes, length=logits.shape[-1]
   )
-  return value, gradient
+  return value, gradient, jnp.any(lost, axis=0)
 
 
 def method(
@@ -199,6 +209,7 @@ def method(
       found=no,
       x_found=x,
       zero_gradient=no,
+      nonfinite_gradient=no,
     )
 
   def step(
@@ -206,9 +217,12 @@ def method(
   ) -> State:
     tried, x, x_adv = state.tried, state.tried.x, state.x_adv
     if targeted:
-      value, gradient = _targeted_boundary(evaluate, tried, x_adv, key)
+      found = _targeted_boundary(evaluate, tried, x_adv, key)
     else:
-      value, gradient = _nearest_boundary(evaluate, tried, x_adv, key, norm)
+      found = _nearest_boundary(evaluate, tried, x_adv, key, norm)
+    value, gradient, lost = found
+    # Without a distance to the boundary the point stays where it is.
+    value = jnp.where(jnp.abs(value) < jnp.inf, value, 0)
     n = x.shape[0]
     normal = gradient.reshape(n, -1)
     points, clean = x_adv.reshape(n, -1), x.reshape(n, -1)
@@ -230,7 +244,7 @@ def method(
     moved = jnp.clip(mixed, low, high).reshape(x.shape)
 
     logits = jnp.mean(evaluate(moved, key), axis=0)
-    crossed = jnp.argmax(logits, axis=-1) != tried.y
+    crossed = ~results.correct(logits, tried.y)
     length = projections.norm(moved - x, norm)
     nearer = crossed & (length < state.distance) & (state.iteration < num_steps)
     inside = nearer & (length <= epsilon)
@@ -246,6 +260,7 @@ def method(
         ascent.no_gradient(gradient),
         state.zero_gradient,
       ),
+      nonfinite_gradient=state.nonfinite_gradient | lost,
     )
 
   return methods.Method(start, step, num_steps, targeted)

@@ -1,6 +1,14 @@
-"""What a check of an evaluation is, and a report of several."""
+"""What a check of an evaluation is, and a report of several.
+
+Shape letters: N examples, C classes.
+"""
 
 import dataclasses
+
+import numpy as np
+
+# AutoAttack's own limit of what Square may take after the gradient attacks.
+SQUARE_TOLERANCE = 0.002
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,3 +67,38 @@ class SanityReport:
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:
   """A check that passes up to the limit; NaN fails."""
   return Check(name, bool(value <= limit), float(value), limit, meaning)
+
+
+def look_like_probabilities(logits: np.ndarray) -> bool:
+  """Whether all rows [N, C] lie in [0, 1] and sum to 1."""
+  return bool(
+    logits.min() > -1e-5
+    and logits.max() < 1 + 1e-5
+    and np.all(np.abs(np.sum(logits, axis=1) - 1) < 1e-4)
+  )
+
+
+def largest_change(logits: np.ndarray, other: np.ndarray) -> float:
+  """By how much two outputs [N, C] differ, rows of `logits` of unit length.
+
+  NaN and infinity that stay where they are differ by nothing, others by
+  infinity.
+  """
+  moved = ~((other == logits) | (np.isnan(other) & np.isnan(logits))).all(
+    axis=1
+  )
+  logits, other = logits[moved], other[moved]
+  with np.errstate(invalid="ignore"):
+    scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
+    sizes = np.linalg.norm((other - logits) / scale, axis=1)
+  return float(np.max(np.nan_to_num(sizes, nan=np.inf), initial=0))
+
+
+def taken_by_square(
+  names: tuple[str, ...], accuracies: dict[str, float]
+) -> float:
+  """Accuracy that "square" took after another attack, 0 if it was none."""
+  if "square" not in names[1:]:
+    return 0.0
+  before = names[names.index("square") - 1]
+  return accuracies[before] - accuracies["square"]

@@ -6,6 +6,8 @@ label and has no sign: both are tried. It vanishes with F where the prediction
 is saturated. Shape letters: N examples, C classes.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -15,6 +17,7 @@ from robust_info.attacks import (
   inputs,
   losses,
   projections,
+  radii,
   results,
   steps,
 )
@@ -46,8 +49,8 @@ def fisher_pgd(
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
     x: [N, ...] float inputs within `bounds`.
     y: [N] int labels.
-    epsilon: radius of the ball, >= 0; may be traced.
-    step_size: of the refinement; `epsilon / 4` unless given.
+    epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
+    step_size: of the refinement, [] or [N]; `epsilon / 4` unless given.
     num_steps: of the refinement, static.
     norm: "linf" or "l2".
     loss: as `pgd`.
@@ -62,15 +65,16 @@ def fisher_pgd(
     TypeError: as `pgd`.
   """
   _validate.positive_int("num_steps", num_steps)
-  _validate.at_least("epsilon", epsilon, 0)
   _validate.one_of("norm", norm, ("linf", "l2"))
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   x, y = checked.x, checked.y
   num_classes = inputs.num_classes(logits_fn, x)
   _validate.labels_in_range("y", y, num_classes, checked.where)
-  epsilon = jnp.asarray(epsilon, x.dtype)
+  radii.check("epsilon", epsilon, len(x))
+  epsilon = radii.of(epsilon, x)
   step_size = epsilon / 4 if step_size is None else step_size
-  _validate.at_least("step_size", step_size, 0)
+  radii.check("step_size", step_size, len(x))
+  valid = inputs.valid(checked, num_classes, epsilon, step_size)
   box = {"low": checked.low, "high": checked.high}
   project = projections.BY_NORM[norm]
   objective = ascent.label_objective(
@@ -81,14 +85,16 @@ def fisher_pgd(
   )
 
   _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
-  direction = steps.BY_NORM[norm](vectors[:, 0], x, **box)
-  ahead = project(x + epsilon * direction, x, epsilon, **box)
-  behind = project(x - epsilon * direction, x, epsilon, **box)
+  vector, lost = ascent.finite_gradient(vectors[:, 0])
+  move = radii.along(epsilon, x) * steps.BY_NORM[norm](vector, x, **box)
+  ahead = project(x + move, x, epsilon, **box)
+  behind = project(x - move, x, epsilon, **box)
   worse = objective(ahead, None).loss >= objective(behind, None).loss
   outcome = ascent.ascend(
     objective,
     x,
     results.select(worse, ahead, behind),
+    checked.where & valid,
     None,
     epsilon=epsilon,
     step_size=jnp.asarray(step_size, x.dtype),
@@ -99,4 +105,7 @@ def fisher_pgd(
     keep="worst",
     **box,
   )
-  return results.mask(outcome, x, checked.where)
+  outcome = dataclasses.replace(
+    outcome, nonfinite_gradients=outcome.nonfinite_gradients | lost
+  )
+  return results.settle(outcome, x, checked.where, valid)

@@ -6,8 +6,8 @@ the robust accuracy is what is left at the end. Driven from the host: see
 """
 
 import dataclasses
-import hashlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +17,14 @@ from jax.typing import ArrayLike
 
 from robust_info import _validate
 from robust_info.attacks import (
+  flags,
   inputs,
   journal,
   pool,
   programs,
   projections,
+  radii,
+  results,
   standing,
 )
 
@@ -74,7 +77,8 @@ class EnsembleResult:
   Attributes:
     x_adv: [N, ...] a misclassified point of the ball where `success`, otherwise
       the input. Inputs misclassified as they are stay as they are.
-    success: [N] bool; robust accuracy is `1 - mean(success)` over `where`.
+    success: [N] bool; robust accuracy is `1 - mean(success)` over `where`. Of
+      logits that are not finite the model predicts nothing, and is wrong.
     logits: [N, C] at `x_adv`.
     broken_by: [N] int, the index in `attacks` of the attack that broke the
       example; -1 for misclassified inputs, `len(attacks)` for robust ones and
@@ -83,7 +87,15 @@ class EnsembleResult:
     accuracies: accuracy left after each attack, by name; "clean" comes first.
     seconds: spent in each attack, compilation included; 0 for parts resumed.
     zero_gradients: by attack, how many of its examples met a zero gradient at
-      a start. Not a number for "square", which takes none.
+      a start; 0 for "square", which takes none.
+    nonfinite_gradients: by attack, how many of its examples met a gradient with
+      NaN or infinite entries, which count as 0.
+    nonfinite_logits: [N] bool, `logits` of an unmasked row has NaN or infinity.
+    warnings: why the number may not be one, a line per reason, those of
+      AutoAttack among them: outputs that are probabilities or change from call
+      to call, logits or gradients that are not finite, zero gradients, a random
+      search that beats the gradient attacks, fewer classes than targets. See
+      docs/attacks.md.
   """
 
   x_adv: np.ndarray
@@ -94,6 +106,9 @@ class EnsembleResult:
   accuracies: dict[str, float]
   seconds: dict[str, float]
   zero_gradients: dict[str, int]
+  nonfinite_gradients: dict[str, int] = dataclasses.field(default_factory=dict)
+  nonfinite_logits: np.ndarray | None = None
+  warnings: tuple[str, ...] = ()
 
   @property
   def robust_accuracy(self) -> float:
@@ -107,7 +122,7 @@ def auto_attack(
   y: ArrayLike,
   key: Any,
   *,
-  epsilon: float,
+  epsilon: ArrayLike,
   norm: str = "linf",
   version: str = "standard",
   attacks: tuple[str, ...] | None = None,
@@ -143,11 +158,20 @@ def auto_attack(
   the original compares with 0.
 
   Guarantees: results depend neither on `batch_size` nor on the order of the
-  rows (given `example_ids`), up to float rounding; `x_adv` lies in the ball to
-  1e-6 and in the box; `epsilon=0` gives the clean accuracy; robust accuracy
-  never exceeds that of any attack in the list before it. With `state_dir` a run
-  killed at any point resumes where it was, with the same result; it loses the
-  batch in flight, and of what was finished fewer than `batch_size` examples.
+  rows (given `example_ids`), up to float rounding; `x_adv` is finite and lies
+  in the ball to 1e-6 and in the box; `epsilon=0` gives the clean accuracy;
+  robust accuracy never exceeds that of any attack in the list before it. An
+  example whose logits are not finite counts as misclassified. What makes the
+  number doubtful ends in `EnsembleResult.warnings`; each line is printed once,
+  as an `AttackWarning`.
+
+  With `state_dir` a run killed at any point resumes where it was, with the same
+  result; it loses the batch in flight, and of what was finished fewer than
+  `batch_size` examples. Another batch size or machine may go on, if `logits_fn`
+  is a `Partial` whose leaves, to the last bit, and clean logits, to a
+  thousandth, are those of the folder. The parameters of a plain function cannot
+  be seen: its clean logits must agree to the last bit, which they need not on
+  another machine.
 
   Not for use under `jit`. Compiles two programs an attack, one for the plain
   forward pass and two small ones for keys. Pass parameters as
@@ -157,14 +181,15 @@ def auto_attack(
 
   Cost: about 1.9k forward and backward and 5k forward passes a robust example
   (standard); broken examples leave early. Device memory: that of one gradient
-  at `batch_size`, and eight inputs a row.
+  at `batch_size`, and eight inputs a slot; the data set stays on the host.
 
   Args:
     logits_fn: [N, ...] -> [N, C], deterministic (except "rand").
-    x: [N, ...] float inputs within `bounds`; all of the data set, on the host.
+    x: [N, ...] float inputs within `bounds`; all of the data set, best in
+      NumPy.
     y: [N] int labels.
     key: consumed.
-    epsilon: radius of the ball, >= 0.
+    epsilon: radius of the ball, >= 0: one number, or [N], one per example.
     norm: "linf" or "l2"; for "pgd" alone also "l1".
     version: "standard", "plus" or "rand".
     attacks: names from `ATTACKS` to run instead of the version's.
@@ -192,7 +217,6 @@ def auto_attack(
   _validate.positive_int("num_queries", num_queries)
   _validate.positive_int("batch_size", batch_size)
   _validate.positive_int("eot_samples", eot_samples)
-  _validate.at_least("epsilon", epsilon, 0)
   if restarts is None:
     restarts = _PLUS_RESTARTS if version == "plus" else 1
   _validate.positive_int("restarts", restarts)
@@ -206,13 +230,9 @@ def auto_attack(
     raise ValueError(
       f"Expected attacks to name each attack once, got {names!r}."
     )
-  # A transfer; `jnp.asarray` of a host array compiles a program.
-  x, y, where = (
-    jax.device_put(value) if isinstance(value, np.ndarray) else value
-    for value in (x, y, where)
-  )
-  checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
-  num_examples = checked.x.shape[0]
+  checked = inputs.check_on_host(logits_fn, x, y, bounds=bounds, where=where)
+  num_examples = len(checked.x)
+  radii.check("epsilon", epsilon, num_examples)
   if example_ids is None:
     example_ids = jax.device_put(np.arange(num_examples))
   ids = np.asarray(_validate.labels("example_ids", example_ids, num_examples))
@@ -224,24 +244,22 @@ def auto_attack(
     high=checked.high,
     eot_samples=eot_samples if version == "rand" else None,
   )
-  data = standing.Data(
-    np.asarray(checked.x),
-    np.asarray(checked.y),
-    np.asarray(checked.where),
-    ids,
-  )
-  return _evaluate(
+  epsilon = np.broadcast_to(np.asarray(epsilon, np.float64), num_examples)
+  data = standing.Data(checked.x, checked.y, checked.where, ids, epsilon)
+  result = _evaluate(
     logits_fn,
     data,
     key,
     plan,
     names,
-    epsilon=float(epsilon),
     restarts=restarts,
     batch_size=min(batch_size, num_examples),
     state_dir=state_dir,
     progress=progress,
   )
+  for line in result.warnings:
+    warnings.warn(line, flags.AttackWarning, stacklevel=2)
+  return result
 
 
 def _evaluate(
@@ -251,7 +269,6 @@ def _evaluate(
   plan: programs.Plan,
   names: tuple[str, ...],
   *,
-  epsilon: float,
   restarts: int,
   batch_size: int,
   state_dir: str | None,
@@ -259,9 +276,11 @@ def _evaluate(
 ) -> EnsembleResult:
   """Runs the named attacks in order; arguments as in `auto_attack`."""
   build, build_forward = programs.kept, programs.kept_forward
+  redrawn = flags.kept_redrawn
   if not isinstance(logits_fn, jax.tree_util.Partial):
     # A function may close over what changes later: nothing is kept for it.
     build, build_forward = programs.build, programs.build_forward
+    redrawn = flags.redrawn
     logits_fn = jax.tree_util.Partial(logits_fn)
   clean_key, final_key, attack_keys = _split(key)
   program = build_forward(plan.eot_samples)
@@ -274,13 +293,21 @@ def _evaluate(
   clean = forward(data.x, clean_key)
   _validate.logits_shape(clean.shape, len(data.x))
   _validate.labels_in_range("y", data.y, clean.shape[1], data.where)
-  field = standing.Standing(data, clean)
+  lines = flags.of_outputs(clean[data.where])
+  if plan.eot_samples is None:
+    again = forward(data.x[:batch_size], clean_key)
+    spec = jax.ShapeDtypeStruct(data.x[:batch_size].shape, data.x.dtype)
+    lines += flags.of_repeats(
+      clean[:batch_size], again, redrawn(logits_fn, spec)
+    )
   book = None
   past: list[dict[str, np.ndarray]] = []
   if state_dir is not None:
-    header = _header(data, clean, key, plan, names, epsilon, restarts)
-    book = journal.Journal(state_dir, header)
-    past = list(book.read())
+    settings = {"attacks": list(names), "restarts": restarts, **plan._asdict()}
+    header = journal.header(logits_fn, clean, data, key, settings)
+    book = journal.Journal(state_dir, header, clean)
+    past, clean = list(book.read()), book.clean
+  field = standing.Standing(data, clean)
   targets = np.argsort(
     -np.where(np.eye(clean.shape[1], dtype=bool)[data.y], -np.inf, clean),
     axis=1,
@@ -288,7 +315,7 @@ def _evaluate(
   )[:, : min(_TARGETS, clean.shape[1] - 1)]
 
   accuracies = {"clean": field.accuracy()}
-  seconds, dry = {}, {}
+  seconds, dry, lost, given = {}, {}, {}, {}
   began = time.monotonic()
   for number, name in enumerate(names):
     since = time.monotonic()
@@ -297,9 +324,7 @@ def _evaluate(
     for part in past:
       if part["attack"] == number:
         field.finish(
-          pool.Finished(
-            part["index"], part["found"], part["x_found"], part["no_gradient"]
-          )
+          pool.Finished(*(part[name] for name in pool.Finished._fields))
         )
     resumed = int(field.finished.sum())
     compiled = build(name, plan)
@@ -314,7 +339,7 @@ def _evaluate(
       field.todo(),
       targets if targeted else None,
       attack_keys[ATTACKS.index(name)],
-      epsilon=epsilon,
+      epsilon=data.epsilon,
       tries=targets.shape[1] if targeted else tries,
       batch_size=batch_size,
       look_every=_LOOK_EVERY.get(name, _LOOK_EVERY_OTHERWISE),
@@ -336,8 +361,14 @@ def _evaluate(
     field.confirm(lambda rows: forward(rows, final_key))
     accuracies[name] = field.accuracy()
     seconds[name] = time.monotonic() - since
-    dry[name] = int(field.dry.sum())
+    dry[name], lost[name] = int(field.dry.sum()), int(field.lost.sum())
+    given[name] = total
   broken_by = np.where(field.robust | ~data.where, len(names), field.by)
+  nonfinite = ~results.finite(field.logits) & data.where
+  lines += flags.of_logits(nonfinite, data.where)
+  lines += flags.of_gradients(dry, lost, given)
+  lines += flags.of_accuracies(names, accuracies)
+  lines += flags.of_targets(names, targets.shape[1], _TARGETS)
   return EnsembleResult(
     x_adv=field.x_adv,
     success=~field.robust & data.where,
@@ -347,6 +378,9 @@ def _evaluate(
     accuracies=accuracies,
     seconds=seconds,
     zero_gradients=dry,
+    nonfinite_gradients=lost,
+    nonfinite_logits=nonfinite,
+    warnings=tuple(lines),
   )
 
 
@@ -360,25 +394,3 @@ def _split(key):
   numbers = range(len(ATTACKS))
   attack_keys = [jax.random.fold_in(attack_key, n) for n in numbers]
   return clean_key, final_key, attack_keys
-
-
-def _header(data, clean, key, plan, names, epsilon, restarts) -> dict[str, Any]:
-  """What tells one evaluation from another."""
-
-  def digest(array):
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[
-      :16
-    ]
-
-  return {
-    "inputs": digest(data.x),
-    "labels": digest(data.y),
-    "mask": digest(data.where),
-    "example_ids": digest(data.ids),
-    "clean predictions": digest(np.argmax(clean, axis=1)),
-    "key": digest(jax.random.key_data(key)),
-    "epsilon": epsilon,
-    "attacks": list(names),
-    "restarts": restarts,
-    **plan._asdict(),
-  }

@@ -18,6 +18,7 @@ from robust_info.attacks import (
   losses,
   methods,
   projections,
+  radii,
   results,
   steps,
 )
@@ -28,7 +29,7 @@ REACH = 2.5
 
 
 class State(NamedTuple):
-  """Rows of a PGD run; see `methods.State` for the last four.
+  """Rows of a PGD run; see `methods.State` for the last five.
 
   Attributes:
     tried: what is attacked.
@@ -37,6 +38,7 @@ class State(NamedTuple):
     found: [N] bool.
     x_found: [N, ...].
     zero_gradient: [N] bool.
+    nonfinite_gradient: [N] bool.
   """
 
   tried: methods.Try
@@ -45,6 +47,7 @@ class State(NamedTuple):
   found: jax.Array
   x_found: jax.Array
   zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
 
 
 def method(
@@ -66,6 +69,7 @@ def method(
       found=no,
       x_found=x_start,
       zero_gradient=no,
+      nonfinite_gradient=no,
     )
 
   def step(
@@ -75,11 +79,13 @@ def method(
     objective = ascent.label_objective(
       evaluate, tried.y, losses.cross_entropy, targeted=False
     )
-    evaluation, gradient = ascent.value_and_gradient(objective, x_adv, key)
+    evaluation, gradient, lost = ascent.value_and_gradient(
+      objective, x_adv, key
+    )
     # A call of the pool may go on behind the last iterate.
     current = state.iteration <= num_steps
     hit = evaluation.success & current
-    size = REACH * epsilon / num_steps
+    size = REACH * radii.along(epsilon, x_adv) / num_steps
     moved = project(x_adv + size * direct(gradient, x_adv), tried.x, epsilon)
     return State(
       tried=tried,
@@ -94,6 +100,7 @@ def method(
         ascent.no_gradient(gradient),
         state.zero_gradient,
       ),
+      nonfinite_gradient=state.nonfinite_gradient | lost,
     )
 
   # The evaluation of the last iterate comes after the steps.

@@ -23,25 +23,17 @@ def run(
   """What the outputs alone tell; calls `logits_fn` outside `jit`."""
   x = checked.x
   logits = np.asarray(logits_fn(x), np.float64)
-  scale = np.linalg.norm(logits, axis=1, keepdims=True) + 1e-10
-
-  def difference(other):
-    return float(np.max(np.linalg.norm((other - logits) / scale, axis=1)))
-
   repeats = max(
-    difference(np.asarray(logits_fn(x), np.float64)) for _ in range(4)
+    checks.largest_change(logits, np.asarray(logits_fn(x), np.float64))
+    for _ in range(4)
   )
   # Rolled by one and cut by one: another place and another batch size.
   rolled = np.asarray(logits_fn(jnp.roll(x, 1, axis=0)), np.float64)
-  moved = difference(np.roll(rolled, -1, axis=0))
+  moved = checks.largest_change(logits, np.roll(rolled, -1, axis=0))
   if len(x) > 1:
     fewer = np.concatenate([np.asarray(logits_fn(x[:-1])), logits[-1:]])
-    moved = max(moved, difference(fewer))
-  probabilities = float(
-    logits.min() > -1e-5
-    and logits.max() < 1 + 1e-5
-    and np.all(np.abs(np.sum(logits, axis=1) - 1) < 1e-4)
-  )
+    moved = max(moved, checks.largest_change(logits, fewer))
+  probabilities = float(checks.look_like_probabilities(logits))
   ordered = np.sort(logits, axis=1)
   wide = float(np.mean(ordered[:, -1] - ordered[:, -2] > _FLOAT32_GAP))
   return [

@@ -30,6 +30,7 @@ from robust_info.attacks import (
   inputs,
   losses,
   projections,
+  radii,
   results,
   steps,
 )
@@ -59,13 +60,15 @@ def pgd(
 ) -> results.AttackResult:
   """Projected gradient descent (Madry et al. 2018), worst case per example.
 
-  Guarantees: `x_adv` lies in the ball to 1e-6 and in `bounds`; `epsilon=0`
-  returns `x` bit for bit (subnormal numbers, below 1e-38, may become 0); masked
-  rows are returned unchanged; a row's result depends neither on the rest of the
-  batch nor on its place in it (given `example_ids`). Inputs that the model gets
-  wrong are attacked like the others and normally stay wrong; `keep="worst"`
-  guarantees it for `random_start=False` only, as the clean point itself is
-  otherwise not visited.
+  Guarantees: `x_adv` is finite and lies in the ball to 1e-6 and in `bounds`,
+  whatever the gradients: their NaN and infinite entries count as 0 and are
+  reported; `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38,
+  may become 0); masked rows are returned unchanged; a row's result depends
+  neither on the rest of the batch nor on its place in it (given `example_ids`);
+  values that cannot be checked, as they are traced, make their rows not `valid`
+  where they make no sense. Inputs that the model gets wrong are attacked like
+  the others and normally stay wrong; `keep="worst"` guarantees it for
+  `random_start=False` only, as the clean point itself is otherwise not visited.
 
   Cost: per restart `num_steps` gradients and one forward pass. Restarts run as
   one batch of `restarts * N` rows, and `eot_samples` multiplies that again:
@@ -79,9 +82,10 @@ def pgd(
     x: [N, ...] float inputs within `bounds`.
     y: [N] int labels (with `targeted`, the classes to reach).
     key: consumed; may be `None` if nothing is random.
-    epsilon: radius of the ball in input units, >= 0; may be traced.
-    step_size: length of a step in `norm`; `2.5 * epsilon / num_steps` unless
-      given; may be traced.
+    epsilon: radius of the ball in input units, >= 0: one number, or [N], one
+      per example; may be traced.
+    step_size: length of a step in `norm`, [] or [N]; `2.5 * epsilon /
+      num_steps` unless given; may be traced.
     num_steps: gradient steps, static.
     norm: "linf", "l2" or "l1".
     random_start: start uniformly in the ball (cut to the box), not at `x`.
@@ -109,7 +113,8 @@ def pgd(
 
   Raises:
     ValueError: an argument has a bad shape or value, x lies outside `bounds`,
-      or labels are out of range (values are checked when concrete).
+      or labels are out of range. Shapes are checked always, values when
+      concrete; traced ones end in `AttackResult.valid`.
     TypeError: x is not float, y not integer, or a key is missing.
   """
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
@@ -213,8 +218,8 @@ def kl_pgd(
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...] float inputs within `bounds`.
     key: consumed.
-    epsilon: radius of the ball, >= 0; may be traced.
-    step_size: `2.5 * epsilon / num_steps` unless given.
+    epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
+    step_size: [] or [N]; `2.5 * epsilon / num_steps` unless given.
     num_steps: static.
     norm: "linf", "l2" or "l1".
     restarts: independent starts; see `pgd`.
@@ -231,12 +236,13 @@ def kl_pgd(
   Returns:
     An `AttackResult` whose `success` means that the class differs from the
     clean prediction's, and whose `loss` is the divergence from the reference,
-    in nats.
+    in nats. Rows whose clean logits are not finite are not `valid`.
   """
   _validate.one_of("anchor", anchor, ("clean", "start"))
   checked = inputs.check(logits_fn, x, None, bounds=bounds, where=where)
   clean = logits_fn(checked.x)
   _validate.logits_shape(clean.shape, checked.x.shape[0])
+  known = results.finite(clean)
   checked = dataclasses.replace(checked, y=jnp.argmax(clean, axis=-1))
 
   def objective(evaluate, start, labels):
@@ -256,6 +262,7 @@ def kl_pgd(
     checked,
     key,
     objective,
+    known=known,
     epsilon=epsilon,
     step_size=step_size,
     num_steps=num_steps,
@@ -303,6 +310,7 @@ def _attack(
   key: Any,
   make_objective: Callable[..., ascent.Objective],
   *,
+  known: jax.Array | bool = True,
   epsilon: ArrayLike,
   step_size: ArrayLike | None,
   num_steps: int,
@@ -317,17 +325,21 @@ def _attack(
 ) -> results.AttackResult:
   """Start, ascent and worst case over restarts; arguments as in `pgd`.
 
-  `make_objective(evaluate, start, labels)` sees the batch of all restarts.
+  `make_objective(evaluate, start, labels)` sees the batch of all restarts; rows
+  where `known` is False lack what it needs and are not valid.
   """
+  num_examples = checked.x.shape[0]
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int("restarts", restarts)
-  _validate.at_least("epsilon", epsilon, 0)
+  radii.check("epsilon", epsilon, num_examples)
   _validate.one_of("norm", norm, projections.NORMS)
   _validate.one_of("keep", keep, ("last", "worst"))
   _validate.at_least("momentum", momentum, 0)
+  epsilon = radii.of(epsilon, checked.x)
   if step_size is None:
     step_size = fixed_step.REACH * epsilon / num_steps
-  _validate.at_least("step_size", step_size, 0)
+  radii.check("step_size", step_size, num_examples)
+  step_size = jnp.asarray(step_size, checked.x.dtype)
   if eot_samples is not None:
     _validate.positive_int("eot_samples", eot_samples)
   if restarts > 1 and not random_start:
@@ -346,24 +358,26 @@ def _attack(
     lambda points: evaluate(points, draw_key)[0], checked.x
   )
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
+  valid = inputs.valid(checked, num_classes, epsilon, step_size) & known
 
   box = {"low": checked.low, "high": checked.high}
-  epsilon = jnp.asarray(epsilon, checked.x.dtype)
+  epsilons = radii.tile(epsilon, restarts)
   project = projection or projections.BY_NORM[norm]
   centres = _tile(checked.x, restarts)
   start = centres
   if random_start:
     start = _random_start(
-      start_key, centres, epsilon, norm, restarts, example_ids
+      start_key, centres, epsilons, norm, restarts, example_ids
     )
-    start = project(start, centres, epsilon, **box)
+    start = project(start, centres, epsilons, **box)
   tries = ascent.ascend(
     make_objective(evaluate, start, _tile(checked.y, restarts)),
     centres,
     start,
+    _tile(checked.where & valid, restarts),
     draw_key,
-    epsilon=epsilon,
-    step_size=jnp.asarray(step_size, checked.x.dtype),
+    epsilon=epsilons,
+    step_size=radii.tile(step_size, restarts),
     num_steps=num_steps,
     step_rule=steps.BY_NORM[norm],
     projection=project,
@@ -377,4 +391,4 @@ def _attack(
         lambda leaf: leaf.reshape((restarts, -1, *leaf.shape[1:])), tries
       )
     )
-  return results.mask(tries, checked.x, checked.where)
+  return results.settle(tries, checked.x, checked.where, valid)

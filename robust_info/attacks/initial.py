@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-# keys [N], x [N, ...], epsilon -> perturbations like x.
+from robust_info.attacks import radii
+
+# keys [N], x [N, ...], epsilon [] or [N] -> perturbations like x.
 Initial = Callable[[jax.Array, jax.Array, ArrayLike], jax.Array]
 
 
@@ -23,7 +25,7 @@ def uniform_linf(
   def sample(key):
     return jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
 
-  return epsilon * jax.vmap(sample)(keys)
+  return radii.along(epsilon, x) * jax.vmap(sample)(keys)
 
 
 def uniform_l2(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
@@ -38,7 +40,7 @@ def uniform_l2(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
     rest = 2 * jax.random.exponential(outside, (), x.dtype)
     return normal / jnp.sqrt(jnp.sum(normal**2) + rest)
 
-  return epsilon * jax.vmap(sample)(keys)
+  return radii.along(epsilon, x) * jax.vmap(sample)(keys)
 
 
 def uniform_l1(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
@@ -54,7 +56,7 @@ def uniform_l1(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
     sign = jax.random.rademacher(signs, x.shape[1:], x.dtype)
     return sign * sizes / (jnp.sum(sizes) + rest)
 
-  return epsilon * jax.vmap(sample)(keys)
+  return radii.along(epsilon, x) * jax.vmap(sample)(keys)
 
 
 BY_NORM: dict[str, Initial] = {

@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info import _validate
+from robust_info.attacks import radii
 
 Bounds = tuple[float, float] | None
 LogitsFn = Callable[..., jax.Array]
+
+# Rounding of inputs that were scaled into the box.
+_SLACK = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,29 +43,41 @@ class Inputs:
 def images(name: str, value: Any, bounds: Bounds, where: Any) -> jax.Array:
   """Float inputs [N, ...] whose unmasked concrete rows lie in the box."""
   array = jnp.asarray(value)
-  if not jnp.issubdtype(array.dtype, jnp.floating):
-    raise TypeError(
-      f"Expected float {name}, got dtype={array.dtype}; scale bytes with "
-      f"{name} / 255, and keep any normalisation inside logits_fn."
-    )
+  _require_float(name, array.dtype)
   array = _validate.float_array(name, array)
   _validate.min_rank(name, array, 2, "[N, ...]")
-  if bounds is None or not (
-    _validate.is_concrete(array) and _validate.is_concrete(where)
-  ):
-    return array
-  values = np.asarray(array)
+  if _validate.is_concrete(array) and _validate.is_concrete(where):
+    _require_values(name, np.asarray(array), bounds, where)
+  return array
+
+
+def _require_float(name: str, dtype: Any) -> None:
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(
+      f"Expected float {name}, got dtype={dtype}; scale bytes with "
+      f"{name} / 255, and keep any normalisation inside logits_fn."
+    )
+
+
+def _require_values(
+  name: str, values: np.ndarray, bounds: Bounds, where: Any
+) -> None:
+  """Unmasked rows are finite and in the box."""
   if where is not None:
     values = values[np.asarray(where)]
-  if values.size and not (
-    values.min() >= bounds[0] - 1e-6 and values.max() <= bounds[1] + 1e-6
+  if not values.size:
+    return
+  if bounds is None:
+    if not np.isfinite(values).all():
+      raise ValueError(f"Expected {name} to be finite, got NaN or infinity.")
+  elif not (
+    values.min() >= bounds[0] - _SLACK and values.max() <= bounds[1] + _SLACK
   ):
     raise ValueError(
       f"Expected {name} in bounds={bounds}, got values from "
       f"{values.min():g} to {values.max():g}; rescale {name} (normalisation "
       "belongs inside logits_fn) or pass the bounds of your inputs."
     )
-  return array
 
 
 def box(bounds: Bounds) -> tuple[float, float]:
@@ -97,6 +113,59 @@ def check(
   if where is not None:
     y = jnp.where(rows, y, 0)
   return Inputs(x, y, rows, low, high)
+
+
+def check_on_host(
+  logits_fn: LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
+) -> Inputs:
+  """`check` of a data set that need not fit on the device; NumPy arrays.
+
+  Only labels and mask visit the device.
+  """
+  _validate.logits_fn("logits_fn", logits_fn)
+  low, high = box(bounds)
+  x = np.asarray(x)
+  _require_float("x", x.dtype)
+  if x.dtype not in (np.float32, np.float64):
+    x = x.astype(np.float32)
+  x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+  _validate.min_rank("x", x, 2, "[N, ...]")
+  num_examples = len(x)
+  # A transfer; `jnp.asarray` of a host array compiles a program.
+  y, where = (
+    jax.device_put(value) if isinstance(value, np.ndarray) else value
+    for value in (y, where)
+  )
+  rows = np.ones(num_examples, bool)
+  if where is not None:
+    rows = np.asarray(_validate.mask("where", where, num_examples))
+  _require_values("x", x, bounds, rows if where is not None else None)
+  y = np.asarray(_validate.labels("y", y, num_examples))
+  return Inputs(x, np.where(rows, y, 0).astype(y.dtype), rows, low, high)
+
+
+def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
+  """[N] bool, what the attack was given for a row makes sense.
+
+  The checks at the door again, for values they could not see: traced ones.
+
+  Args:
+    checked: the inputs.
+    num_classes: C.
+    *sizes: radius and step size, [] or [N].
+
+  Returns:
+    See `results.AttackResult.valid`; masked rows may be either.
+  """
+  x = checked.x
+  inside = (x >= checked.low - _SLACK) & (x <= checked.high + _SLACK)
+  inside &= jnp.abs(x) < jnp.inf
+  found = jnp.all(inside, axis=tuple(range(1, x.ndim)))
+  labels = checked.y.astype(jnp.int32)
+  found &= (labels >= 0) & (labels < num_classes)
+  for size in sizes:
+    found &= radii.usable(jnp.asarray(size))
+  return found
 
 
 def num_classes(evaluate: LogitsFn, x: jax.Array) -> int:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _loops, _validate
-from robust_info.attacks import ascent, inputs, losses, results
+from robust_info.attacks import ascent, inputs, losses, radii, results
 
 
 class Try(NamedTuple):
@@ -44,12 +44,14 @@ class State(Protocol):
     found: [N] bool, a misclassified point of the ball and the box was seen.
     x_found: [N, ...] that point where `found`, otherwise the strongest one.
     zero_gradient: [N] bool, no gradient at the start.
+    nonfinite_gradient: [N] bool, some gradient had a NaN or infinite entry.
   """
 
   iteration: jax.Array
   found: jax.Array
   x_found: jax.Array
   zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
 
 
 # (x [N, ...], key or None) -> logits [S, N, C]: see `ascent.evaluator`.
@@ -60,7 +62,8 @@ class Method(NamedTuple):
   """An iterative attack.
 
   Attributes:
-    start: `(try, epsilon) -> state`; evaluates no network.
+    start: `(try, epsilon) -> state`; evaluates no network. The radius is one
+      for all rows or [N].
     step: `(evaluate, state, epsilon, key or None) -> state`; one iteration.
     num_steps: how many steps a row takes. The evaluation of the start is one.
     targeted: whether each try aims at its own class.
@@ -96,7 +99,7 @@ def iterate(
     logits_fn: [N, ...] -> [N, C].
     checked: inputs, checked.
     key: consumed.
-    epsilon: radius of the ball.
+    epsilon: radius of the ball, [] or [N].
     loss: reported at `x_adv`, and by which tries without success compare.
     tries: restarts or targets, static.
     example_ids: see `pgd`.
@@ -105,18 +108,19 @@ def iterate(
   Returns:
     The result.
   """
-  _validate.at_least("epsilon", epsilon, 0)
   inputs.require_key(key)
   if eot_samples is not None:
     _validate.positive_int("eot_samples", eot_samples)
   x, y = checked.x, checked.y
   num_examples = x.shape[0]
-  epsilon = jnp.asarray(epsilon, x.dtype)
+  radii.check("epsilon", epsilon, num_examples)
+  epsilon = radii.of(epsilon, x)
   evaluate = ascent.evaluator(logits_fn, eot_samples, backward=method.backward)
   try_key, draw_key = jax.random.split(key)
   draw_keys = jax.random.split(draw_key, method.num_steps + 2)
   num_classes = inputs.num_classes(lambda v: evaluate(v, draw_key)[0], x)
   _validate.labels_in_range("y", y, num_classes, checked.where)
+  valid = inputs.valid(checked, num_classes, epsilon)
   targets = jnp.zeros((num_examples, tries), jnp.int32)
   if method.targeted:
     tries = min(tries, num_classes - 1)
@@ -136,27 +140,32 @@ def iterate(
     lambda leaf: leaf.reshape(tries * num_examples, *leaf.shape[2:]), everything
   )
 
+  epsilons = radii.tile(epsilon, tries)
+
   def step(state, step_key):
-    return method.step(evaluate, state, epsilon, step_key), None
+    return method.step(evaluate, state, epsilons, step_key), None
 
   state, _ = _loops.scan(
     step,
-    method.start(flat, epsilon),
+    method.start(flat, epsilons),
     draw_keys[1:-1],
     length=method.num_steps,
   )
   objective = ascent.label_objective(evaluate, flat.y, loss, targeted=False)
-  last = objective(state.x_found, draw_keys[-1])
+  live = jnp.tile(checked.where & valid, tries)
+  x_adv = results.select(live, state.x_found, flat.x)
+  last = objective(x_adv, draw_keys[-1])
   outcome = results.AttackResult(
-    x_adv=state.x_found,
+    x_adv=x_adv,
     success=last.success,
     loss=last.loss,
     logits=last.logits,
     zero_gradients=state.zero_gradient,
+    nonfinite_gradients=state.nonfinite_gradient,
   )
   outcome = results.keep_worst(
     jax.tree.map(
       lambda leaf: leaf.reshape(tries, num_examples, *leaf.shape[1:]), outcome
     )
   )
-  return results.mask(outcome, x, checked.where)
+  return results.settle(outcome, x, checked.where, valid)

@@ -36,12 +36,14 @@ class Finished(NamedTuple):
     found: [M] bool.
     x_found: [M, ...]; meaningful where `found`.
     no_gradient: [M] bool, some try started without a gradient.
+    nonfinite_gradient: [M] bool, some try met a NaN or infinite gradient.
   """
 
   index: np.ndarray
   found: np.ndarray
   x_found: np.ndarray
   no_gradient: np.ndarray
+  nonfinite_gradient: np.ndarray
 
 
 class Look(NamedTuple):
@@ -139,7 +141,7 @@ def run(
   targets: np.ndarray | None,
   key: jax.Array,
   *,
-  epsilon: float,
+  epsilon: np.ndarray,
   tries: int,
   batch_size: int,
   look_every: int,
@@ -155,7 +157,7 @@ def run(
     todo: indices of the examples to attack.
     targets: [N, T] classes of the tries, or `None` for an untargeted method.
     key: consumed.
-    epsilon: radius.
+    epsilon: [N] radii.
     tries: T, at most.
     batch_size: B.
     look_every: steps between two looks at the pool; a waiting row costs at
@@ -166,15 +168,16 @@ def run(
     possibly none; in no particular order, each exactly once.
   """
   method = programs.method
-  epsilon = np.asarray(epsilon, x.dtype)
   queue = iter(todo)
   slot_example = np.full(batch_size, -1)
   slot_try = np.zeros(batch_size, np.int32)
   slot_steps = np.zeros(batch_size, np.int64)
   slot_dry = np.zeros(batch_size, bool)
+  slot_lost = np.zeros(batch_size, bool)
   # Idle slots hold some example: garbage in, garbage ignored.
   slot_x = np.broadcast_to(x[:1], (batch_size, *x.shape[1:])).copy()
   slot_y = np.broadcast_to(y[:1], (batch_size,)).copy()
+  slot_epsilon = np.full(batch_size, epsilon[0], x.dtype)
   slot_id = np.zeros(batch_size, np.int32)
   slot_target = np.zeros(batch_size, np.int32)
   calls = 0
@@ -191,7 +194,8 @@ def run(
         if example < 0:
           continue
         slot_example[slot], slot_try[slot] = example, 0
-        slot_dry[slot] = False
+        slot_dry[slot] = slot_lost[slot] = False
+        slot_epsilon[slot] = epsilon[example]
         slot_x[slot], slot_y[slot] = x[example], y[example]
         slot_id[slot] = ids[example]
       if targets is not None:
@@ -201,7 +205,7 @@ def run(
     return changed
 
   load(range(batch_size))
-  jobs = (slot_x, slot_y, slot_target, slot_try, slot_id, key, epsilon)
+  jobs = (slot_x, slot_y, slot_target, slot_try, slot_id, key, slot_epsilon)
   state = jax.tree.map(
     lambda leaf: _vacant(leaf, key), jax.eval_shape(programs.start, *jobs)
   )
@@ -213,11 +217,14 @@ def run(
     left = int(np.min(method.num_steps - slot_steps[busy]))
     count = -(-min(left, look_every) // programs.steps_per_call)
     for _ in range(count):
-      state = programs.step(logits_fn, state, epsilon, key, calls)
+      state = programs.step(logits_fn, state, slot_epsilon, key, calls)
       calls += 1
     slot_steps += count * programs.steps_per_call
-    found, dry = jax.device_get((state.found, state.zero_gradient))
+    found, dry, lost = jax.device_get(
+      (state.found, state.zero_gradient, state.nonfinite_gradient)
+    )
     slot_dry |= dry & busy
+    slot_lost |= lost & busy
     found = found & busy
     ended = busy & (slot_steps >= method.num_steps)
     if programs.ends_early:
@@ -230,7 +237,9 @@ def run(
       points = np.asarray(state.x_found)[slots]
     steps = slot_try * method.num_steps + slot_steps
     worth = steps[busy & ~done].sum() / (tries * method.num_steps)
-    finished = Finished(example, found[slots], points, slot_dry[slots])
+    finished = Finished(
+      example, found[slots], points, slot_dry[slots], slot_lost[slots]
+    )
     yield Look(finished, float(worth))
     slot_example[slots] = -1
     changed = load(np.flatnonzero(ended | ~busy))

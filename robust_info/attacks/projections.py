@@ -2,9 +2,9 @@
 
 Each takes [N, ...] arrays, treats rows independently and returns a point of
 `{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, up to the rounding of
-`x + delta` in each coordinate. `x` must lie in the box. `epsilon` may be
-traced; with `epsilon = 0` the result is `x`, bit for bit. Shape letters: N
-examples, D inputs flattened.
+`x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one radius
+or [N], one per example, and may be traced; with `epsilon = 0` the result is
+`x`, bit for bit. Shape letters: N examples, D inputs flattened.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from robust_info.attacks import radii
 
 NORMS = ("linf", "l2", "l1")
 
@@ -42,6 +44,7 @@ def project_linf(
   high: float,
 ) -> jax.Array:
   """Clips to `[x - epsilon, x + epsilon]` and the box: the nearest point."""
+  epsilon = radii.along(epsilon, x)
   return jnp.clip(jnp.clip(x_adv, x - epsilon, x + epsilon), low, high)
 
 
@@ -60,6 +63,7 @@ def rescale_l2(
   """
   delta = x_adv - x
   length = norm(delta, "l2")
+  epsilon = radii.of(epsilon, x)
   factor = jnp.minimum(1, epsilon / jnp.where(length > 0, length, 1))
   shape = (x.shape[0],) + (1,) * (x.ndim - 1)
   return jnp.clip(x + factor.reshape(shape) * delta, low, high)
@@ -79,7 +83,7 @@ def _nearest(
   Args:
     x_adv: [N, ...].
     x: [N, ...].
-    epsilon: [].
+    epsilon: [] or [N].
     low: the box.
     high: the box.
     size: norm of magnitudes, [N, D] -> [N].
@@ -89,6 +93,7 @@ def _nearest(
   Returns:
     [N, ...].
   """
+  epsilon = radii.of(epsilon, x)
   delta = (x_adv - x).reshape(x.shape[0], -1)
   origin = x.reshape(delta.shape)
   room = jnp.maximum(jnp.where(delta > 0, high - origin, origin - low), 0)
@@ -111,7 +116,7 @@ def _nearest(
   # No network inside: rolling costs nothing here.
   (s, _), _ = jax.lax.scan(halve, bracket, None, length=_BISECTIONS)
   s = jnp.where(size(cut(one)) <= epsilon, one, s)
-  moved = jnp.where(epsilon > 0, cut(s), 0)
+  moved = jnp.where(jnp.broadcast_to(epsilon > 0, s.shape)[:, None], cut(s), 0)
   return x + (jnp.sign(delta) * moved).reshape(x.shape)
 
 

@@ -21,6 +21,7 @@ from robust_info.attacks import (
   losses,
   methods,
   projections,
+  radii,
   results,
 )
 
@@ -91,7 +92,7 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 class State(NamedTuple):
-  """Rows of a Square run; see `methods.State` for the last four.
+  """Rows of a Square run; see `methods.State` for the last five.
 
   Attributes:
     tried: what is attacked.
@@ -100,6 +101,7 @@ class State(NamedTuple):
     found: [N] bool.
     x_found: [N, ...].
     zero_gradient: [N] bool, never set: no gradient is taken.
+    nonfinite_gradient: [N] bool, never set.
   """
 
   tried: methods.Try
@@ -108,6 +110,7 @@ class State(NamedTuple):
   found: jax.Array
   x_found: jax.Array
   zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
 
 
 def _signs(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -225,7 +228,7 @@ def method(
     offset = offset.reshape(x.shape)
     length = projections.norm(offset, norm)
     x_start = jnp.clip(
-      x + epsilon * offset / results.rows(length, x), low, high
+      x + radii.along(epsilon, x) * offset / results.rows(length, x), low, high
     )
     no = jnp.zeros((n,), bool)
     return State(
@@ -235,6 +238,7 @@ def method(
       found=no,
       x_found=x_start,
       zero_gradient=no,
+      nonfinite_gradient=no,
     )
 
   def step(
@@ -255,8 +259,9 @@ def method(
       propose = functools.partial(
         _propose_l2, bumps=_padded_bumps(int(sides.max()), x.dtype)
       )
-    proposal = jax.vmap(lambda *row: propose(*row, epsilon, reach_edges))(
-      keys, delta, side
+    radius = jnp.broadcast_to(radii.of(epsilon, x), side.shape)
+    proposal = jax.vmap(lambda *row: propose(*row, reach_edges))(
+      keys, delta, side, radius
     )
     moved = projections.BY_NORM[norm](
       x + proposal.reshape(x.shape), x, epsilon, low=low, high=high
@@ -275,6 +280,7 @@ def method(
       found=state.found | (live & evaluation.success),
       x_found=results.select(better, candidate, state.x_found),
       zero_gradient=state.zero_gradient,
+      nonfinite_gradient=state.nonfinite_gradient,
     )
 
   return methods.Method(

@@ -8,25 +8,41 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttackResult:
-  """The outcome of an attack, one row an example; a pytree.
+  """The outcome of an attack, one row per example; a pytree.
+
+  Values cannot be checked under `jax.jit`, so every row says whether its
+  arguments made an attack: where `valid` is False, `x_adv` is the input,
+  `success` is False, and `loss` and `logits` are NaN, as is every mean over
+  them and `robust_accuracy()`.
 
   Attributes:
-    x_adv: [N, ...] inputs inside the ball and the box. Rows masked out by
-      `where` are the input, bit for bit.
-    success: [N] bool. `argmax(logits) != y` at `x_adv` (for a targeted attack
-      `== y`; for `kl_pgd` the class differs from the clean prediction). An
-      example the model already gets wrong counts as a success; a masked row
-      never does. Robust accuracy is `1 - mean(success)`.
-    loss: [N] the quantity the attack ascends, at `x_adv`; 0 in masked rows.
-    logits: [N, C] at `x_adv`.
-    zero_gradients: [N] bool. The gradient at the attack's start was exactly
-      zero in every input coordinate: a saturated loss or a masked gradient,
-      and a result that says little. See docs/attacks.md.
+    x_adv: [N, ...] finite inputs inside the ball and the box. Rows
+      masked out by `where`, and invalid ones, are the input, bit for bit.
+    success: [N] bool. At `x_adv` the model does not predict `y`, that is
+      `argmax(logits) != y`, or the logits are not finite (for a targeted attack
+      `argmax(logits) == y` and finite; for `kl_pgd` the class differs from the
+      clean prediction). An example the model already gets wrong counts as a
+      success; a masked row never does.
+    loss: [N] the quantity the attack ascends, at `x_adv`; 0 in masked rows, NaN
+      where the logits are not finite.
+    logits: [N, C] at `x_adv`, of masked rows at the input.
+    zero_gradients: [N] bool. The gradient at the attack's start was zero in
+      every input coordinate (entries that are not finite count as zero): a
+      saturated loss or a masked gradient, and a result that says little. See
+      docs/attacks.md.
+    nonfinite_gradients: [N] bool. Some gradient on the way had a NaN or
+      infinite entry. The attack took it for 0 and may be too weak.
+    nonfinite_logits: [N] bool. Some logit at `x_adv` is NaN or infinite, of a
+      valid row: there is no prediction to speak of.
+    valid: [N] bool. The label is a class, the input is finite and within the
+      bounds (to 1e-6), radius and step size are finite and not negative.
+      Masked rows are valid.
   """
 
   x_adv: jax.Array
@@ -34,6 +50,37 @@ class AttackResult:
   loss: jax.Array
   logits: jax.Array
   zero_gradients: jax.Array
+  nonfinite_gradients: jax.Array | None = None
+  nonfinite_logits: jax.Array | None = None
+  valid: jax.Array | None = None
+
+  def robust_accuracy(self, where: jax.Array | None = None) -> jax.Array:
+    """Share of the rows without success; NaN if a row is not valid.
+
+    Args:
+      where: [N] bool, the mask that the attack was given.
+
+    Returns:
+      A scalar; NaN, too, if the mask leaves nothing.
+    """
+    robust = ~self.success if where is None else ~self.success & where
+    count = len(self.success) if where is None else jnp.sum(where)
+    share = jnp.sum(robust) / count
+    return jnp.where(jnp.all(self.valid), share, jnp.nan)
+
+
+def finite(logits: Any) -> Any:
+  """[N] bool, every logit of a row is finite; of NumPy or JAX arrays [N, C]."""
+  return (abs(logits) < np.inf).all(axis=-1)
+
+
+def correct(logits: Any, labels: Any) -> Any:
+  """[N] bool, the row predicts its label; of NumPy or JAX arrays.
+
+  Logits that are not all finite predict nothing: `argmax` would take the first
+  NaN for the largest.
+  """
+  return finite(logits) & (logits.argmax(axis=-1) == labels)
 
 
 def rows(selected: jax.Array, like: jax.Array) -> jax.Array:
@@ -70,22 +117,43 @@ def worst_try(success: jax.Array, loss: jax.Array) -> jax.Array:
 def keep_worst(results: AttackResult) -> AttackResult:
   """Reduces results with leaves [R, N, ...] to the worst try of each example.
 
-  `zero_gradients` stays set only where every try started without a gradient.
+  `zero_gradients` stays set only where every try started without a gradient,
+  `nonfinite_gradients` where any try met one.
   """
   index = worst_try(results.success, results.loss)
   columns = jnp.arange(index.shape[0])
   best = jax.tree.map(lambda leaf: leaf[index, columns], results)
   return dataclasses.replace(
-    best, zero_gradients=jnp.all(results.zero_gradients, axis=0)
+    best,
+    zero_gradients=jnp.all(results.zero_gradients, axis=0),
+    nonfinite_gradients=jnp.any(results.nonfinite_gradients, axis=0),
   )
 
 
-def mask(result: AttackResult, x: jax.Array, where: jax.Array) -> AttackResult:
-  """Undoes the attack in masked rows, as `AttackResult` documents."""
+def settle(
+  result: AttackResult, x: jax.Array, where: jax.Array, valid: jax.Array
+) -> AttackResult:
+  """Masked and invalid rows as `AttackResult` documents them.
+
+  Args:
+    result: of the attack, which evaluated these rows at `x` in the end.
+    x: [N, ...] inputs.
+    where: [N] bool.
+    valid: [N] bool, of masked rows too.
+
+  Returns:
+    The result, complete.
+  """
+  live = where & valid
+  logits = select(valid | ~where, result.logits, jnp.nan)
   return dataclasses.replace(
     result,
-    x_adv=select(where, result.x_adv, x),
-    success=result.success & where,
-    loss=jnp.where(where, result.loss, 0),
-    zero_gradients=result.zero_gradients & where,
+    x_adv=select(live, result.x_adv, x),
+    success=result.success & live,
+    loss=jnp.where(where, jnp.where(valid, result.loss, jnp.nan), 0),
+    logits=logits,
+    zero_gradients=result.zero_gradients & live,
+    nonfinite_gradients=result.nonfinite_gradients & live,
+    nonfinite_logits=~finite(logits) & live,
+    valid=valid | ~where,
   )

@@ -7,6 +7,7 @@ examples, C classes.
 """
 
 import functools
+import warnings
 from typing import Any
 
 import jax
@@ -19,11 +20,13 @@ from robust_info.attacks import (
   ascent,
   checks,
   ensemble,
+  flags,
   forward_checks,
   initial,
   inputs,
   losses,
   projections,
+  results,
   steps,
 )
 
@@ -33,7 +36,6 @@ NORMS = ("linf", "l2")
 _CHUNK = 10
 _QUERIES = 500
 _NOISE_DRAWS = 10
-_SQUARE_TOLERANCE = 0.002
 
 
 def sanity_report(
@@ -53,8 +55,9 @@ def sanity_report(
   The checks, in order: the forward pass repeats (outputs scaled to unit length
   differ by at most 1e-4 between calls); rows do not depend on the batch; the
   outputs are logits, not probabilities; the forward pass differentiates
-  nothing; logit gaps leave float32 gradients; gradients of the cross-entropy
-  and of the DLR loss are not zero; epsilon = 0 gives the clean accuracy;
+  nothing; logit gaps leave float32 gradients; logits are finite, and so are all
+  gradients that the attacks met; gradients of the cross-entropy and of the DLR
+  loss are not zero; epsilon = 0 gives the clean accuracy;
   iterating beats a single step; random noise is weaker; Square (500 queries) is
   weaker; success does not fall as epsilon grows (half, one, two epsilon);
   four times the steps add little; the largest possible epsilon leaves at most
@@ -93,18 +96,26 @@ def sanity_report(
   num_classes = inputs.num_classes(logits_fn, checked.x)
   _validate.labels_in_range("y", checked.y, num_classes)
   found = forward_checks.run(logits_fn, checked)
+  logits = np.asarray(logits_fn(checked.x))
+  found.append(
+    checks.at_most(
+      "finite logits",
+      1 - float(np.mean(results.finite(logits))),
+      0,
+      "that share of examples has NaN or infinite logits, counted as wrong; "
+      "mend the network",
+    )
+  )
   attacked, accuracies = _attack_checks(
     logits_fn, checked, key, float(epsilon), norm, tolerance, num_classes
   )
   found += attacked
   if evaluated is not None and "square" in evaluated.attacks[1:]:
-    place = evaluated.attacks.index("square")
-    before = evaluated.accuracies[evaluated.attacks[place - 1]]
     found.append(
       checks.at_most(
         "square in ensemble",
-        before - evaluated.accuracies["square"],
-        _SQUARE_TOLERANCE,
+        checks.taken_by_square(evaluated.attacks, evaluated.accuracies),
+        checks.SQUARE_TOLERANCE,
         "random search beats the gradient attacks: gradients are masked",
       )
     )
@@ -139,6 +150,7 @@ def _climb(
     ),
     x,
     start,
+    jnp.ones(x.shape[0], bool),
     None,
     epsilon=epsilon,
     step_size=step_size,
@@ -171,6 +183,7 @@ def _attack_checks(
   box = {"low": checked.low, "high": checked.high}
   climb = functools.partial(_climb, logits_fn, x, norm=norm, **box)
   noise_key, start_key, square_key = jax.random.split(key, 3)
+  ran = []
 
   def near(draw_key, radius):
     keys = inputs.example_keys(draw_key, None, n)
@@ -192,12 +205,14 @@ def _attack_checks(
         num_steps=_CHUNK,
       )
       point, broken = outcome.x_adv, broken | np.asarray(outcome.success)
+      ran.append(outcome)
     return broken
 
   def single(loss):
-    return climb(x, y, epsilon, epsilon, loss=loss, num_steps=1)
+    ran.append(climb(x, y, epsilon, epsilon, loss=loss, num_steps=1))
+    return ran[-1]
 
-  wrong = np.asarray(jnp.argmax(logits_fn(x), axis=-1) != y)
+  wrong = ~np.asarray(results.correct(logits_fn(x), y))
   right = ~wrong
   step_size = 2.5 * epsilon / (2 * _CHUNK)
   one_step, one_step_dlr = single("cross_entropy"), single("dlr")
@@ -212,18 +227,21 @@ def _attack_checks(
   noise = wrong.copy()
   for draw in range(_NOISE_DRAWS):
     points = near(jax.random.fold_in(noise_key, draw), epsilon)
-    noise |= np.asarray(jnp.argmax(logits_fn(points), axis=-1) != y)
-  square = ensemble.auto_attack(
-    logits_fn,
-    x,
-    y,
-    square_key,
-    epsilon=epsilon,
-    norm=norm,
-    attacks=("square",),
-    num_queries=_QUERIES,
-    bounds=(checked.low, checked.high),
-  )
+    noise |= ~np.asarray(results.correct(logits_fn(points), y))
+  with warnings.catch_warnings():
+    # The report says the same and more.
+    warnings.simplefilter("ignore", flags.AttackWarning)
+    square = ensemble.auto_attack(
+      logits_fn,
+      x,
+      y,
+      square_key,
+      epsilon=epsilon,
+      norm=norm,
+      attacks=("square",),
+      num_queries=_QUERIES,
+      bounds=(checked.low, checked.high),
+    )
   accuracies = {
     "clean": accuracy(wrong),
     "fgsm": accuracy(one_step.success),
@@ -245,8 +263,16 @@ def _attack_checks(
     zero = np.asarray(outcome.zero_gradients)
     return float(np.mean(zero[right])) if right.any() else 0.0
 
+  nonfinite = [np.asarray(run.nonfinite_gradients) for run in ran]
   masked = "gradients are masked; use Square, transfer or adaptive attacks"
   found = [
+    checks.at_most(
+      "finite gradients",
+      float(np.mean(np.any(nonfinite, axis=0))),
+      0,
+      "that share of examples meets NaN or infinite gradients, which count as "
+      "0: attacks may be too weak; mend the layer",
+    ),
     checks.at_most(
       "zero gradient, CE",
       flat(one_step),

@@ -8,16 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robust_info.attacks import pool
+from robust_info.attacks import pool, results
 
 
 class Data(NamedTuple):
-  """The data set on the host: [N, ...], [N], [N] bool, [N]."""
+  """The data set on the host: [N, ...], [N], [N] bool, and twice [N].
+
+  `epsilon` are the radii, one per example.
+  """
 
   x: np.ndarray
   y: np.ndarray
   where: np.ndarray
   ids: np.ndarray
+  epsilon: np.ndarray
 
 
 class Standing:
@@ -27,7 +31,7 @@ class Standing:
     self._data = data
     self.x_adv = data.x.copy()
     self.logits = clean.copy()
-    self.robust = (np.argmax(clean, axis=1) == data.y) & data.where
+    self.robust = results.correct(clean, data.y) & data.where
     self.by = np.full(len(data.x), -1)
 
   def accuracy(self) -> float:
@@ -40,6 +44,7 @@ class Standing:
     self._given = self.robust.copy()
     self.finished = np.zeros_like(self.robust)
     self.dry = np.zeros_like(self.robust)
+    self.lost = np.zeros_like(self.robust)
 
   def todo(self) -> np.ndarray:
     """Indices the attack has yet to be run on."""
@@ -49,6 +54,7 @@ class Standing:
     """Takes in examples the attack is done with."""
     self.finished[finished.index] = True
     self.dry[finished.index] = finished.no_gradient
+    self.lost[finished.index] = finished.nonfinite_gradient
     broken = finished.index[finished.found]
     self.x_adv[broken] = finished.x_found[finished.found]
     self.robust[broken] = False
@@ -64,7 +70,7 @@ class Standing:
     if not len(claimed):
       return
     logits = forward(self.x_adv[claimed])
-    wrong = np.argmax(logits, axis=1) != self._data.y[claimed]
+    wrong = ~results.correct(logits, self._data.y[claimed])
     self.logits[claimed[wrong]] = logits[wrong]
     back = claimed[~wrong]
     self.robust[back] = True

@@ -21,7 +21,8 @@ StepRule = Callable[..., jax.Array]
 _L1_SHARE = 0.05
 
 
-def _unit(gradient: jax.Array, kind: str) -> jax.Array:
+def unit(gradient: jax.Array, kind: str) -> jax.Array:
+  """Gradients [N, ...] over their norms; zero stays zero."""
   # Scaled to a largest entry of one first: float32 squares of gradients of a
   # saturated loss underflow.
   shape = (gradient.shape[0],) + (1,) * (gradient.ndim - 1)
@@ -44,7 +45,7 @@ def normalized(
 ) -> jax.Array:
   """Steepest ascent in l2: the gradient over its l2 norm."""
   del x_adv, low, high
-  return _unit(gradient, "l2")
+  return unit(gradient, "l2")
 
 
 def sparse(
@@ -62,7 +63,7 @@ def sparse(
   count = math.ceil(_L1_SHARE * sizes.shape[-1])
   threshold = jax.lax.top_k(sizes, count)[0][:, -1:]
   chosen = (sizes >= threshold) & (sizes > 0)
-  return _unit(
+  return unit(
     jnp.sign(gradient) * chosen.reshape(gradient.shape).astype(gradient.dtype),
     "l1",
   )

@@ -5,9 +5,21 @@ carries points already, `Network.points`, is not attacked again.
 """
 
 import jax
+import jax.numpy as jnp
 
 from robust_info import attacks
+from robust_info.attacks import results
 from robust_info.objectives import base
+
+
+def _constants(found: attacks.AttackResult) -> jax.Array:
+  """The points; NaN where the attack was given what makes no sense.
+
+  Left as they are, the clean inputs would be trained on without a word. A loss
+  that is not finite stops the run.
+  """
+  valid = results.rows(found.valid, found.x_adv)
+  return jax.lax.stop_gradient(jnp.where(valid, found.x_adv, jnp.nan))
 
 
 def pgd(
@@ -36,7 +48,7 @@ def pgd(
     random_start=random_start,
     where=batch.mask,
   )
-  return jax.lax.stop_gradient(found.x_adv)
+  return _constants(found)
 
 
 def kl_pgd(
@@ -64,4 +76,4 @@ def kl_pgd(
     anchor=anchor,
     where=batch.mask,
   )
-  return jax.lax.stop_gradient(found.x_adv)
+  return _constants(found)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import projections
+from robust_info.attacks import flags, journal, projections, standing
 
 KEY = jax.random.key(0)
+# Five classes are fewer than the protocol has targets.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::robust_info.attacks.AttackWarning"
+)
 # Short runs; the compiled programs are shared by all tests below.
 SHORT = {"epsilon": 0.08, "num_steps": 4, "num_queries": 15}
 
@@ -141,6 +145,158 @@ def test_state_of_another_evaluation_is_refused(mlp, batch, tmp_path):
   with pytest.raises(ValueError, match="another epsilon") as caught:
     run(mlp, *batch, state_dir=tmp_path, attacks=("apgd-ce",), epsilon=0.3)
   assert "\n" not in str(caught.value)
+
+
+def test_state_of_another_network_is_refused(mlp, batch, tmp_path):
+  options = {"attacks": ("apgd-ce",), "state_dir": tmp_path / "leaves"}
+  first = run(mlp, *batch, **options)
+
+  def scaled(params, x):
+    return mlp.func(params, 1.01 * x)
+
+  first_weights, biases, weights = mlp.args[0]
+  # The same predictions, all of them.
+  nearly = (first_weights, biases, weights * (1 + 1e-6))
+  others = {
+    "another network": jax.tree_util.Partial(mlp.func, nearly),
+    "other clean logits": jax.tree_util.Partial(scaled, *mlp.args),
+  }
+  for message, other in others.items():
+    with pytest.raises(ValueError, match=message) as caught:
+      run(other, *batch, **options)
+    assert "\n" not in str(caught.value)
+  # A batch of another size rounds otherwise; nothing is left to attack.
+  again = run(mlp, *batch, **options, batch_size=13)
+  np.testing.assert_array_equal(again.broken_by, first.broken_by)
+  np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
+
+
+def test_state_of_a_plain_function_asks_for_its_logits_to_the_last_bit(
+  tmp_path,
+):
+  x, ids = np.zeros((3, 2), np.float32), np.arange(3)
+  data = standing.Data(x, ids, ids >= 0, ids, np.ones(3))
+  clean = np.arange(9, dtype=np.float32).reshape(3, 3)
+  nearly = clean * np.float32(1 + 1e-6)
+  leaf = jax.tree_util.Partial(jnp.dot, np.eye(2))
+  for function, refused in (
+    (jax.tree_util.Partial(jnp.sin), True),
+    (leaf, False),
+  ):
+    headers = [
+      journal.header(function, logits, data, KEY, {})
+      for logits in (clean, nearly)
+    ]
+    assert (headers[0] != headers[1]) is refused
+    folder = tmp_path / str(refused)
+    journal.Journal(folder, headers[0], clean)
+    if refused:
+      with pytest.raises(ValueError, match="another network"):
+        journal.Journal(folder, headers[1], nearly)
+    else:
+      # It goes on with the logits it began with.
+      book = journal.Journal(folder, headers[1], nearly)
+      np.testing.assert_array_equal(book.clean, clean)
+
+
+def test_data_stay_on_the_host(mlp, batch):
+  x, y = (np.asarray(part) for part in batch)
+  known = {id(array) for array in jax.live_arrays()}
+  largest = []
+
+  def look(event):
+    del event
+    sizes = [a.nbytes for a in jax.live_arrays() if id(a) not in known]
+    largest.append(max(sizes, default=0))
+
+  run(mlp, x, y, attacks=("apgd-ce",), progress=look)
+  # Sixteen slots of inputs, and [N] ints.
+  assert 0 < max(largest) <= x.nbytes / 4
+
+
+def test_each_example_has_its_own_radius(mlp, batch, whole):
+  x, y = batch
+  radii = np.where(np.arange(64) % 2, SHORT["epsilon"], 0.0)
+  result = run(mlp, x, y, epsilon=radii)
+  np.testing.assert_array_equal(result.x_adv[::2], x[::2])
+  np.testing.assert_array_equal(result.broken_by[1::2], whole.broken_by[1::2])
+  np.testing.assert_allclose(result.x_adv[1::2], whole.x_adv[1::2], atol=1e-5)
+
+
+def test_what_makes_the_number_doubtful_is_said_once(batch):
+  x, y = batch
+
+  def faulty(scale, x):
+    # Flat: nothing to ascend. And no prediction of the first two rows.
+    classes = jnp.round(4 * x[:, 0, 0, 0]).astype(jnp.int32)
+    logits = scale * jax.nn.one_hot(classes, 5)
+    bad = jnp.any(x[:, -1, -1] == 2, axis=-1)
+    return jax.nn.softmax(logits) * jnp.where(bad, jnp.nan, 1)[:, None]
+
+  x = x.at[:2, -1, -1].set(2.0)
+  y = jnp.argmax(faulty(9.0, x), -1)
+  with pytest.warns(attacks.AttackWarning) as caught:
+    result = run(
+      jax.tree_util.Partial(faulty, 9.0),
+      x,
+      y,
+      attacks=("pgd",),
+      bounds=(0, 2),
+      num_steps=2,
+    )
+  lines = [str(warning.message) for warning in caught]
+  assert lines == list(result.warnings)
+  logits, zero = (f"{word} of 6" for word in ("2", "62"))
+  assert any(logits in line and "NaN" in line for line in lines)
+  assert any(zero in line and "zero gradient" in line for line in lines)
+  assert not any("\n" in line for line in lines)
+  # Class 0 would be right: argmax of NaN is 0.
+  assert result.accuracies["clean"] == 62 / 64
+  np.testing.assert_array_equal(result.nonfinite_logits, np.arange(64) < 2)
+  assert np.isfinite(result.x_adv).all()
+
+
+def test_probabilities_and_host_randomness_are_flagged(mlp, batch):
+  def noisy(fn, x):
+    noise = np.random.default_rng().normal(size=5).astype(np.float32)
+    return jax.nn.softmax(fn(x) + noise[None])
+
+  def plain(x):
+    return noisy(mlp, x)
+
+  lines = run(plain, *batch, attacks=("pgd",), num_steps=1).warnings
+  assert [line.split(":")[0] for line in lines] == [
+    "the outputs look like probabilities (in [0, 1] with sum 1), whose "
+    "gradients vanish",
+    "the outputs change from call to call (between programs)",
+  ]
+  rows = jax.ShapeDtypeStruct(batch[0].shape, jnp.float32)
+  assert flags.kept_redrawn(jax.tree_util.Partial(noisy, mlp), rows)
+  assert not flags.kept_redrawn(mlp, rows)
+
+
+def test_flags_of_the_protocol():
+  assert not flags.of_outputs(np.array([[0.2, 0.7], [0.5, 0.5]]))
+  first = np.array([[1.0, 2.0], [np.nan, 1.0]])
+  assert not flags.of_repeats(first, first + 0, redrawn=False)
+  [line] = flags.of_repeats(first, first + 0.1, redrawn=False)
+  assert "version='rand'" in line
+  assert flags.of_repeats(first, first[::-1], redrawn=False)
+  names, left = ("apgd-ce", "square"), {"clean": 1.0, "apgd-ce": 0.5}
+  assert not flags.of_accuracies(names, {**left, "square": 0.4985})
+  [line] = flags.of_accuracies(names, {**left, "square": 0.497})
+  assert "0.3 points" in line
+  assert not flags.of_accuracies(names[1:], {"clean": 1.0, "square": 0.1})
+  assert not flags.of_targets(("apgd-t", "square"), 9, 9)
+  assert not flags.of_targets(("apgd-ce",), 1, 9)
+  [line] = flags.of_targets(("apgd-t", "fab-t"), 4, 9)
+  assert "4 targets" in line
+  assert not flags.of_gradients({"square": 0}, {"square": 0}, {"square": 3})
+  lines = flags.of_gradients(
+    {"a": 2, "b": 0}, {"a": 0, "b": 1}, {"a": 9, "b": 7}
+  )
+  assert "1 of 7 examples in b" in lines[0]
+  assert "2 of 9 examples in a" in lines[1]
 
 
 def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
@@ -292,6 +448,10 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm):
     ({"attacks": ()}, "each attack once"),
     ({"attacks": ("square", "square")}, "each attack once"),
     ({"epsilon": -1.0}, "epsilon >= 0"),
+    ({"epsilon": np.ones(16)}, r"number or of shape \(64,\)"),
+    ({"epsilon": np.r_[np.ones(63), -1]}, r"epsilon\[63\]=-1"),
+    ({"x": np.full((64, 4, 4, 1), np.nan)}, "x in bounds"),
+    ({"x": np.full((64, 16), np.inf), "bounds": None}, "x to be finite"),
     ({"batch_size": 0}, "batch_size >= 1"),
     ({"y": jnp.full((64,), 9)}, r"y\[0\]=9"),
   ],

@@ -36,7 +36,7 @@ def test_honest_network_is_trustworthy(linear, batch):
   assert result.accuracies["pgd-20"] <= result.accuracies["fgsm"]
 
 
-def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):
+def test_batch_statistics_inner_gradients_and_nan_are_flagged(mlp, batch):
   def training_mode(x):
     return mlp(x - jnp.mean(x, axis=0, keepdims=True))
 
@@ -44,9 +44,23 @@ def test_batch_statistics_and_inner_gradients_are_flagged(mlp, batch):
     gradient = jax.grad(lambda v: jnp.sum(mlp(v)))(x)
     return mlp(x - 0.01 * gradient)
 
-  # One report sees both.
-  result = report(lambda x: training_mode(x) + optimising(x), batch)
-  assert {"row dependence", "gradient inside"} <= failed(result)
+  def not_finite(x):
+    pixel = x[:, 0, 0]
+    spread = 0 * jnp.sqrt(jnp.abs(pixel - pixel))
+    return jnp.where(pixel > 0.9, jnp.nan, spread)
+
+  # One report sees all.
+  result = report(
+    lambda x: training_mode(x) + optimising(x) + not_finite(x), batch
+  )
+  assert {
+    "row dependence",
+    "gradient inside",
+    "finite logits",
+    "finite gradients",
+  } <= failed(result)
+  # What is no number is so in every call.
+  assert "random forward pass" not in failed(result)
 
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit])
