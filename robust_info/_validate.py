@@ -13,10 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Beyond the range of int32 no index of a class, a group or an example lies.
+_LEAST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+
 
 def is_concrete(value: Any) -> bool:
-  """Whether the value can be looked at now (is not traced)."""
-  return not isinstance(value, jax.core.Tracer)
+  """Whether the value can be read now: not traced, and all in this process."""
+  if isinstance(value, jax.core.Tracer):
+    return False
+  return not isinstance(value, jax.Array) or value.is_fully_addressable
 
 
 def float_array(name: str, value: Any) -> jax.Array:
@@ -59,9 +64,17 @@ def same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
     )
 
 
-def labels(name: str, value: Any, num_examples: int) -> jax.Array:
-  """Integer labels [N]; `labels_in_range` checks their values."""
-  array = jnp.asarray(value)
+def labels(
+  name: str, value: Any, num_examples: int, where: Any = None
+) -> jax.Array:
+  """Integer labels [N] as int32, whatever their width.
+
+  Combined in a dtype of their own, indices would wrap around unseen. A counted
+  value beyond int32 raises where it is concrete; a traced or masked one becomes
+  the nearest int32. `labels_in_range` checks the values.
+  """
+  # Before JAX sees them: it would cut 64-bit integers to 32 bits.
+  array = value if isinstance(value, jax.Array) else np.asarray(value)
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise TypeError(
       f"Expected integer {name}, got dtype={array.dtype}; for one-hot labels "
@@ -72,7 +85,22 @@ def labels(name: str, value: Any, num_examples: int) -> jax.Array:
       f"Expected {name} of shape ({num_examples},), one label an example, "
       f"got shape {tuple(array.shape)}."
     )
-  return array
+  info = jnp.iinfo(array.dtype)
+  if info.max > _LARGEST:
+    least = max(_LEAST, int(info.min))
+    fits = (array >= least) & (array <= _LARGEST)
+    if is_concrete(array) and (where is None or is_concrete(where)):
+      counted = True if where is None else np.asarray(where)
+      bad = np.asarray(~fits) & counted
+      if bad.any():
+        index = int(np.argmax(bad))
+        raise ValueError(
+          f"Expected {name} that fit 32-bit integers, got "
+          f"{name}[{index}]={int(array[index])}; number the values, for "
+          f"example with numpy.unique({name}, return_inverse=True)[1]."
+        )
+    array = array.clip(least, _LARGEST)
+  return jnp.asarray(array.astype(np.int32))
 
 
 def labels_in_range(

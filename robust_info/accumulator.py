@@ -128,7 +128,7 @@ def information_stats(
 
   Args:
     logits: [N, C], any float dtype (half precision is computed in float32).
-    labels: [N] integers in [0, C).
+    labels: [N] integers of any width in [0, C); a list or an array.
     where: [N] booleans; `False` rows (padding) do not count, whatever they
       hold. `None` counts every row.
 
@@ -146,8 +146,8 @@ def information_stats(
   """
   logits = check_batch(logits)
   num_examples, num_classes = logits.shape
-  labels = _validate.labels("labels", labels, num_examples)
   where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
   return stats_of_groups(logits, labels, where, num_classes)
 

@@ -40,8 +40,8 @@ def fit_temperature(
   """
   logits = accumulator.check_batch(logits)
   num_examples, num_classes = logits.shape
-  labels = _validate.labels("labels", labels, num_examples)
   where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
   logits = jax.lax.stop_gradient(jnp.where(where[:, None], logits, 0.0))
   labels = jnp.where(where, labels, 0)

@@ -43,9 +43,9 @@ def grouped_information_stats(
   num_examples, num_classes = logits.shape
   _validate.positive_int("num_groups", num_groups)
   where = _validate.mask("where", where, num_examples)
-  labels = _validate.labels("labels", labels, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
-  groups = _validate.labels("groups", groups, num_examples)
+  groups = _validate.labels("groups", groups, num_examples, where)
   _validate.labels_in_range(
     "groups", groups, num_groups, where, meaning="num_groups"
   )

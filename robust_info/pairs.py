@@ -23,7 +23,7 @@ def sample_cross_pairs(
 
   Args:
     key: a `jax.random.key`; consumed.
-    labels: [N] integers, any values.
+    labels: [N] integers, any values within int32.
     num_pairs: P, a Python int.
     where: [N] booleans; `False` rows are never drawn.
 
@@ -36,10 +36,7 @@ def sample_cross_pairs(
     ValueError: fewer than two distinct labels (where labels are concrete;
       under `jax.jit` both indices are then -1).
   """
-  labels = jnp.asarray(labels)
-  _validate.rank("labels", labels, 1, "[N]")
-  labels = _validate.labels("labels", labels, labels.shape[0])
-  where = _validate.mask("where", where, labels.shape[0])
+  labels, where = _check(labels, where)
   _validate.positive_int("num_pairs", num_pairs)
   if _validate.is_concrete(labels) and _validate.is_concrete(where):
     distinct = np.unique(np.asarray(labels)[np.asarray(where)])
@@ -64,7 +61,7 @@ def sample_partners(
 
   Args:
     key: a `jax.random.key`; consumed.
-    labels: [N] integers, any values.
+    labels: [N] integers, any values within int32.
     where: [N] booleans; `False` rows have no partner and are nobody's.
 
   Returns:
@@ -75,11 +72,8 @@ def sample_partners(
     ValueError: labels are not of shape [N].
     TypeError: they are not integers.
   """
-  labels = jnp.asarray(labels)
-  _validate.rank("labels", labels, 1, "[N]")
+  labels, where = _check(labels, where)
   num_examples = labels.shape[0]
-  labels = _validate.labels("labels", labels, num_examples)
-  where = _validate.mask("where", where, num_examples)
   order, run, run_size, run_start = _runs(labels, where)
   num_valid = jnp.sum(where)
   size, start = run_size[run], run_start[run]
@@ -94,6 +88,15 @@ def sample_partners(
   # From sorted positions back to rows.
   partner = jnp.zeros_like(order).at[order].set(chosen)
   return partner.astype(jnp.int32), jnp.zeros_like(where).at[order].set(exists)
+
+
+def _check(labels, where):
+  """Labels [N] as int32 and the mask of the rows that count."""
+  shape = np.shape(labels)
+  if len(shape) != 1:
+    raise ValueError(f"Expected labels of shape [N], got shape {shape}.")
+  where = _validate.mask("where", where, shape[0])
+  return _validate.labels("labels", labels, shape[0], where), where
 
 
 def _runs(labels, where):

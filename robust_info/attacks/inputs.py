@@ -93,7 +93,7 @@ def check(
   x = images("x", x, bounds, where)
   if y is None:
     y = jnp.zeros((num_examples,), jnp.int32)
-  y = _validate.labels("y", y, num_examples)
+  y = _validate.labels("y", y, num_examples, where)
   if where is not None:
     y = jnp.where(rows, y, 0)
   return Inputs(x, y, rows, low, high)

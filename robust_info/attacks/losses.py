@@ -19,7 +19,9 @@ _TIE = 1e-12
 
 
 def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+  # int32: to index many classes, narrow integers would wrap around.
+  index = jnp.asarray(labels, jnp.int32)[:, None]
+  return jnp.take_along_axis(logits, index, axis=-1)[:, 0]
 
 
 def _others(logits: jax.Array, labels: jax.Array) -> jax.Array:
