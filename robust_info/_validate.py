@@ -6,6 +6,7 @@ concrete: under `jax.jit` a traced value passes, and each public docstring says
 what such a value then does.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,21 @@ def is_concrete(value: Any) -> bool:
   if isinstance(value, jax.core.Tracer):
     return False
   return not isinstance(value, jax.Array) or value.is_fully_addressable
+
+
+def promises_nan(fn: Callable[..., Any]) -> Callable[..., Any]:
+  """`fn`, whose docstring promises NaN entries, also under `jax_debug_nans`.
+
+  They are results, not accidents: stopping at them would make the function
+  useless there. A NaN in its arguments was noticed where it arose.
+  """
+
+  @functools.wraps(fn)
+  def call(*args: Any, **kwargs: Any) -> Any:
+    with jax.debug_nans(False):
+      return fn(*args, **kwargs)
+
+  return call
 
 
 def float_array(name: str, value: Any) -> jax.Array:

@@ -175,7 +175,7 @@ def check_batch(logits: jax.Array) -> jax.Array:
 
 def class_count(stats: InformationStats) -> jax.Array:
   """Examples by label: [C] int32."""
-  return jnp.sum(stats.confusion, axis=-1)
+  return jnp.sum(stats.confusion, axis=-1, dtype=jnp.int32)
 
 
 def arithmetic_means(stats: InformationStats) -> Compensated:
@@ -291,7 +291,7 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   # No more sums than rows, however many groups there are.
   num_rows = len(labels)
   num_runs = max(1, min(-(-num_rows // _RUN), num_rows // num_groups))
-  run = jnp.arange(num_rows) * num_runs // max(num_rows, 1)
+  run = jnp.arange(num_rows, dtype=jnp.int32) * num_runs // max(num_rows, 1)
   sum_index = labels + num_groups * run
 
   def by_group(rows):
@@ -301,7 +301,7 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
     return jnp.sum(sums.reshape(num_runs, num_groups, *rows.shape[1:]), axis=0)
 
   # Column of the most probable class, as one scatter of N integers.
-  best = jnp.argmax(logits, axis=-1)
+  best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   num_classes = logits.shape[-1]
   confusion = jax.ops.segment_sum(
     where.astype(jnp.int32),

@@ -88,7 +88,8 @@ def coarse_fisher_norms(
     _, kept = jax.lax.top_k(logits, max_classes)
     kept = jax.lax.stop_gradient(kept)
     is_kept = jnp.any(
-      kept[:, :, None] == jnp.arange(num_classes)[None, None], axis=1
+      kept[:, :, None] == jnp.arange(num_classes, dtype=kept.dtype)[None, None],
+      axis=1,
     )
 
     def coarse(x):
@@ -125,7 +126,8 @@ def _variance_within(logits, pullback, is_kept, key, num_probes):
     signed = root * jax.random.rademacher(key, logits.shape, logits.dtype)
     cotangent = signed - within * jnp.sum(signed, axis=-1, keepdims=True)
     (row,) = pullback(cotangent)
-    return total + jnp.sum(row.reshape(row.shape[0], -1) ** 2, axis=-1), None
+    square = jnp.sum(row.reshape(row.shape[0], -1) ** 2, axis=-1)
+    return total + square.astype(total.dtype), None
 
   total, _ = _loops.scan(
     probe,

@@ -75,11 +75,11 @@ def sample_partners(
   labels, where = _check(labels, where)
   num_examples = labels.shape[0]
   order, run, run_size, run_start = _runs(labels, where)
-  num_valid = jnp.sum(where)
+  num_valid = jnp.sum(where, dtype=jnp.int32)
   size, start = run_size[run], run_start[run]
   exists = (run < num_examples) & (num_valid > size)
   rest = jax.random.randint(
-    key, (num_examples,), 0, jnp.maximum(num_valid - size, 1)
+    key, (num_examples,), 0, jnp.maximum(num_valid - size, 1), jnp.int32
   )
   position = jnp.where(rest < start, rest, rest + size)
   chosen = jnp.where(
@@ -106,15 +106,17 @@ def _runs(labels, where):
   and size and start [N + 1] of each run.
   """
   num_examples = labels.shape[0]
-  order = jnp.lexsort((labels, ~where))
+  order = jnp.lexsort((labels, ~where)).astype(jnp.int32)
   sorted_labels = labels[order]
-  num_valid = jnp.sum(where)
-  position = jnp.arange(num_examples)
+  num_valid = jnp.sum(where, dtype=jnp.int32)
+  position = jnp.arange(num_examples, dtype=jnp.int32)
   is_valid = position < num_valid
   is_first = is_valid & jnp.concatenate(
     [jnp.ones((1,), bool), sorted_labels[1:] != sorted_labels[:-1]]
   )
-  run = jnp.cumsum(is_first) - 1  # which run a position belongs to
+  run = (
+    jnp.cumsum(is_first, dtype=jnp.int32) - 1
+  )  # which run a position belongs to
   run = jnp.where(is_valid, run, num_examples)
   run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
   run_start = jax.ops.segment_min(position, run, num_examples + 1)
@@ -124,25 +126,25 @@ def _runs(labels, where):
 @functools.partial(jax.jit, static_argnames="num_pairs")
 def _sample(key, labels, where, num_pairs):
   order, _, run_size, run_start = _runs(labels, where)
-  num_valid = jnp.sum(where)
-  position = jnp.arange(labels.shape[0])
+  num_valid = jnp.sum(where, dtype=jnp.int32)
+  position = jnp.arange(labels.shape[0], dtype=jnp.int32)
   # Class of i with probability n_a (N - n_a), then i within the class, then j
   # among all the others.
   sizes = run_size[:-1].astype(jnp.float32)
-  weight = sizes * (num_valid - sizes)
+  weight = sizes * (num_valid.astype(jnp.float32) - sizes)
   cumulative = jnp.cumsum(weight)
   key_class, key_i, key_j = jax.random.split(key, 3)
-  uniform = jax.random.uniform(key_class, (num_pairs,))
+  uniform = jax.random.uniform(key_class, (num_pairs,), jnp.float32)
   chosen = jnp.searchsorted(cumulative, uniform * cumulative[-1], side="right")
   # Rounding may point past the last run of positive weight.
   last = jnp.max(jnp.where(weight > 0, position, 0))
-  chosen = jnp.minimum(chosen, last)
+  chosen = jnp.minimum(chosen.astype(jnp.int32), last)
   size, start = run_size[chosen], run_start[chosen]
   first = start + jax.random.randint(
-    key_i, (num_pairs,), 0, jnp.maximum(size, 1)
+    key_i, (num_pairs,), 0, jnp.maximum(size, 1), jnp.int32
   )
   rest = jax.random.randint(
-    key_j, (num_pairs,), 0, jnp.maximum(num_valid - size, 1)
+    key_j, (num_pairs,), 0, jnp.maximum(num_valid - size, 1), jnp.int32
   )
   second = jnp.where(rest < start, rest, rest + size)
   exists = cumulative[-1] > 0

@@ -75,7 +75,7 @@ def label_objective(
     draws = evaluate(x_adv, key)
     values = jnp.mean(jax.vmap(lambda z: loss(z, y))(draws), axis=0)
     logits = jnp.mean(draws, axis=0)
-    hit = jnp.argmax(logits, axis=-1) == y
+    hit = jnp.argmax(logits, axis=-1).astype(y.dtype) == y
     return Evaluation(
       -values if targeted else values, hit if targeted else ~hit, logits
     )

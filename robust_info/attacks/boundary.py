@@ -147,7 +147,7 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
   logits, pullback = jax.vjp(
     lambda points: jnp.mean(evaluate(points, key), axis=0), x_adv
   )
-  classes = jnp.arange(logits.shape[-1])
+  classes = jnp.arange(logits.shape[-1], dtype=tried.y.dtype)
   label = jax.nn.one_hot(tried.y, logits.shape[-1], dtype=logits.dtype)
   own = jnp.take_along_axis(logits, tried.y[:, None], axis=-1)
 
@@ -230,7 +230,8 @@ def method(
     moved = jnp.clip(mixed, low, high).reshape(x.shape)
 
     logits = jnp.mean(evaluate(moved, key), axis=0)
-    crossed = jnp.argmax(logits, axis=-1) != tried.y
+    best = jnp.argmax(logits, axis=-1).astype(tried.y.dtype)
+    crossed = best != tried.y
     length = projections.norm(moved - x, norm)
     nearer = crossed & (length < state.distance) & (state.iteration < num_steps)
     inside = nearer & (length <= epsilon)

@@ -237,7 +237,9 @@ def kl_pgd(
   checked = inputs.check(logits_fn, x, None, bounds=bounds, where=where)
   clean = logits_fn(checked.x)
   _validate.logits_shape(clean.shape, checked.x.shape[0])
-  checked = dataclasses.replace(checked, y=jnp.argmax(clean, axis=-1))
+  checked = dataclasses.replace(
+    checked, y=jnp.argmax(clean, axis=-1).astype(jnp.int32)
+  )
 
   def objective(evaluate, start, labels):
     if anchor == "clean":

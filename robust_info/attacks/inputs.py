@@ -128,6 +128,6 @@ def example_keys(key: Any, example_ids: Any, num_examples: int) -> jax.Array:
   """
   require_key(key)
   if example_ids is None:
-    example_ids = jnp.arange(num_examples)
+    example_ids = np.arange(num_examples)
   example_ids = _validate.labels("example_ids", example_ids, num_examples)
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, example_ids)

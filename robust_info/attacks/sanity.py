@@ -197,7 +197,12 @@ def _attack_checks(
   def single(loss):
     return climb(x, y, epsilon, epsilon, loss=loss, num_steps=1)
 
-  wrong = np.asarray(jnp.argmax(logits_fn(x), axis=-1) != y)
+  labels = np.asarray(y)
+
+  def misses(points):
+    return np.argmax(np.asarray(logits_fn(points)), axis=-1) != labels
+
+  wrong = misses(x)
   right = ~wrong
   step_size = 2.5 * epsilon / (2 * _CHUNK)
   one_step, one_step_dlr = single("cross_entropy"), single("dlr")
@@ -212,7 +217,7 @@ def _attack_checks(
   noise = wrong.copy()
   for draw in range(_NOISE_DRAWS):
     points = near(jax.random.fold_in(noise_key, draw), epsilon)
-    noise |= np.asarray(jnp.argmax(logits_fn(points), axis=-1) != y)
+    noise |= misses(points)
   square = ensemble.auto_attack(
     logits_fn,
     x,
