@@ -134,6 +134,7 @@ def _pullbacks_of_differences(logits_fn, x):
   """
   logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
   num_examples, num_classes = logits.shape
   reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))
 

@@ -72,7 +72,7 @@ class InformationStats:
   ) -> "InformationStats":
     """The statistics of no examples at all."""
     _validate.positive_int("num_classes", num_classes)
-    return _zero_stats(num_classes, num_classes, dtype)
+    return _zero_stats(num_classes, jnp.zeros((0, num_classes), dtype))
 
   @property
   def num_classes(self) -> int:
@@ -149,6 +149,7 @@ def information_stats(
   where = _validate.mask("where", where, num_examples)
   labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
+  _validate.warn_of_probabilities("logits", logits, where)
   return stats_of_groups(logits, labels, where, num_classes)
 
 
@@ -158,18 +159,16 @@ def unlabelled_stats(
   """The statistics of all rows as a single group: fields [1, C] and [1]."""
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
+  _validate.warn_of_probabilities("logits", logits, where)
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
   return stats_of_groups(logits, labels, where, 1)
 
 
 def check_batch(logits: jax.Array) -> jax.Array:
-  """Float logits [N, C] with at least one class, or a clear error."""
+  """Float logits [N, C] of two or more classes, or a clear error."""
   logits = _validate.float_array("logits", logits)
   _validate.rank("logits", logits, 2, "[N, C]")
-  if logits.shape[-1] == 0:
-    raise ValueError(
-      f"Expected logits with at least one class, got shape {logits.shape}."
-    )
+  _validate.classes("logits", logits.shape)
   return logits
 
 
@@ -225,12 +224,17 @@ def _divisor(stats, dtype):
   return jnp.maximum(class_count(stats), 1)[:, None].astype(dtype)
 
 
-def _zero_stats(num_groups, num_classes, dtype):
+def _zero_stats(num_groups, logits):
+  """Of no rows; like the logits [N, C] each device's own or the same on all."""
+  num_classes = logits.shape[-1]
+
   def zeros(*shape):
-    return Compensated.of(jnp.zeros(shape, dtype))
+    return Compensated.of(jnp.zeros_like(logits, shape=shape))
 
   return InformationStats(
-    confusion=jnp.zeros((num_groups, num_classes), jnp.int32),
+    confusion=jnp.zeros_like(
+      logits, jnp.int32, shape=(num_groups, num_classes)
+    ),
     prob_sum=zeros(num_groups, num_classes),
     log_prob_sum=zeros(num_groups, num_classes),
     spread=zeros(num_groups),
@@ -266,7 +270,7 @@ def stats_of_groups(
 
   stats, _ = jax.lax.scan(
     merge,
-    _zero_stats(num_groups, num_classes, logits.dtype),
+    _zero_stats(num_groups, logits),
     jnp.arange(num_blocks),
   )
   start = num_blocks * block_size

@@ -85,6 +85,7 @@ def coarse_fisher_norms(
 
   def measure(x):
     logits, pullback = jax.vjp(logits_fn, x)
+    _validate.warn_of_probabilities("the output of logits_fn", logits)
     _, kept = jax.lax.top_k(logits, max_classes)
     kept = jax.lax.stop_gradient(kept)
     is_kept = jnp.any(

@@ -1,11 +1,13 @@
 """What public functions accept, and the one line that they answer with."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import robust_info as ri
 from robust_info import _validate, data, objectives
@@ -146,3 +148,153 @@ def test_losses_of_many_classes_take_narrow_labels():
       loss(logits, jnp.asarray(labels, jnp.int8)),
       loss(logits, jnp.asarray(labels, jnp.int32)),
     )
+
+
+def logits_doors(logits):
+  """Every function of logits."""
+  labels = np.zeros(len(logits), np.int32)
+  return [
+    lambda: ri.cckl(logits, labels),
+    lambda: ri.information_stats(logits, labels),
+    lambda: ri.mutual_information(logits),
+    lambda: ri.lautum_information(logits),
+    lambda: ri.pointwise_information(logits),
+    lambda: ri.grouped_information_stats(logits, labels, labels, num_groups=1),
+    lambda: ri.fit_temperature(logits, labels),
+    lambda: ri.entropy(logits),
+    lambda: ri.kl_divergence(logits, logits),
+    lambda: ri.fisher_rao_distance(logits, logits),
+  ]
+
+
+def network_doors(fn):
+  """Every function of a network."""
+  x, y = examples()[2][:4], np.arange(4)
+  key = jax.random.key(0)
+  options = {"epsilon": 0.1}
+  return [
+    lambda: ri.fisher_gram(fn, x),
+    lambda: ri.fisher_norms(fn, x),
+    lambda: ri.fisher_trace(fn, x, method="matrix_free"),
+    lambda: ri.fisher_frobenius(fn, x),
+    lambda: ri.fisher_spectral_norm(fn, x),
+    lambda: ri.fisher_eigenvectors(fn, x, k=1),
+    lambda: ri.fisher_quadratic(fn, x, x),
+    lambda: ri.fisher_vector_product(fn, x, x),
+    lambda: ri.coarse_fisher_norms(fn, x, max_classes=2),
+    lambda: ri.disentangle_local(fn, x, x),
+    lambda: ri.disentangle_path(fn, x, x),
+    lambda: ri.path_fisher_estimate(fn, x, x, key),
+    lambda: ri.attacks.pgd(fn, x, y, key, **options),
+    lambda: ri.attacks.fgsm(fn, x, y, **options),
+    lambda: ri.attacks.kl_pgd(fn, x, key, **options),
+    lambda: ri.attacks.apgd(fn, x, y, key, **options),
+    lambda: ri.attacks.fisher_pgd(fn, x, y, **options),
+    lambda: ri.attacks.sanity_report(fn, x, y, key, **options),
+  ]
+
+
+def test_a_single_output_is_refused_with_the_way_to_two_logits():
+  z = np.ones((4, 1), np.float32)
+  doors = [*logits_doors(z), *network_doors(lambda x: x[:, :1])]
+  for door in doors:
+    with pytest.raises(ValueError, match=r"concatenate\(\[jnp.zeros_like\(z\)"):
+      door()
+
+
+class Torch:
+  """Stands for a module of PyTorch, which the tests do not install."""
+
+  __module__ = "torch.nn.modules.module"
+
+  def __call__(self, x):
+    return x
+
+
+class Dense(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(3)(x)
+
+
+@pytest.mark.parametrize(
+  ("fn", "message"),
+  [
+    (lambda x: (linear(x), {}), r"got tuple; pass lambda x: logits_fn\(x\)\[0"),
+    (lambda x: {"logits": linear(x)}, r"got dict; .*key one of \['logits'\]"),
+    (
+      lambda x: linear(np.asarray(x)),
+      "pure function of JAX arrays, of float32",
+    ),
+    (lambda x: linear(x).astype(int), "floating-point logits"),
+    (lambda x: None, "got NoneType"),
+    (Torch(), "got Torch of torch; write the network in JAX"),
+    (Dense(), "got the Flax module Dense; pass lambda x: module.apply"),
+    (3, "to be a function from inputs"),
+  ],
+)
+def test_what_is_no_network_is_named_with_its_fix(fn, message):
+  for door in network_doors(fn):
+    with pytest.raises(TypeError, match=message):
+      door()
+
+
+PROBABILITY_DOORS = {
+  "cckl": lambda p, x: ri.cckl(p, np.arange(len(p)) % 3),
+  "mutual_information": lambda p, x: ri.mutual_information(p),
+  "pointwise_information": lambda p, x: ri.pointwise_information(p),
+  "fisher_norms": lambda p, x: ri.fisher_norms(lambda x: soft(x), x),
+  "coarse": lambda p, x: ri.coarse_fisher_norms(soft, x, max_classes=3),
+  "fisher_quadratic": lambda p, x: ri.fisher_quadratic(soft, x, x),
+  "disentangle_local": lambda p, x: ri.disentangle_local(soft, x, x),
+}
+
+
+def soft(x):
+  return jax.nn.softmax(linear(x))
+
+
+@pytest.mark.parametrize("name", PROBABILITY_DOORS)
+def test_probabilities_in_place_of_logits_are_noticed_once(name):
+  x = jnp.asarray(examples()[2][:6])
+  with pytest.warns(_validate.ProbabilitiesAsLogits, match=r"jnp\.log") as seen:
+    PROBABILITY_DOORS[name](np.asarray(soft(x)), x)
+  assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+  ("rows", "where", "expected"),
+  [
+    ([[0.2, 0.8], [0.5, 0.5]], None, 1),
+    ([[0.2, 0.8], [1.0, 0.0]], None, 1),
+    ([[0.2, 0.8], [0.0, 0.0]], [True, False], 1),
+    ([[0.2, 0.8], [0.0, 0.0]], None, 0),
+    ([[1.0, 0.0], [0.0, 1.0]], None, 0),
+    ([[-0.2, 1.2], [0.5, 0.5]], None, 0),
+    ([[0.2, 0.9], [0.5, 0.5]], None, 0),
+    ([[np.nan, 0.9], [0.5, 0.5]], None, 0),
+    (np.zeros((0, 2)), None, 0),
+  ],
+)
+def test_logits_are_not_taken_for_probabilities(rows, where, expected):
+  with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    _validate.warn_of_probabilities("z", np.array(rows), where)
+  assert len(seen) == expected
+
+
+@pytest.mark.parametrize(
+  "row", [[np.nan, 0.0, 1.0], [np.inf, 0.0, 1.0], [-np.inf, 0.0, 1.0]]
+)
+def test_no_temperature_fits_logits_that_are_not_finite(row):
+  logits = np.float32([[1.0, 0.0, 0.5], row, [0.0, 0.2, 0.1]])
+  fit = jax.jit(ri.fit_temperature)
+  assert np.isnan(fit(logits, np.array([0, 0, 1])))
+  where = np.array([True, False, True])
+  assert np.isfinite(ri.fit_temperature(logits, [0, 0, 1], where=where))
+
+
+def test_no_temperature_fits_labels_out_of_range():
+  logits = np.float32([[1.0, 0.0, 0.5], [0.0, 0.2, 0.1]])
+  for labels in ([0, 3], [-1, 0]):
+    assert np.isnan(jax.jit(ri.fit_temperature)(logits, np.array(labels)))
