@@ -113,7 +113,8 @@ def _jacobi(matrices):
   a = jnp.moveaxis(matrices / safe[:, None, None], 0, -1)
   a = jnp.pad(a, ((0, odd), (0, odd), (0, 0)))
   identity = jnp.eye(2 * half, size, dtype=a.dtype)[:, :, None]
-  v = jnp.broadcast_to(identity, (2 * half, size, a.shape[-1]))
+  # A sum: inside `jax.shard_map` it differs by device, as `a` does.
+  v = identity + jnp.zeros_like(a, shape=(2 * half, size, a.shape[-1]))
   state = (*_quarters(a), v[:half], v[half:])
 
   def sweep(carry):

@@ -140,6 +140,7 @@ def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:
 def _pullback(logits_fn, x):
   logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
   return logits, pullback
 
 

@@ -71,7 +71,33 @@ def scan(
   unroll = unroll_length(length) if differentiable else 1
   if unroll == 1:
     step = _rewritten(step)
-  return jax.lax.scan(step, init, xs, length=length, unroll=unroll)
+
+  def steady(carry, x):
+    carry, out = step(carry, x)
+    return _varying(carry), out
+
+  return jax.lax.scan(steady, _varying(init), xs, length=length, unroll=unroll)
+
+
+def _varying(carry: Any) -> Any:
+  """The carry, inside `jax.shard_map`, as what may differ by device.
+
+  There the type of a value says whether it does, and a loop must not change
+  the types of its carry: a start of zeros is the same on all devices, and what
+  it becomes is not.
+  """
+  axes = tuple(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
+  if not axes:
+    return carry
+
+  def mark(leaf):
+    kind = jax.typeof(leaf)
+    kind = getattr(kind, "manual_axis_type", kind)
+    known = kind.varying if hasattr(kind, "varying") else kind.vma
+    new = tuple(axis for axis in axes if axis not in known)
+    return jax.lax.pcast(leaf, new, to="varying") if new else leaf
+
+  return jax.tree.map(mark, carry)
 
 
 def cond(

@@ -6,17 +6,43 @@ concrete: under `jax.jit` a traced value passes, and each public docstring says
 what such a value then does.
 """
 
-from collections.abc import Callable
+import functools
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Beyond the range of int32 no index of a class, a group or an example lies.
+_LEAST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+
+# Rows that are looked at for probabilities, and how far from 1 they may sum: a
+# softmax in bfloat16 keeps 8 bits.
+_SAMPLE, _SUM_TOLERANCE = 64, 0.01
+
 
 def is_concrete(value: Any) -> bool:
-  """Whether the value can be looked at now (is not traced)."""
-  return not isinstance(value, jax.core.Tracer)
+  """Whether the value can be read now: not traced, and all in this process."""
+  if isinstance(value, jax.core.Tracer):
+    return False
+  return not isinstance(value, jax.Array) or value.is_fully_addressable
+
+
+def promises_nan(fn: Callable[..., Any]) -> Callable[..., Any]:
+  """`fn`, whose docstring promises NaN entries, also under `jax_debug_nans`.
+
+  They are results, not accidents: stopping at them would make the function
+  useless there. A NaN in its arguments was noticed where it arose.
+  """
+
+  @functools.wraps(fn)
+  def call(*args: Any, **kwargs: Any) -> Any:
+    with jax.debug_nans(False):
+      return fn(*args, **kwargs)
+
+  return call
 
 
 def float_array(name: str, value: Any) -> jax.Array:
@@ -59,9 +85,17 @@ def same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
     )
 
 
-def labels(name: str, value: Any, num_examples: int) -> jax.Array:
-  """Integer labels [N]; `labels_in_range` checks their values."""
-  array = jnp.asarray(value)
+def labels(
+  name: str, value: Any, num_examples: int, where: Any = None
+) -> jax.Array:
+  """Integer labels [N] as int32, whatever their width.
+
+  Combined in a dtype of their own, indices would wrap around unseen. A counted
+  value beyond int32 raises where it is concrete; a traced or masked one becomes
+  the nearest int32. `labels_in_range` checks the values.
+  """
+  # Before JAX sees them: it would cut 64-bit integers to 32 bits.
+  array = value if isinstance(value, jax.Array) else np.asarray(value)
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise TypeError(
       f"Expected integer {name}, got dtype={array.dtype}; for one-hot labels "
@@ -72,7 +106,22 @@ def labels(name: str, value: Any, num_examples: int) -> jax.Array:
       f"Expected {name} of shape ({num_examples},), one label an example, "
       f"got shape {tuple(array.shape)}."
     )
-  return array
+  info = jnp.iinfo(array.dtype)
+  if info.max > _LARGEST:
+    least = max(_LEAST, int(info.min))
+    fits = (array >= least) & (array <= _LARGEST)
+    if is_concrete(array) and (where is None or is_concrete(where)):
+      counted = True if where is None else np.asarray(where)
+      bad = np.asarray(~fits) & counted
+      if bad.any():
+        index = int(np.argmax(bad))
+        raise ValueError(
+          f"Expected {name} that fit 32-bit integers, got "
+          f"{name}[{index}]={int(array[index])}; number the values, for "
+          f"example with numpy.unique({name}, return_inverse=True)[1]."
+        )
+    array = array.clip(least, _LARGEST)
+  return jnp.asarray(array.astype(np.int32))
 
 
 def labels_in_range(
@@ -149,18 +198,119 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def logits_fn(name: str, fn: Any) -> Callable[..., Any]:
-  """Requires a callable."""
+  """Requires a function that JAX can trace; `network` looks at its output."""
   if not callable(fn):
     raise TypeError(
       f"Expected {name} to be a function from inputs [N, ...] to logits "
       f"[N, C], got {type(fn).__name__}; for a Flax module pass "
       "lambda x: module.apply(variables, x)."
     )
+  owner = getattr(fn, "__self__", fn)
+  packages = {base.__module__.split(".")[0] for base in type(owner).__mro__}
+  foreign = packages & {"torch", "sklearn", "tensorflow"}
+  if foreign:
+    raise TypeError(
+      f"Expected {name} to compute with JAX arrays, got {type(owner).__name__} "
+      f"of {foreign.pop()}; write the network in JAX, with the same weights."
+    )
+  linen = any(b.__module__ == "flax.linen.module" for b in type(fn).__mro__)
+  if linen and getattr(fn, "scope", None) is None:
+    raise TypeError(
+      f"Expected {name} with its parameters, got the Flax module "
+      f"{type(fn).__name__}; pass lambda x: module.apply(variables, x)."
+    )
   return fn
 
 
+def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
+  """C of a network at inputs [N, ...]; traces it and evaluates nothing.
+
+  Raises one line where it cannot be traced, and where it does not return logits
+  [N, C] of two or more classes.
+  """
+  try:
+    out = jax.eval_shape(fn, x)
+  except Exception as error:
+    if str(error).startswith("Expected "):
+      raise
+    reason = str(error).strip().split("\n")[0]
+    raise TypeError(
+      f"Expected {name} to be a pure function of JAX arrays, of "
+      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason} A "
+      "network that changes its own state must be in evaluation mode "
+      "(flax.nnx: model.eval()), and one of another framework has to be "
+      "written in JAX."
+    ) from error
+  shape = logits(name, out).shape
+  logits_shape(shape, x.shape[0])
+  classes(f"the output of {name}", shape)
+  return shape[-1]
+
+
+def logits(name: str, out: Any) -> Any:
+  """Requires one floating-point array from `logits_fn`."""
+  if hasattr(out, "dtype") and hasattr(out, "shape"):
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+      raise TypeError(
+        f"Expected {name} to return floating-point logits [N, C], got "
+        f"dtype={out.dtype}."
+      )
+    return out
+  fix = "return the array of logits"
+  if isinstance(out, tuple | list):
+    fix = (
+      f"pass lambda x: {name}(x)[0]; a Flax network in training mode returns "
+      "(logits, updates): apply it in evaluation mode, without mutable"
+    )
+  elif isinstance(out, Mapping):
+    fix = f"pass lambda x: {name}(x)[key], key one of {list(out)}"
+  elif hasattr(out, "logits"):
+    fix = f"pass lambda x: {name}(x).logits"
+  raise TypeError(
+    f"Expected {name} to return one array of logits [N, C], got "
+    f"{type(out).__name__}; {fix}."
+  )
+
+
+class ProbabilitiesAsLogits(UserWarning):
+  """Numbers that look like probabilities stand where logits belong."""
+
+
+def warn_of_probabilities(name: str, value: Any, where: Any = None) -> None:
+  """Warns where the first counted rows [N, C] are all probabilities.
+
+  They are concrete, lie in [0, 1] and sum to 1. Rows that are all 0 but for a
+  single 1 may well be logits.
+  """
+  if not (is_concrete(value) and (where is None or is_concrete(where))):
+    return
+  rows = np.asarray(value[:_SAMPLE], np.float64)
+  if where is not None:
+    rows = rows[np.asarray(where)[:_SAMPLE]]
+  if not rows.size or rows.min() < 0 or (rows.max(axis=-1) == 1).all():
+    return
+  if (np.abs(rows.sum(axis=-1) - 1) < _SUM_TOLERANCE).all():
+    warnings.warn(
+      f"Expected {name} to be logits; these are probabilities (every row lies "
+      "in [0, 1] and sums to 1). Hand over jnp.log(p), or what comes before "
+      "the softmax.",
+      ProbabilitiesAsLogits,
+      stacklevel=3,
+    )
+
+
+def classes(name: str, shape: tuple[int, ...]) -> None:
+  """Requires two or more classes: softmax of a single output is always 1."""
+  if shape[-1] < 2:
+    raise ValueError(
+      f"Expected {name} with two or more classes on the last axis, got shape "
+      f"{tuple(shape)}; for a single (sigmoid) output z pass "
+      "jnp.concatenate([jnp.zeros_like(z), z], axis=-1)."
+    )
+
+
 def logits_shape(shape: tuple[int, ...], num_examples: int) -> None:
-  """Requires what a `logits_fn` returned to be [N, C]."""
+  """Requires the result of a `logits_fn` to be [N, C]."""
   if len(shape) != 2 or shape[0] != num_examples:
     raise ValueError(
       f"Expected logits_fn to return logits of shape [N, C] = "

@@ -72,7 +72,7 @@ class InformationStats:
   ) -> "InformationStats":
     """The statistics of no examples at all."""
     _validate.positive_int("num_classes", num_classes)
-    return _zero_stats(num_classes, num_classes, dtype)
+    return _zero_stats(num_classes, jnp.zeros((0, num_classes), dtype))
 
   @property
   def num_classes(self) -> int:
@@ -128,7 +128,7 @@ def information_stats(
 
   Args:
     logits: [N, C], any float dtype (half precision is computed in float32).
-    labels: [N] integers in [0, C).
+    labels: [N] integers of any width in [0, C); a list or an array.
     where: [N] booleans; `False` rows (padding) do not count, whatever they
       hold. `None` counts every row.
 
@@ -146,9 +146,10 @@ def information_stats(
   """
   logits = check_batch(logits)
   num_examples, num_classes = logits.shape
-  labels = _validate.labels("labels", labels, num_examples)
   where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
+  _validate.warn_of_probabilities("logits", logits, where)
   return stats_of_groups(logits, labels, where, num_classes)
 
 
@@ -158,24 +159,22 @@ def unlabelled_stats(
   """The statistics of all rows as a single group: fields [1, C] and [1]."""
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
+  _validate.warn_of_probabilities("logits", logits, where)
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
   return stats_of_groups(logits, labels, where, 1)
 
 
 def check_batch(logits: jax.Array) -> jax.Array:
-  """Float logits [N, C] with at least one class, or a clear error."""
+  """Float logits [N, C] of two or more classes, or a clear error."""
   logits = _validate.float_array("logits", logits)
   _validate.rank("logits", logits, 2, "[N, C]")
-  if logits.shape[-1] == 0:
-    raise ValueError(
-      f"Expected logits with at least one class, got shape {logits.shape}."
-    )
+  _validate.classes("logits", logits.shape)
   return logits
 
 
 def class_count(stats: InformationStats) -> jax.Array:
   """Examples by label: [C] int32."""
-  return jnp.sum(stats.confusion, axis=-1)
+  return jnp.sum(stats.confusion, axis=-1, dtype=jnp.int32)
 
 
 def arithmetic_means(stats: InformationStats) -> Compensated:
@@ -225,12 +224,17 @@ def _divisor(stats, dtype):
   return jnp.maximum(class_count(stats), 1)[:, None].astype(dtype)
 
 
-def _zero_stats(num_groups, num_classes, dtype):
+def _zero_stats(num_groups, logits):
+  """Of no rows; like the logits [N, C] each device's own or the same on all."""
+  num_classes = logits.shape[-1]
+
   def zeros(*shape):
-    return Compensated.of(jnp.zeros(shape, dtype))
+    return Compensated.of(jnp.zeros_like(logits, shape=shape))
 
   return InformationStats(
-    confusion=jnp.zeros((num_groups, num_classes), jnp.int32),
+    confusion=jnp.zeros_like(
+      logits, jnp.int32, shape=(num_groups, num_classes)
+    ),
     prob_sum=zeros(num_groups, num_classes),
     log_prob_sum=zeros(num_groups, num_classes),
     spread=zeros(num_groups),
@@ -266,7 +270,7 @@ def stats_of_groups(
 
   stats, _ = jax.lax.scan(
     merge,
-    _zero_stats(num_groups, num_classes, logits.dtype),
+    _zero_stats(num_groups, logits),
     jnp.arange(num_blocks),
   )
   start = num_blocks * block_size
@@ -291,7 +295,7 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   # No more sums than rows, however many groups there are.
   num_rows = len(labels)
   num_runs = max(1, min(-(-num_rows // _RUN), num_rows // num_groups))
-  run = jnp.arange(num_rows) * num_runs // max(num_rows, 1)
+  run = jnp.arange(num_rows, dtype=jnp.int32) * num_runs // max(num_rows, 1)
   sum_index = labels + num_groups * run
 
   def by_group(rows):
@@ -301,7 +305,7 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
     return jnp.sum(sums.reshape(num_runs, num_groups, *rows.shape[1:]), axis=0)
 
   # Column of the most probable class, as one scatter of N integers.
-  best = jnp.argmax(logits, axis=-1)
+  best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   num_classes = logits.shape[-1]
   confusion = jax.ops.segment_sum(
     where.astype(jnp.int32),

@@ -5,6 +5,8 @@ that minimises cross-entropy (Guo et al. 2017) they compare classifiers rather
 than their calibration: `label_information(logits / fit_temperature(...))`.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +34,10 @@ def fit_temperature(
   Returns:
     [], in [1e-3, 1e3], at an end if the minimum lies beyond: a classifier
     without a mistake wants T = 0, one that is no better than chance infinity.
-    NaN if no row counts. Not differentiable. Cost: 60 passes over the logits.
+    NaN if no row counts, and if a counted row holds NaN, `inf`, an impossible
+    label (logit `-inf`) or (under `jax.jit`) a label out of range. A class of
+    logit `-inf` that is not the label is left out. Not differentiable. Cost: 60
+    passes over the logits.
 
   Raises:
     TypeError: labels that are not integers.
@@ -40,13 +45,24 @@ def fit_temperature(
   """
   logits = accumulator.check_batch(logits)
   num_examples, num_classes = logits.shape
-  labels = _validate.labels("labels", labels, num_examples)
   where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
+  _validate.warn_of_probabilities("logits", logits, where)
   logits = jax.lax.stop_gradient(jnp.where(where[:, None], logits, 0.0))
   labels = jnp.where(where, labels, 0)
+  # A label of logit -inf has an infinite loss at every temperature.
+  own = jnp.take_along_axis(
+    logits, jnp.clip(labels, 0, num_classes - 1)[:, None], axis=-1
+  )
+  is_valid = (
+    jnp.any(where)
+    & ~jnp.any(jnp.isnan(logits) | (logits == jnp.inf))
+    & jnp.all(jnp.isfinite(own))
+    & jnp.all((labels >= 0) & (labels < num_classes))
+  )
   # Relative to the label's logit, whose own term is then zero.
-  margin = logits - jnp.take_along_axis(logits, labels[:, None], axis=-1)
+  margin = logits - own
 
   def slope(log_beta):
     p = jnp.exp(divergences.log_softmax(margin * jnp.exp(log_beta)))
@@ -62,9 +78,11 @@ def fit_temperature(
       jnp.where(is_rising, middle, high),
     )
 
-  ends = jnp.log(
-    jnp.array([1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE], logits.dtype)
+  # Inside `jax.shard_map` a carry differs by device from the start, or never.
+  ends = tuple(
+    jnp.full_like(margin, math.log(1 / end), shape=())
+    for end in (MAX_TEMPERATURE, MIN_TEMPERATURE)
   )
-  low, high = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (ends[0], ends[1]))
+  low, high = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, ends)
   temperature = jnp.exp(-(low + high) / 2)
-  return jnp.where(jnp.any(where), temperature, jnp.nan)
+  return jnp.where(is_valid, temperature, jnp.nan)

@@ -96,9 +96,11 @@ def coarse_fisher_norms(
   def measure(x):
     logits, pullback = jax.vjp(_loops.side_by_side(logits_fn), x)
     _validate.logits_shape(logits.shape, x.shape[0])
+    _validate.warn_of_probabilities("the output of logits_fn", logits)
     _, kept = jax.lax.top_k(jax.lax.stop_gradient(logits), max_classes)
     is_kept = jnp.any(
-      kept[:, :, None] == jnp.arange(num_classes)[None, None], axis=1
+      kept[:, :, None] == jnp.arange(num_classes, dtype=kept.dtype)[None, None],
+      axis=1,
     )
 
     def coarse(logits):

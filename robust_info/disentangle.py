@@ -84,6 +84,7 @@ def disentangle_local(
   """
   x, x_other = _check_pair(logits_fn, x, x_other)
   logits, tangent = _jvp(logits_fn, x, x_other - x)
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
   logits_other = _logits(logits_fn, x_other)
   total = divergences.kl_divergence(logits, logits_other)
   non_robust = 0.5 * fisher_products.prediction_variance(logits, tangent)
@@ -228,6 +229,7 @@ def _components(
   first, last, non_robust, error, nodes, epsilon=0.0
 ) -> Components:
   """Puts the parts of the path lens together; logits at both ends."""
+  _validate.warn_of_probabilities("the output of logits_fn", first)
   if epsilon:
     size = jnp.maximum(_largest(first), _largest(last))
     noise = (nodes.astype(error.dtype) * epsilon * size) ** 2 / 12
@@ -399,4 +401,5 @@ def _check_pair(logits_fn, x, x_other):
   x = _validate.inputs("x", x, "[P, ...]")
   x_other = jnp.asarray(x_other, x.dtype)
   _validate.same_shape("x_other", x_other, "x", x)
+  _validate.network("logits_fn", logits_fn, x)
   return x, x_other

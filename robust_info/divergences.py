@@ -125,11 +125,7 @@ def kl_from_log_ratio(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
 def _check_logits(name: str, logits: jax.Array) -> jax.Array:
   logits = _validate.float_array(name, logits)
   _validate.min_rank(name, logits, 1, "[..., C]")
-  if logits.shape[-1] == 0:
-    raise ValueError(
-      f"Expected {name} with at least one class on the last axis, got shape "
-      f"{tuple(logits.shape)}."
-    )
+  _validate.classes(name, logits.shape)
   return logits
 
 

@@ -211,10 +211,11 @@ def lens_errors(
     ).mean
     return LensErrors(cckl, mean, cckl - mean, mean / cckl)
 
-  found = jax.vmap(without)(jnp.arange(num_groups), deleted)
+  found = jax.vmap(without)(jnp.arange(num_groups, dtype=jnp.int32), deleted)
   return jax.tree.map(resampling.standard_error, found)
 
 
+@_validate.promises_nan
 def lens_matrices(
   components: disentangle.Components,
   labels: jax.Array,
@@ -262,7 +263,8 @@ def lens_matrices(
     return sums.reshape(num_classes, num_classes)
 
   count = by_cell(jnp.ones(cell.shape, jnp.int32))
-  divisor = jnp.where((count > 0) & off_diagonal, count, jnp.nan)
+  number = count.astype(matrix.dtype)
+  divisor = jnp.where((count > 0) & off_diagonal, number, jnp.nan)
 
   def estimate(controls, means, variances):
     """Non-robust part by cell and its variance, from those of the controls."""
@@ -274,7 +276,7 @@ def lens_matrices(
     )
     mean = by_cell(rest) / divisor
     deviation = rest - mean.reshape(-1)[cell]
-    spread = by_cell(deviation**2) / jnp.where(count > 1, count - 1, jnp.nan)
+    spread = by_cell(deviation**2) / jnp.where(count > 1, number - 1, jnp.nan)
     weights = slopes[:, None, None]
     return (
       mean + jnp.sum(weights * means, axis=0),

@@ -109,7 +109,7 @@ def fisher_gram(
 
   Returns:
     [N, C, C], symmetric and positive semi-definite to rounding, with
-    `G sqrt(p) = 0`; zeros for C = 1. Unchanged by a constant added to all
+    `G sqrt(p) = 0`. Unchanged by a constant added to all
     logits. NaN in gives NaN out. Cost: one forward and C - 1 backward passes;
     `4 N C D` bytes in float32.
   """

@@ -70,6 +70,7 @@ def fisher_quadratic(
   logits_fn, x, v = _check_direction(logits_fn, x, v)
   logits, tangent = jax.jvp(logits_fn, (x,), (v,))
   _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
   return prediction_variance(logits, tangent)
 
 
@@ -90,12 +91,15 @@ def operator(
   """Linearises the network once; products then cost no new forward pass."""
   logits, pushforward = jax.linearize(_loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
   pullback = jax.linear_transpose(pushforward, x)
   flat = (x.shape[0], math.prod(x.shape[1:]))
   change = _centred(logits)
 
   def push(v):
-    return change(pushforward(v.reshape(x.shape).astype(x.dtype)))
+    # A sum: inside `jax.shard_map` the tangent differs by device, as x does.
+    v = v.reshape(x.shape).astype(x.dtype) + jnp.zeros_like(x)
+    return change(pushforward(v))
 
   def product(v):
     deviation, p = push(v)
@@ -144,7 +148,9 @@ def _scaled(cotangent, dtype):
 def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
   """A function and its floating-point inputs [N, ...], or a clear error."""
   _validate.logits_fn("logits_fn", logits_fn)
-  return logits_fn, _validate.inputs("x", x, "[N, ...]")
+  x = _validate.inputs("x", x, "[N, ...]")
+  _validate.network("logits_fn", logits_fn, x)
+  return logits_fn, x
 
 
 def check_count(num_eigenvectors: int, x: jax.Array) -> None:

@@ -43,9 +43,10 @@ def grouped_information_stats(
   num_examples, num_classes = logits.shape
   _validate.positive_int("num_groups", num_groups)
   where = _validate.mask("where", where, num_examples)
-  labels = _validate.labels("labels", labels, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
-  groups = _validate.labels("groups", groups, num_examples)
+  _validate.warn_of_probabilities("logits", logits, where)
+  groups = _validate.labels("groups", groups, num_examples, where)
   _validate.labels_in_range(
     "groups", groups, num_groups, where, meaning="num_groups"
   )
@@ -87,6 +88,7 @@ def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
 
   Returns:
     `InformationStats` of all devices' examples, the same on every device, bit
-    for bit. Cost: one all-gather of O(C^2) and as many merges as devices.
+    for bit: `out_specs=PartitionSpec()` takes it out of `shard_map`. Cost: one
+    all-gather of O(C^2) and as many merges as devices.
   """
-  return merge_groups(jax.lax.all_gather(stats, axis_name))
+  return merge_groups(jax.lax.all_gather(stats, axis_name, to="invarying"))

@@ -109,6 +109,7 @@ class InformationSummary:
   cckl_matrix: jax.Array
 
 
+@_validate.promises_nan
 @jax.jit
 def summarize(stats: InformationStats) -> InformationSummary:
   """The information quantities of the examples behind `stats`.
@@ -122,9 +123,9 @@ def summarize(stats: InformationStats) -> InformationSummary:
   """
   dtype = stats.prob_sum.high.dtype
   class_count = accumulator.class_count(stats)
-  count = jnp.sum(class_count)
+  count = jnp.sum(class_count, dtype=jnp.int32)
   total = count.astype(dtype)
-  weight = class_count / total
+  weight = class_count.astype(dtype) / total
   present = class_count > 0
   spread, dual_spread = _mean_spreads(stats)
   log_mean, log_geometric = _log_centres(stats)
@@ -163,7 +164,7 @@ def summarize(stats: InformationStats) -> InformationSummary:
   return InformationSummary(
     count=count,
     class_count=class_count,
-    accuracy=jnp.trace(stats.confusion) / total + valid,
+    accuracy=jnp.trace(stats.confusion).astype(dtype) / total + valid,
     cross_entropy=cross_entropy + valid,
     label_entropy=label_entropy + valid,
     prediction_entropy=divergences.entropy(log_pbar) + valid,
@@ -210,7 +211,7 @@ def pointwise_information(
       f"num_classes={stats.num_classes}."
     )
   prob_sum = accumulator.total(stats.prob_sum).value
-  log_pbar = accumulator.safe_log(prob_sum / jnp.sum(stats.confusion))
+  log_pbar = accumulator.safe_log(prob_sum / _count(stats, prob_sum.dtype))
   if where is not None:
     where = _validate.mask("where", where, logits.shape[0])
     logits = jnp.where(where[:, None], logits, 0.0)
@@ -307,7 +308,11 @@ def _lautum_information(stats: InformationStats) -> jax.Array:
 
 
 def _per_example(total: Compensated, stats: InformationStats) -> jax.Array:
-  return total.value[0] / jnp.sum(stats.confusion)
+  return total.value[0] / _count(stats, total.high.dtype)
+
+
+def _count(stats, dtype) -> jax.Array:
+  return jnp.sum(stats.confusion).astype(dtype)
 
 
 def _mean_spreads(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
@@ -350,6 +355,6 @@ def _hard_information(confusion, dtype):
     jnp.broadcast_to(accumulator.safe_log(by_guess), joint.shape),
   )
   plug_in = jnp.sum(accumulator.times(by_label / total, rows))
-  occupied = [jnp.sum(x > 0) for x in (by_label, by_guess, joint)]
+  occupied = [jnp.sum(x > 0).astype(dtype) for x in (by_label, by_guess, joint)]
   bias = (occupied[0] + occupied[1] - occupied[2] - 1) / (2 * total)
   return plug_in, plug_in + bias

@@ -23,7 +23,7 @@ def sample_cross_pairs(
 
   Args:
     key: a `jax.random.key`; consumed.
-    labels: [N] integers, any values.
+    labels: [N] integers, any values within int32.
     num_pairs: P, a Python int.
     where: [N] booleans; `False` rows are never drawn.
 
@@ -36,10 +36,7 @@ def sample_cross_pairs(
     ValueError: fewer than two distinct labels (where labels are concrete;
       under `jax.jit` both indices are then -1).
   """
-  labels = jnp.asarray(labels)
-  _validate.rank("labels", labels, 1, "[N]")
-  labels = _validate.labels("labels", labels, labels.shape[0])
-  where = _validate.mask("where", where, labels.shape[0])
+  labels, where = _check(labels, where)
   _validate.positive_int("num_pairs", num_pairs)
   if _validate.is_concrete(labels) and _validate.is_concrete(where):
     distinct = np.unique(np.asarray(labels)[np.asarray(where)])
@@ -64,7 +61,7 @@ def sample_partners(
 
   Args:
     key: a `jax.random.key`; consumed.
-    labels: [N] integers, any values.
+    labels: [N] integers, any values within int32.
     where: [N] booleans; `False` rows have no partner and are nobody's.
 
   Returns:
@@ -75,17 +72,14 @@ def sample_partners(
     ValueError: labels are not of shape [N].
     TypeError: they are not integers.
   """
-  labels = jnp.asarray(labels)
-  _validate.rank("labels", labels, 1, "[N]")
+  labels, where = _check(labels, where)
   num_examples = labels.shape[0]
-  labels = _validate.labels("labels", labels, num_examples)
-  where = _validate.mask("where", where, num_examples)
   order, run, run_size, run_start = _runs(labels, where)
-  num_valid = jnp.sum(where)
+  num_valid = jnp.sum(where, dtype=jnp.int32)
   size, start = run_size[run], run_start[run]
   exists = (run < num_examples) & (num_valid > size)
   rest = jax.random.randint(
-    key, (num_examples,), 0, jnp.maximum(num_valid - size, 1)
+    key, (num_examples,), 0, jnp.maximum(num_valid - size, 1), jnp.int32
   )
   position = jnp.where(rest < start, rest, rest + size)
   chosen = jnp.where(
@@ -96,6 +90,15 @@ def sample_partners(
   return partner.astype(jnp.int32), jnp.zeros_like(where).at[order].set(exists)
 
 
+def _check(labels, where):
+  """Labels [N] as int32 and the mask of the rows that count."""
+  shape = np.shape(labels)
+  if len(shape) != 1:
+    raise ValueError(f"Expected labels of shape [N], got shape {shape}.")
+  where = _validate.mask("where", where, shape[0])
+  return _validate.labels("labels", labels, shape[0], where), where
+
+
 def _runs(labels, where):
   """Sorts by (masked last, label); equal labels become runs.
 
@@ -103,15 +106,17 @@ def _runs(labels, where):
   and size and start [N + 1] of each run.
   """
   num_examples = labels.shape[0]
-  order = jnp.lexsort((labels, ~where))
+  order = jnp.lexsort((labels, ~where)).astype(jnp.int32)
   sorted_labels = labels[order]
-  num_valid = jnp.sum(where)
-  position = jnp.arange(num_examples)
+  num_valid = jnp.sum(where, dtype=jnp.int32)
+  position = jnp.arange(num_examples, dtype=jnp.int32)
   is_valid = position < num_valid
   is_first = is_valid & jnp.concatenate(
     [jnp.ones((1,), bool), sorted_labels[1:] != sorted_labels[:-1]]
   )
-  run = jnp.cumsum(is_first) - 1  # which run a position belongs to
+  run = (
+    jnp.cumsum(is_first, dtype=jnp.int32) - 1
+  )  # which run a position belongs to
   run = jnp.where(is_valid, run, num_examples)
   run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
   run_start = jax.ops.segment_min(position, run, num_examples + 1)
@@ -121,25 +126,25 @@ def _runs(labels, where):
 @functools.partial(jax.jit, static_argnames="num_pairs")
 def _sample(key, labels, where, num_pairs):
   order, _, run_size, run_start = _runs(labels, where)
-  num_valid = jnp.sum(where)
-  position = jnp.arange(labels.shape[0])
+  num_valid = jnp.sum(where, dtype=jnp.int32)
+  position = jnp.arange(labels.shape[0], dtype=jnp.int32)
   # Class of i with probability n_a (N - n_a), then i within the class, then j
   # among all the others.
   sizes = run_size[:-1].astype(jnp.float32)
-  weight = sizes * (num_valid - sizes)
+  weight = sizes * (num_valid.astype(jnp.float32) - sizes)
   cumulative = jnp.cumsum(weight)
   key_class, key_i, key_j = jax.random.split(key, 3)
-  uniform = jax.random.uniform(key_class, (num_pairs,))
+  uniform = jax.random.uniform(key_class, (num_pairs,), jnp.float32)
   chosen = jnp.searchsorted(cumulative, uniform * cumulative[-1], side="right")
   # Rounding may point past the last run of positive weight.
   last = jnp.max(jnp.where(weight > 0, position, 0))
-  chosen = jnp.minimum(chosen, last)
+  chosen = jnp.minimum(chosen.astype(jnp.int32), last)
   size, start = run_size[chosen], run_start[chosen]
   first = start + jax.random.randint(
-    key_i, (num_pairs,), 0, jnp.maximum(size, 1)
+    key_i, (num_pairs,), 0, jnp.maximum(size, 1), jnp.int32
   )
   rest = jax.random.randint(
-    key_j, (num_pairs,), 0, jnp.maximum(num_valid - size, 1)
+    key_j, (num_pairs,), 0, jnp.maximum(num_valid - size, 1), jnp.int32
   )
   second = jnp.where(rest < start, rest, rest + size)
   exists = cumulative[-1] > 0

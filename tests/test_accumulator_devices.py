@@ -1,4 +1,4 @@
-"""Statistics merged across devices equal those of one device."""
+"""Inside `jax.shard_map`: every device's numbers are those of one device."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ SCRIPT = """
 import jax, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import robust_info as ri
+from robust_info import accumulator
 
 rng = np.random.default_rng(0)
 labels = rng.integers(0, 3, 800)
@@ -16,23 +17,50 @@ logits = rng.normal(size=(800, 3)).astype(np.float32)
 where = rng.random(800) < 0.9
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
-def shard(logits, labels, where):
-  stats = ri.information_stats(logits, labels, where=where)
-  merged = ri.merge_across(stats, "data")
-  return jax.tree.map(lambda leaf: leaf[None], merged)
+# More rows on a device than a block has.
+accumulator._MIN_BLOCK = accumulator._MAX_SMALL_BLOCK = 32
 
-merged = jax.jit(jax.shard_map(
-  shard, mesh=mesh, in_specs=(P("data"),) * 3, out_specs=P("data")
-))(logits, labels, where)
+def on_devices(fn, *args, out=P("data")):
+  specs = (P("data"),) * len(args)
+  return jax.jit(
+    jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=out)
+  )(*args)
+
+def merged_stats(logits, labels, where):
+  stats = ri.information_stats(logits, labels, where=where)
+  return ri.merge_across(stats, "data")
+
+merged = on_devices(merged_stats, logits, labels, where, out=P())
 assert len(jax.devices()) == 8
 for leaf in jax.tree.leaves(merged):
-  leaf = np.asarray(leaf)
-  assert (leaf == leaf[:1]).all(), "devices disagree"
+  shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+  assert all((s == shards[0]).all() for s in shards), "devices disagree"
 one = ri.summarize(ri.information_stats(logits, labels, where=where))
-all_ = ri.summarize(jax.tree.map(lambda leaf: leaf[0], merged))
+all_ = ri.summarize(merged)
 jax.tree.map(
   lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), all_, one
 )
+
+def network(x):
+  return jax.numpy.tanh(x @ rng_weights[0]) @ rng_weights[1]
+
+rng_weights = [
+  np.random.default_rng(k).normal(size=shape).astype(np.float32)
+  for k, shape in enumerate([(6, 5), (5, 4)])
+]
+x = rng.uniform(size=(16, 6)).astype(np.float32)
+y = np.arange(16) % 4
+lanczos = {"method": "matrix_free", "num_steps": 3, "num_probes": 2}
+key = jax.random.key(0)
+for fn, args in (
+  (lambda x: ri.fisher_norms(network, x, num_eigenvectors=2, **lanczos), (x,)),
+  (lambda x: ri.coarse_fisher_norms(network, x, max_classes=2), (x,)),
+  (lambda z, y: ri.fit_temperature(z, y)[None], (logits, labels)),
+  (lambda x, y: ri.attacks.pgd(
+    network, x, y, key, epsilon=0.1, num_steps=2, keep="worst"), (x, y)),
+):
+  # Types alone tell: a carry that differs by device must do so from the start.
+  jax.eval_shape(lambda *args: on_devices(fn, *args), *args)
 print("agree")
 """
 

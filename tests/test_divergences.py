@@ -104,7 +104,6 @@ def test_no_nan_in_value_or_gradient_of_any_divergence(z, w):
     ([0.0, -INF, 1.0], [5.0, -INF, 6.0], 0.0),
     ([0.0, np.nan], [0.0, 0.0], np.nan),
     ([0.0, 0.0], [np.nan, 0.0], np.nan),
-    ([3.0], [-7.0], 0.0),
   ],
 )
 def test_kl_edge_cases(p, q, expected):
@@ -270,7 +269,7 @@ def test_jit_and_vmap_agree_with_plain_calls():
     ),
     (
       lambda: ri.entropy(jnp.zeros((4, 0))),
-      r"Expected logits with at least one class .*\(4, 0\)",
+      r"Expected logits with two or more classes .*\(4, 0\)",
     ),
     (lambda: ri.entropy(jnp.zeros(())), r"Expected logits of shape"),
   ],

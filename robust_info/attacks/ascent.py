@@ -48,12 +48,16 @@ def evaluator(
   if eot_samples is None:
     network = _loops.side_by_side(logits_fn) if backward else logits_fn
     # Half-precision networks: losses and comparisons are in float32.
-    return lambda x, key: _validate.float_array("logits", network(x))[None]
+    return lambda x, key: _validate.float_array(
+      "logits", _validate.logits("logits_fn", network(x))
+    )[None]
 
   def draws(x, key):
     keys = jax.random.split(key, eot_samples)
     logits = jax.vmap(lambda k: logits_fn(x, k))(keys)
-    return _validate.float_array("logits", logits)
+    return _validate.float_array(
+      "logits", _validate.logits("logits_fn", logits)
+    )
 
   return draws
 

@@ -212,12 +212,13 @@ def method(
       (x_adv, gradient, value),
       (state.x_best, state.gradient_best, state.loss_best),
     )
-    rises = state.rises + ((value > state.loss) & ~first)
+    has_risen = (value > state.loss) & ~first
+    rises = state.rises + has_risen.astype(state.rises.dtype)
 
     index = jnp.minimum(iteration, num_steps)
     review = jnp.asarray(reviews)[index]
-    interval = jnp.asarray(intervals)[index]
-    stalled = rises <= _RISING_SHARE * interval
+    interval = jnp.asarray(intervals)[index].astype(loss_best.dtype)
+    stalled = rises.astype(loss_best.dtype) <= _RISING_SHARE * interval
     stuck = ~state.halved & (state.loss_reviewed >= loss_best)
     halve = review & (stalled | stuck)
     restarted, gradient = results.select(

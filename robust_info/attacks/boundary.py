@@ -156,7 +156,7 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
   logits, pullback = jax.vjp(
     lambda points: jnp.mean(evaluate(points, key), axis=0), x_adv
   )
-  classes = jnp.arange(logits.shape[-1])
+  classes = jnp.arange(logits.shape[-1], dtype=tried.y.dtype)
   label = jax.nn.one_hot(tried.y, logits.shape[-1], dtype=logits.dtype)
   own = jnp.take_along_axis(logits, tried.y[:, None], axis=-1)
 

@@ -240,10 +240,12 @@ def kl_pgd(
   """
   _validate.one_of("anchor", anchor, ("clean", "start"))
   checked = inputs.check(logits_fn, x, None, bounds=bounds, where=where)
+  inputs.num_classes(logits_fn, checked.x)
   clean = logits_fn(checked.x)
-  _validate.logits_shape(clean.shape, checked.x.shape[0])
   known = results.finite(clean)
-  checked = dataclasses.replace(checked, y=jnp.argmax(clean, axis=-1))
+  checked = dataclasses.replace(
+    checked, y=jnp.argmax(clean, axis=-1).astype(jnp.int32)
+  )
 
   def objective(evaluate, start, labels):
     if anchor == "clean":

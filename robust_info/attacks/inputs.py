@@ -109,7 +109,7 @@ def check(
   x = images("x", x, bounds, where)
   if y is None:
     y = jnp.zeros((num_examples,), jnp.int32)
-  y = _validate.labels("y", y, num_examples)
+  y = _validate.labels("y", y, num_examples, where)
   if where is not None:
     y = jnp.where(rows, y, 0)
   return Inputs(x, y, rows, low, high)
@@ -170,9 +170,7 @@ def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
 
 def num_classes(evaluate: LogitsFn, x: jax.Array) -> int:
   """C, from the shape of the logits; evaluates nothing."""
-  shape = jax.eval_shape(evaluate, x).shape
-  _validate.logits_shape(shape, x.shape[0])
-  return shape[1]
+  return _validate.network("logits_fn", evaluate, x)
 
 
 def require_key(key: Any) -> None:
@@ -197,6 +195,6 @@ def example_keys(key: Any, example_ids: Any, num_examples: int) -> jax.Array:
   """
   require_key(key)
   if example_ids is None:
-    example_ids = jnp.arange(num_examples)
+    example_ids = np.arange(num_examples)
   example_ids = _validate.labels("example_ids", example_ids, num_examples)
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, example_ids)

@@ -19,13 +19,18 @@ _TIE = 1e-12
 
 
 def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+  return jnp.take_along_axis(logits, _column(labels), axis=-1)[:, 0]
+
+
+def _column(labels: jax.Array) -> jax.Array:
+  # int32: to index many classes, narrow integers would wrap around.
+  return jnp.asarray(labels, jnp.int32)[:, None]
 
 
 def _others(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Logits with the label's entry at -inf."""
-  classes = jnp.arange(logits.shape[-1])[None, :]
-  return jnp.where(classes == labels[:, None], -jnp.inf, logits)
+  classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, :]
+  return jnp.where(classes == _column(labels), -jnp.inf, logits)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -135,7 +135,7 @@ def iterate(
       x, y, targets[:, number], jnp.full((num_examples,), number), keys
     )
 
-  everything = jax.vmap(rows)(jnp.arange(tries))
+  everything = jax.vmap(rows)(jnp.arange(tries, dtype=jnp.int32))
   flat = jax.tree.map(
     lambda leaf: leaf.reshape(tries * num_examples, *leaf.shape[2:]), everything
   )

@@ -123,7 +123,8 @@ def _corner(key, height, width, side, reach_edges):
   last = jnp.array([height, width]) - side
   if not reach_edges:
     last = jnp.maximum(last - 1, 0)
-  return jnp.minimum((u * (last + 1)).astype(jnp.int32), last)
+  drawn = u * (last + 1).astype(u.dtype)
+  return jnp.minimum(drawn.astype(last.dtype), last)
 
 
 def _window(corner, side, height, width):

@@ -80,7 +80,8 @@ def correct(logits: Any, labels: Any) -> Any:
   Logits that are not all finite predict nothing: `argmax` would take the first
   NaN for the largest.
   """
-  return finite(logits) & (logits.argmax(axis=-1) == labels)
+  best = logits.argmax(axis=-1).astype(labels.dtype)
+  return finite(logits) & (best == labels)
 
 
 def rows(selected: jax.Array, like: jax.Array) -> jax.Array:

@@ -275,7 +275,7 @@ def mart(
   clean, attacked, batch_stats = base.train_pair(
     network, batch.image, x_adv, batch.mask
   )
-  is_label = jax.nn.one_hot(batch.label, clean.shape[-1], dtype=bool)
+  is_label = jax.nn.one_hot(base.labels_of(batch), clean.shape[-1], dtype=bool)
   wrong = jnp.argmax(jnp.where(is_label, -jnp.inf, attacked), axis=-1)
   is_wrong = jax.nn.one_hot(wrong, clean.shape[-1], dtype=bool)
   divergence = divergences.kl_divergence(clean, attacked)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from robust_info import _validate
+
 
 class Examples(Protocol):
   """A padded batch; `data.Batch` with float images is one.
@@ -129,8 +131,14 @@ def ramped(
   return epsilon * jnp.clip(jnp.asarray(progress) / ramp, 0.0, 1.0)
 
 
+def labels_of(batch: Examples) -> jax.Array:
+  """The labels [N] as int32: narrow integers cannot index many classes."""
+  return _validate.labels("batch.label", batch.label, batch.image.shape[0])
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """-log p_label, [N, C] and [N] to [N], in nats."""
+  labels = _validate.labels("labels", labels, logits.shape[0])
   log_p = jax.nn.log_softmax(logits)
   return -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
 

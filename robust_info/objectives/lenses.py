@@ -212,9 +212,10 @@ def _batch_value(
   logits: jax.Array, batch: base.Examples, quantity: str
 ) -> jax.Array:
   """The statistic of the unmasked rows; 0 with fewer than two labels."""
+  labels = base.labels_of(batch)
   summary = information.summarize(
-    information.information_stats(logits, batch.label, where=batch.mask)
+    information.information_stats(logits, labels, where=batch.mask)
   )
-  low = jnp.min(batch.label, where=batch.mask, initial=logits.shape[-1])
-  high = jnp.max(batch.label, where=batch.mask, initial=-1)
+  low = jnp.min(labels, where=batch.mask, initial=logits.shape[-1])
+  high = jnp.max(labels, where=batch.mask, initial=-1)
   return jnp.where(low < high, getattr(summary, quantity), 0.0)
