@@ -148,6 +148,28 @@ def test_a_matrix_does_not_depend_on_the_rest_of_its_batch():
   np.testing.assert_array_equal(among_others[1][:3], vectors[:3])
 
 
+def test_derivatives_of_eigenpairs_match_finite_differences(x64):
+  """Also at a diagonal matrix, which needs no rotation."""
+  rng = np.random.default_rng(0)
+  start, change = rng.normal(size=(2, 2, 4, 4))
+  start = np.stack([start[0] + start[0].T, np.diag([4.0, 1.0, -2.0, 3.0])])
+  change = change + change.transpose(0, 2, 1)
+
+  @jax.jit
+  def pairs(t):
+    values, vectors = _eigen.eigh(jnp.asarray(start + t * change))
+    # Without their arbitrary sign.
+    largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
+    return values, vectors * jnp.sign(
+      jnp.take_along_axis(vectors, largest, axis=1)
+    )
+
+  step = 1e-6
+  found = jax.jit(jax.jacfwd(pairs))(0.0)
+  for one, ahead, behind in zip(found, pairs(step), pairs(-step), strict=True):
+    np.testing.assert_allclose(one, (ahead - behind) / (2 * step), atol=1e-7)
+
+
 def test_derivatives_where_an_eigenvalue_is_multiple():
   """The first are those of one eigenvector; there is no second one but at 0."""
 
