@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,6 +102,35 @@ def initial_state(
     averaged=config.train.ema_decay > 0,
   )
   return state if weights is None else train_state_lib.started(state, weights)
+
+
+def nonfinite_line(
+  config: config_lib.TrainConfig,
+  step: int,
+  last_good: int,
+  rollbacks: int,
+  workdir: pathlib.Path,
+) -> str:
+  """The line for numbers that are not finite, with what can be done.
+
+  Args:
+    config: of the run that stops.
+    step: the step after which they are not.
+    last_good: step of the last checkpoint.
+    rollbacks: how often the run has gone back before.
+    workdir: of the run.
+  """
+  again, remedy = "", "on_nonfinite=rollback"
+  if config.on_nonfinite == "rollback":
+    again = f" (rolled back {rollbacks} times)"
+    remedy = f"max_rollbacks={config.max_rollbacks + 3}"
+  return (
+    f"Loss or parameters are not finite after step {step}{again}; checkpoint "
+    f"{last_good} in {workdir} is the last good one; go on from it with "
+    f"--config.train.{remedy}, or in a new run with --workdir=NEW "
+    f"--init_from={workdir} and less than "
+    f"config.train.learning_rate={config.learning_rate:g}."
+  )
 
 
 def require_same_model(

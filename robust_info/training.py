@@ -232,7 +232,11 @@ class _Loop:
     self._store.wait()
     rollbacks = self._rollbacks + 1
     if config.on_nonfinite == "stop" or rollbacks > config.max_rollbacks:
-      raise NonFiniteError(self._nonfinite(failed))
+      raise NonFiniteError(
+        train_setup.nonfinite_line(
+          config, failed, self._store.steps()[-1], self._rollbacks, self._path
+        )
+      )
     self._store.drop_interim()
     restored, record = rollback.divert(
       self._store.restore(like), failed_step=failed, rollbacks=rollbacks
@@ -364,20 +368,6 @@ class _Loop:
   def _elapsed(self) -> float:
     """Wall-clock seconds of all starts together."""
     return round(time.monotonic() - self._began, 3)
-
-  def _nonfinite(self, step: int) -> str:
-    config, again = self._config.train, ""
-    remedy = "on_nonfinite=rollback"
-    if config.on_nonfinite == "rollback":
-      again = f" (rolled back {self._rollbacks} times)"
-      remedy = f"max_rollbacks={config.max_rollbacks + 3}"
-    return (
-      f"Loss or parameters are not finite after step {step}{again}; checkpoint "
-      f"{self._store.steps()[-1]} in {self._path} is the last good one; go on "
-      f"from it with --config.train.{remedy}, or in a new run with "
-      f"--workdir=NEW --init_from={self._path} and less than "
-      f"config.train.learning_rate={config.learning_rate:g}."
-    )
 
 
 def _loss(values: Mapping[str, float]) -> float:
