@@ -17,6 +17,10 @@ sides call a point broken by different rules (the average of 20 draws here, one
 draw there), so that the row counts the points each returned by one rule: the
 average logits of 100 draws. For "rand-averaged" both attack a network that
 averages 20 draws itself, without further averaging: then the rules are equal.
+
+Data other than the digits come from TFDS. "cifar10-jpeg" is CIFAR-10 encoded
+again as JPEG of quality 75 (`cifar10_jpeg`, prepared in TFDS_DATA_DIR): colour
+images, but not the benchmark of that name.
 """
 
 import argparse
@@ -29,7 +33,7 @@ import numpy as np
 
 from benchmarks import small_networks
 
-CASES = ("digits-mlp", "mnist-standard", "mnist-pgd")
+CASES = ("digits-mlp", "mnist-standard", "mnist-pgd", "cifar10-jpeg")
 VERSIONS = ("standard", "plus")
 RANDOMISED = ("rand", "rand-averaged")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -57,7 +61,7 @@ def _data(case: str, points: int):
     return x[:held], y[:held], x[held:], y[held:], "mlp"
   from robust_info import data
 
-  source = data.load("mnist")
+  source = data.load("cifar10_jpeg" if case == "cifar10-jpeg" else "mnist")
   return *_pixels(source.train), *_pixels(source.test), "cnn"
 
 
@@ -145,7 +149,7 @@ def ours(x, y, params, norm, epsilon, seed):
 
 
 def torch_data(x, y):
-  """Images [N, 1, H, W] and labels as tensors."""
+  """Images [N, C, H, W] and labels as tensors."""
   import torch
 
   images = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())

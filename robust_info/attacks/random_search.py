@@ -92,7 +92,7 @@ def _propose_linf(key, delta, side, epsilon, reach_edges):
   )
 
 
-def _propose_l2(key, delta, side, profile, epsilon, reach_edges):
+def _propose_l2(key, delta, side, epsilon, profile, reach_edges):
   place, other, sign, turn = jax.random.split(key, 4)
   return square_windows.propose_l2(
     delta,
@@ -153,14 +153,15 @@ def method(
     index = jnp.clip(state.iteration, 0, num_queries - 1)
     keys = jax.vmap(jax.random.fold_in)(tried.key, state.iteration + 2)
     delta = (state.x_found - x).reshape(x.shape[0], *shape)
-    rows = (keys, delta, jnp.asarray(sides)[index])
+    radius = jnp.broadcast_to(epsilon, index.shape)
+    rows = (keys, delta, jnp.asarray(sides)[index], radius)
     propose = _propose_linf
     if norm == "l2":
       distinct, which = np.unique(sides, return_inverse=True)
       bumps = square_windows.padded_bumps(distinct)
       rows += (jnp.asarray(bumps, x.dtype)[jnp.asarray(which)[index]],)
       propose = _propose_l2
-    proposal = jax.vmap(lambda *row: propose(*row, epsilon, reach_edges))(*rows)
+    proposal = jax.vmap(lambda *row: propose(*row, reach_edges))(*rows)
     moved = projections.BY_NORM[norm](
       x + proposal.reshape(x.shape), x, epsilon, low=low, high=high
     )
@@ -215,8 +216,12 @@ def square(
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
-    x: [N, H, W, ...] channels-last images; [N, D] vectors are folded to the
-      most nearly square image of D pixels.
+    x: [N, H, W, C] channels-last images, or [N, H, W] of one channel; further
+      axes join the channels. [N, D] vectors are folded to the most nearly
+      square image of D pixels and one channel: right for flattened grey images,
+      weak for flattened colour ones, which better stay images here and are
+      flattened in `logits_fn`. In another layout windows are no windows and the
+      attack is weak: what looks like [N, C, H, W] is refused.
     y: [N] int labels.
     key: consumed.
     epsilon: radius of the ball, >= 0; may be traced.
@@ -235,12 +240,14 @@ def square(
     An `AttackResult`; `loss` is the margin.
 
   Raises:
-    ValueError: as `pgd`; or images under 3 x 3 pixels in l2.
+    ValueError: as `pgd`; images under 3 x 3 pixels in l2; images that look
+      channels-first (axis 1 has at most 4 entries and the last has more).
     TypeError: as `pgd`.
   """
   _validate.positive_int("num_queries", num_queries)
   _validate.positive_int("restarts", restarts)
   _validate.one_of("norm", norm, NORMS)
+  inputs.channels_last("x", x)
   if not 0 < share <= 1:
     raise ValueError(f"Expected share in (0, 1], got share={share}.")
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)

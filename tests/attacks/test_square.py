@@ -1,4 +1,4 @@
-"""Square is the published attack, query by query.
+"""Square is the published attack, query by query, on channels-last images.
 
 `golden_square.npz` holds queries of the published code with its random choices:
 see `golden_square.py`. What Square has in common with the other attacks is in
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import random_search, square_windows
+from robust_info.attacks import inputs, random_search, square_windows
 
 KEY = jax.random.key(0)
 GOLDEN = pathlib.Path(__file__).with_name("golden_square.npz")
@@ -136,3 +136,49 @@ def test_l2_start_on_an_image_too_narrow_for_a_bump_is_the_image():
   )
   start = jax.jit(method.start)(tries(x), 0.1)
   np.testing.assert_array_equal(start.x_found, x)
+
+
+CHANNELS_FIRST = [(2, 1, 8, 8), (2, 3, 8, 6), (2, 4, 5, 5), (2, 1, 6, 7, 8)]
+CALLS = {
+  "square": attacks.square,
+  "auto_attack": attacks.auto_attack,
+  "sanity_report": attacks.sanity_report,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("shape", CHANNELS_FIRST)
+def test_channels_first_images_are_refused_in_one_line(shape, name):
+  with pytest.raises(ValueError, match="channels-last") as error:
+    CALLS[name](
+      lambda v: v.reshape(len(v), -1)[:, :3],
+      np.zeros(shape, np.float32),
+      np.zeros(2, np.int32),
+      KEY,
+      epsilon=0.1,
+    )
+  line = str(error.value)
+  assert line.startswith("Expected x to be ")
+  assert f"got shape={shape}" in line
+  assert "jnp.moveaxis(x, 1, -1)" in line
+  assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+  "shape", [(2, 8), (2, 3, 9), (2, 8, 8, 1), (2, 3, 3, 3), (2, 16, 16, 200)]
+)
+def test_other_layouts_are_accepted(shape):
+  inputs.channels_last("x", np.zeros(shape))
+
+
+def test_attacks_without_windows_take_any_layout():
+  result = attacks.auto_attack(
+    lambda v: v.reshape(len(v), -1)[:, :2],
+    np.full((2, 1, 6, 6), 0.5, np.float32),
+    np.zeros(2, np.int32),
+    KEY,
+    epsilon=0.1,
+    attacks=("pgd",),
+    num_steps=2,
+  )
+  assert result.success.all()
