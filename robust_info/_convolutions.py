@@ -65,13 +65,13 @@ def _rewritten_equation(eqn: core.JaxprEqn) -> core.JaxprEqn:
     return call.replace(
       invars=eqn.invars, outvars=eqn.outvars, source_info=eqn.source_info
     )
-  if any(_concerns(program) for program in _programs(eqn)):
+  if any(_concerns(program) for program in programs(eqn)):
     params = {name: _rewritten(value) for name, value in eqn.params.items()}
     return eqn.replace(params=params)
   return eqn
 
 
-def _programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+def programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
   """The bodies of loops, branches and calls."""
   for value in eqn.params.values():
     for item in value if isinstance(value, tuple) else (value,):
@@ -83,7 +83,7 @@ def _programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
 
 def _concerns(program: core.Jaxpr) -> bool:
   return any(
-    _is_unusual(eqn) or any(map(_concerns, _programs(eqn)))
+    _is_unusual(eqn) or any(map(_concerns, programs(eqn)))
     for eqn in program.eqns
   )
 
