@@ -109,7 +109,7 @@ def make(folder: pathlib.Path, case: str, points: int, steps: int) -> None:
   (folder / "case.json").write_text(json.dumps({"case": case, "steps": steps}))
 
 
-def ours(x, y, params, norm, epsilon, seed):
+def ours(x, y, params, norm, epsilon, seed, queries):
   """A call that gives the robust accuracy of an attack with this package."""
   from robust_info import attacks
 
@@ -137,6 +137,7 @@ def ours(x, y, params, norm, epsilon, seed):
       epsilon=epsilon,
       norm=norm,
       batch_size=BATCH,
+      num_queries=queries,
       **options,
     )
     if name not in RANDOMISED:
@@ -156,7 +157,7 @@ def torch_data(x, y):
   return images, torch.from_numpy(np.asarray(y).astype(np.int64))
 
 
-def theirs(x, y, params, norm, epsilon, seed):
+def theirs(x, y, params, norm, epsilon, seed, queries):
   """The same with pyautoattack."""
   import pyautoattack
   import torch
@@ -182,6 +183,7 @@ def theirs(x, y, params, norm, epsilon, seed):
     attack = pyautoattack.AutoAttack(
       network, norm=norm.capitalize(), eps=epsilon, seed=seed, **options
     )
+    attack.square.n_queries = queries
     if options["version"] == "custom":
       attack.apgd.n_restarts = 1
       attack.fab.n_restarts = 1
@@ -199,8 +201,9 @@ def theirs(x, y, params, norm, epsilon, seed):
   return run
 
 
-def art(x, y, params, norm, epsilon, seed):
+def art(x, y, params, norm, epsilon, seed, queries):
   """Auto-PGD by the Adversarial Robustness Toolbox, which has no more."""
+  del queries
   import torch
   from art.attacks import evasion
   from art.estimators import classification
@@ -304,6 +307,7 @@ def attack(options: argparse.Namespace) -> None:
     "norm": options.norm,
     "epsilon": options.epsilon,
     "points": len(x),
+    "queries": options.queries,
     "seed": options.seed,
     "clean": float(clean.mean()),
     "rows": {},
@@ -314,7 +318,13 @@ def attack(options: argparse.Namespace) -> None:
     if before != report:
       raise SystemExit(f"{path} holds another evaluation: remove it.")
   run = SIDES[options.action](
-    x, y, params, options.norm, options.epsilon, options.seed
+    x,
+    y,
+    params,
+    options.norm,
+    options.epsilon,
+    options.seed,
+    options.queries,
   )
   for name in options.rows:
     if name in report["rows"]:
@@ -335,6 +345,7 @@ def main() -> None:
   parser.add_argument("--epsilon", type=float, default=0.1)
   parser.add_argument("--rows", nargs="*", default=list(ROWS))
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--queries", type=int, default=5000, help="of Square")
   options = parser.parse_args()
   if options.action == "make":
     make(options.folder, options.case, options.points, options.steps)

@@ -57,7 +57,8 @@ def _corner(key, shape, side, reach_edges):
   last = jnp.array(shape[:2]) - side
   if not reach_edges:
     last = jnp.maximum(last - 1, 0)
-  return jnp.minimum((u * (last + 1)).astype(jnp.int32), last)
+  drawn = u * (last + 1).astype(u.dtype)
+  return jnp.minimum(drawn.astype(jnp.int32), last)
 
 
 def _start_linf(key, shape, dtype):
