@@ -17,6 +17,10 @@ sides call a point broken by different rules (the average of 20 draws here, one
 draw there), so that the row counts the points each returned by one rule: the
 average logits of 100 draws. For "rand-averaged" both attack a network that
 averages 20 draws itself, without further averaging: then the rules are equal.
+
+Data other than the digits come from TFDS. "cifar10-jpeg" is CIFAR-10 encoded
+again as JPEG of quality 75 (`cifar10_jpeg`, prepared in TFDS_DATA_DIR): colour
+images, but not the benchmark of that name.
 """
 
 import argparse
@@ -29,7 +33,7 @@ import numpy as np
 
 from benchmarks import small_networks
 
-CASES = ("digits-mlp", "mnist-standard", "mnist-pgd")
+CASES = ("digits-mlp", "mnist-standard", "mnist-pgd", "cifar10-jpeg")
 VERSIONS = ("standard", "plus")
 RANDOMISED = ("rand", "rand-averaged")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -57,7 +61,7 @@ def _data(case: str, points: int):
     return x[:held], y[:held], x[held:], y[held:], "mlp"
   from robust_info import data
 
-  source = data.load("mnist")
+  source = data.load("cifar10_jpeg" if case == "cifar10-jpeg" else "mnist")
   return *_pixels(source.train), *_pixels(source.test), "cnn"
 
 
@@ -105,7 +109,7 @@ def make(folder: pathlib.Path, case: str, points: int, steps: int) -> None:
   (folder / "case.json").write_text(json.dumps({"case": case, "steps": steps}))
 
 
-def ours(x, y, params, norm, epsilon, seed):
+def ours(x, y, params, norm, epsilon, seed, queries):
   """A call that gives the robust accuracy of an attack with this package."""
   from robust_info import attacks
 
@@ -133,6 +137,7 @@ def ours(x, y, params, norm, epsilon, seed):
       epsilon=epsilon,
       norm=norm,
       batch_size=BATCH,
+      num_queries=queries,
       **options,
     )
     if name not in RANDOMISED:
@@ -145,14 +150,14 @@ def ours(x, y, params, norm, epsilon, seed):
 
 
 def torch_data(x, y):
-  """Images [N, 1, H, W] and labels as tensors."""
+  """Images [N, C, H, W] and labels as tensors."""
   import torch
 
   images = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
   return images, torch.from_numpy(np.asarray(y).astype(np.int64))
 
 
-def theirs(x, y, params, norm, epsilon, seed):
+def theirs(x, y, params, norm, epsilon, seed, queries):
   """The same with pyautoattack."""
   import pyautoattack
   import torch
@@ -178,6 +183,7 @@ def theirs(x, y, params, norm, epsilon, seed):
     attack = pyautoattack.AutoAttack(
       network, norm=norm.capitalize(), eps=epsilon, seed=seed, **options
     )
+    attack.square.n_queries = queries
     if options["version"] == "custom":
       attack.apgd.n_restarts = 1
       attack.fab.n_restarts = 1
@@ -195,8 +201,9 @@ def theirs(x, y, params, norm, epsilon, seed):
   return run
 
 
-def art(x, y, params, norm, epsilon, seed):
+def art(x, y, params, norm, epsilon, seed, queries):
   """Auto-PGD by the Adversarial Robustness Toolbox, which has no more."""
+  del queries
   import torch
   from art.attacks import evasion
   from art.estimators import classification
@@ -300,6 +307,7 @@ def attack(options: argparse.Namespace) -> None:
     "norm": options.norm,
     "epsilon": options.epsilon,
     "points": len(x),
+    "queries": options.queries,
     "seed": options.seed,
     "clean": float(clean.mean()),
     "rows": {},
@@ -310,7 +318,13 @@ def attack(options: argparse.Namespace) -> None:
     if before != report:
       raise SystemExit(f"{path} holds another evaluation: remove it.")
   run = SIDES[options.action](
-    x, y, params, options.norm, options.epsilon, options.seed
+    x,
+    y,
+    params,
+    options.norm,
+    options.epsilon,
+    options.seed,
+    options.queries,
   )
   for name in options.rows:
     if name in report["rows"]:
@@ -331,6 +345,7 @@ def main() -> None:
   parser.add_argument("--epsilon", type=float, default=0.1)
   parser.add_argument("--rows", nargs="*", default=list(ROWS))
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--queries", type=int, default=5000, help="of Square")
   options = parser.parse_args()
   if options.action == "make":
     make(options.folder, options.case, options.points, options.steps)

@@ -1,7 +1,7 @@
 """Two small classifiers from plain arrays, in JAX and in PyTorch.
 
 The same weights give the same logits on both sides, which is what parity needs.
-Images are [N, H, W, 1]; a network is a list of (weight, bias) pairs. The CNN is
+Images are [N, H, W, C]; a network is a list of (weight, bias) pairs. The CNN is
 conv 16 and conv 32, 5x5, stride 2, then dense 100.
 """
 
@@ -57,7 +57,7 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
 
 
 def torch_module(params: Params):
-  """The same network as a torch module from [N, 1, H, W] to logits."""
+  """The same network as a torch module from [N, C, H, W] to logits."""
   import torch
 
   class Network(torch.nn.Module):

@@ -2,7 +2,8 @@
 
 Every attack takes `logits_fn: [N, ...] -> [N, C]` and returns an
 `AttackResult`; `auto_attack` runs an ensemble over a data set from the host.
-Guide: docs/attacks.md.
+Inputs of any layout, but for `square` and what runs it, which take images
+channels-last. Guide: docs/attacks.md.
 """
 
 from robust_info.attacks.auto_pgd import apgd, apgd_targeted

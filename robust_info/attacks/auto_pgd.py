@@ -300,7 +300,7 @@ def apgd(
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
-    x: [N, ...] float inputs within `bounds`.
+    x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels.
     key: consumed.
     epsilon: radius of the ball, >= 0; may be traced.

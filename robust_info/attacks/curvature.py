@@ -47,7 +47,7 @@ def fisher_pgd(
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
-    x: [N, ...] float inputs within `bounds`.
+    x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels.
     epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
     step_size: of the refinement, [] or [N]; `epsilon / 4` unless given.

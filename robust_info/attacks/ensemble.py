@@ -209,7 +209,8 @@ def auto_attack(
     An `EnsembleResult`.
 
   Raises:
-    ValueError: bad arguments, or `state_dir` holds another evaluation.
+    ValueError: bad arguments, `state_dir` holds another evaluation, or Square
+      is to attack images that look channels-first: see `square`.
     TypeError: as `pgd`.
   """
   _validate.one_of("version", version, tuple(VERSIONS))
@@ -226,6 +227,8 @@ def auto_attack(
   _validate.one_of("norm", norm, norms)
   for name in names:
     _validate.one_of("attacks", name, ATTACKS)
+  if "square" in names:
+    inputs.channels_last("x", x)
   if not names or len(set(names)) < len(names):
     raise ValueError(
       f"Expected attacks to name each attack once, got {names!r}."

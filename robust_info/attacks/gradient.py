@@ -79,7 +79,7 @@ def pgd(
     logits_fn: [N, ...] -> [N, C], deterministic and row by row (evaluation
       mode, normalisation inside), as a large batch may be evaluated in parts.
       See the module docstring for how to pass parameters.
-    x: [N, ...] float inputs within `bounds`.
+    x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels (with `targeted`, the classes to reach).
     key: consumed; may be `None` if nothing is random.
     epsilon: radius of the ball in input units, >= 0: one number, or [N], one
@@ -216,7 +216,7 @@ def kl_pgd(
 
   Args:
     logits_fn: [N, ...] -> [N, C].
-    x: [N, ...] float inputs within `bounds`.
+    x: [N, ...] float inputs within `bounds`, in any layout.
     key: consumed.
     epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
     step_size: [] or [N]; `2.5 * epsilon / num_steps` unless given.

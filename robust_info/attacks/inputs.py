@@ -173,6 +173,22 @@ def num_classes(evaluate: LogitsFn, x: jax.Array) -> int:
   return _validate.network("logits_fn", evaluate, x)
 
 
+def channels_last(name: str, value: Any) -> None:
+  """Refuses images that are channels-first, as far as a shape can tell.
+
+  Only Square cares: its windows are of pixels, with all their channels. At most
+  4 entries along axis 1 and more than 4 along the last are taken for channels
+  and a width, [N, C, H, W] or [N, C, D, H, W].
+  """
+  shape = np.shape(value)
+  if len(shape) >= 4 and shape[1] <= 4 < shape[-1]:
+    raise ValueError(
+      f"Expected {name} to be channels-last images [N, H, W, C] for Square, "
+      f"got shape={shape}; pass jnp.moveaxis({name}, 1, -1) and a logits_fn "
+      "that moves the axis back, lambda v: logits_fn(jnp.moveaxis(v, -1, 1))."
+    )
+
+
 def require_key(key: Any) -> None:
   """Requires a key where randomness is needed."""
   if key is None:

@@ -1,12 +1,11 @@
 """Square attack (Andriushchenko et al. 2020): random search without gradients.
 
 Each query changes one square window of the best point so far and keeps the
-change if the margin shrinks. Windows shrink over the queries. Shape letters: N
-examples, H x W pixels, C channels (inputs are channels-last).
+change if the margin shrinks. Windows shrink over the queries: see
+`square_windows`. Shape letters: N examples, H x W pixels, C channels (inputs
+are channels-last).
 """
 
-import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -23,72 +22,10 @@ from robust_info.attacks import (
   projections,
   radii,
   results,
+  square_windows,
 )
 
 NORMS = ("linf", "l2")
-
-# The share of pixels in a window is halved after these many queries.
-_HALVE_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-_TINY = 1e-12
-
-
-def window_sizes(
-  num_queries: int, height: int, width: int, *, norm: str, share: float
-) -> np.ndarray:
-  """Side of the square window at each query, falling.
-
-  Args:
-    num_queries: >= 1.
-    height: of the image.
-    width: of the image.
-    norm: "linf" or "l2"; l2 windows are odd and at least 3.
-    share: of the pixels in the first window.
-
-  Returns:
-    [num_queries] ints.
-  """
-  query = np.arange(num_queries)[:, None]
-  halvings = np.sum(query > np.array(_HALVE_AFTER)[None, :], axis=1)
-  side = np.round(np.sqrt(share / 2.0**halvings * height * width)).astype(int)
-  shorter = min(height, width)
-  if norm == "linf":
-    return np.clip(side, 1, shorter)
-  side = np.maximum(side, 3)
-  side += side % 2 == 0
-  return np.minimum(side, shorter - (shorter % 2 == 0))
-
-
-def bump(side: int) -> np.ndarray:
-  """Unit-norm [side, side] profile: a positive half above a negative one.
-
-  Each half is a pile of concentric rectangles of height 1/k^2.
-  """
-
-  def pile(rows, columns):
-    profile = np.zeros((rows, columns))
-    top, left = rows // 2, columns // 2
-    for k in range(max(rows // 2, columns // 2) + 1):
-      profile[
-        max(top - k, 0) : top + k + 1, max(left - k, 0) : left + k + 1
-      ] += 1 / (k + 1) ** 2
-    return profile / max(np.sqrt(np.sum(profile**2)), _TINY)
-
-  half = side // 2
-  both = np.concatenate([pile(half, side), -pile(side - half, side)])
-  return both / np.sqrt(np.sum(both**2))
-
-
-def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-  """H, W, C of inputs [N, ...]: images as they are, vectors folded.
-
-  A vector of D inputs becomes H x W with H the largest divisor of D up to its
-  root; more axes than H, W, C join the channels.
-  """
-  if len(shape) >= 3:
-    return shape[1], shape[2], math.prod(shape[3:])
-  size = shape[1]
-  height = max(h for h in range(1, math.isqrt(size) + 1) if size % h == 0)
-  return height, size // height, 1
 
 
 class State(NamedTuple):
@@ -117,91 +54,59 @@ def _signs(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   return jax.random.rademacher(key, shape, dtype)
 
 
-def _corner(key, height, width, side, reach_edges):
+def _corner(key, shape, side, reach_edges):
   """Top left of a window that fits, uniformly."""
   u = jax.random.uniform(key, (2,))
-  last = jnp.array([height, width]) - side
+  last = jnp.array(shape[:2]) - side
   if not reach_edges:
     last = jnp.maximum(last - 1, 0)
   drawn = u * (last + 1).astype(u.dtype)
   return jnp.minimum(drawn.astype(last.dtype), last)
 
 
-def _window(corner, side, height, width):
-  """[H, W, 1] bool."""
-  row = jnp.arange(height)[:, None, None] - corner[0]
-  column = jnp.arange(width)[None, :, None] - corner[1]
-  return (row >= 0) & (row < side) & (column >= 0) & (column < side)
-
-
 def _start_linf(key, shape, dtype):
-  """Vertical stripes of one sign a column and channel."""
+  """Vertical stripes: one sign per column and channel."""
   _, width, channels = shape
   stripes = _signs(key, (1, width, channels), dtype)
   return jnp.broadcast_to(stripes, shape)
 
 
 def _start_l2(key, shape, dtype):
-  """A grid of bumps with random signs."""
+  """A grid of bumps with random signs, each transposed or not."""
   height, width, channels = shape
-  side = max(height // 5, 1)
-  offset = (height - 5 * side) // 2 if height >= 5 else 0
-  down, across = height // side, width // side
-  tile = np.tile(bump(side) if side > 1 else np.ones((1, 1)), (down, across))
-  signs = jnp.repeat(
-    jnp.repeat(_signs(key, (down, across, channels), dtype), side, 0), side, 1
-  )
-  grid = jnp.asarray(tile, dtype)[:, :, None] * signs
-  grid = grid[: height - offset, : width - offset]
-  return (
-    jnp.zeros(shape, dtype)
-    .at[offset : offset + grid.shape[0], offset : offset + grid.shape[1]]
-    .set(grid)
+  sign, turn = jax.random.split(key)
+  side = square_windows.tile_side(height)
+  tiles = (height // side, width // side)
+  return square_windows.bump_grid(
+    _signs(sign, (*tiles, channels), dtype),
+    jax.random.bernoulli(turn, shape=tiles),
+    height,
+    width,
   )
 
 
 def _propose_linf(key, delta, side, epsilon, reach_edges):
-  """Adds twice epsilon of random sign in a window; clipping does the rest."""
   place, sign = jax.random.split(key)
-  height, width, channels = delta.shape
-  corner = _corner(place, height, width, side, reach_edges)
-  window = _window(corner, side, height, width)
-  signs = _signs(sign, (1, 1, channels), delta.dtype)
-  return delta + jnp.where(window, 2 * epsilon * signs, 0)
+  return square_windows.propose_linf(
+    delta,
+    side,
+    epsilon,
+    corner=_corner(place, delta.shape, side, reach_edges),
+    signs=_signs(sign, delta.shape[2:], delta.dtype),
+  )
 
 
-def _propose_l2(key, delta, side, epsilon, reach_edges, bumps):
-  """Moves the norm of one window to another and adds a bump there."""
+def _propose_l2(key, delta, side, epsilon, profile, reach_edges):
   place, other, sign, turn = jax.random.split(key, 4)
-  height, width, channels = delta.shape
-  corner = _corner(place, height, width, side, reach_edges)
-  here = _window(corner, side, height, width)
-  source = _corner(other, height, width, side, reach_edges)
-  there = _window(source, side, height, width)
-
-  # The bump of this side, its corner moved to the window's.
-  profile = bumps[(side - 1) // 2]
-  profile = jnp.where(
-    jax.random.bernoulli(turn), profile, jnp.swapaxes(profile, 0, 1)
+  return square_windows.propose_l2(
+    delta,
+    side,
+    epsilon,
+    corner=_corner(place, delta.shape, side, reach_edges),
+    source=_corner(other, delta.shape, side, reach_edges),
+    signs=_signs(sign, delta.shape[2:], delta.dtype),
+    profile=jnp.where(jax.random.bernoulli(turn), profile.T, profile),
   )
-  largest = profile.shape[0]
-  row = jnp.clip(jnp.arange(height) - corner[0], 0, largest - 1)
-  column = jnp.clip(jnp.arange(width) - corner[1], 0, largest - 1)
-  shape = profile[row][:, column][:, :, None]
-  signs = _signs(sign, (1, 1, channels), delta.dtype)
-
-  def plane_norm(values):
-    return jnp.sqrt(jnp.sum(values**2, axis=(0, 1), keepdims=True))
-
-  inside = jnp.where(here, delta, 0)
-  fresh = jnp.where(here, shape * signs, 0) + inside / (
-    plane_norm(inside) + _TINY
-  )
-  spare = jnp.maximum(epsilon**2 - jnp.sum(delta**2), 0) / channels
-  moved = jnp.sum(jnp.where(here | there, delta, 0) ** 2)
-  fresh = fresh / (plane_norm(fresh) + _TINY) * jnp.sqrt(spare + moved)
-  delta = jnp.where(here, fresh, jnp.where(there, 0, delta))
-  return epsilon * delta / (jnp.sqrt(jnp.sum(delta**2)) + _TINY)
 
 
 def method(
@@ -218,7 +123,7 @@ def method(
   def start(tried: methods.Try, epsilon: ArrayLike) -> State:
     x = tried.x
     n = x.shape[0]
-    shape = image_shape(x.shape)
+    shape = square_windows.image_shape(x.shape)
     if norm == "l2" and min(shape[:2]) < 3:
       raise ValueError(
         "Expected x to hold images of at least 3 x 3 pixels for the l2 Square "
@@ -227,10 +132,10 @@ def method(
     draw = _start_linf if norm == "linf" else _start_l2
     offset = jax.vmap(lambda key: draw(key, shape, x.dtype))(tried.key)
     offset = offset.reshape(x.shape)
-    length = projections.norm(offset, norm)
-    x_start = jnp.clip(
-      x + radii.along(epsilon, x) * offset / results.rows(length, x), low, high
-    )
+    # Zero where no bump fits: an image five times as high as wide.
+    length = results.rows(projections.norm(offset, norm), x)
+    unit = offset / jnp.where(length > 0, length, 1)
+    x_start = jnp.clip(x + radii.along(epsilon, x) * unit, low, high)
     no = jnp.zeros((n,), bool)
     return State(
       tried=tried,
@@ -246,24 +151,22 @@ def method(
     evaluate: methods.Evaluate, state: State, epsilon: ArrayLike, key: Any
   ) -> State:
     tried, x = state.tried, state.tried.x
-    shape = image_shape(x.shape)
-    sides = window_sizes(
+    shape = square_windows.image_shape(x.shape)
+    sides = square_windows.window_sizes(
       num_queries, shape[0], shape[1], norm=norm, share=share
     )
     index = jnp.clip(state.iteration, 0, num_queries - 1)
-    side = jnp.asarray(sides)[index]
     keys = jax.vmap(jax.random.fold_in)(tried.key, state.iteration + 2)
     delta = (state.x_found - x).reshape(x.shape[0], *shape)
-    if norm == "linf":
-      propose = _propose_linf
-    else:
-      propose = functools.partial(
-        _propose_l2, bumps=_padded_bumps(int(sides.max()), x.dtype)
-      )
-    radius = jnp.broadcast_to(radii.of(epsilon, x), side.shape)
-    proposal = jax.vmap(lambda *row: propose(*row, reach_edges))(
-      keys, delta, side, radius
-    )
+    radius = jnp.broadcast_to(radii.of(epsilon, x), index.shape)
+    rows = (keys, delta, jnp.asarray(sides)[index], radius)
+    propose = _propose_linf
+    if norm == "l2":
+      distinct, which = np.unique(sides, return_inverse=True)
+      bumps = square_windows.padded_bumps(distinct)
+      rows += (jnp.asarray(bumps, x.dtype)[jnp.asarray(which)[index]],)
+      propose = _propose_l2
+    proposal = jax.vmap(lambda *row: propose(*row, reach_edges))(*rows)
     moved = projections.BY_NORM[norm](
       x + proposal.reshape(x.shape), x, epsilon, low=low, high=high
     )
@@ -289,15 +192,6 @@ def method(
   )
 
 
-def _padded_bumps(largest: int, dtype: Any) -> jax.Array:
-  """[K, largest, largest]: the bumps of sides 1, 3, 5, ..., zero-padded."""
-  bumps = np.zeros(((largest + 1) // 2, largest, largest))
-  for k in range(1, len(bumps)):
-    side = 2 * k + 1
-    bumps[k, :side, :side] = bump(side)
-  return jnp.asarray(bumps, dtype)
-
-
 def square(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -316,9 +210,11 @@ def square(
 ) -> results.AttackResult:
   """Square attack: random search on the margin, forward passes only.
 
-  Not fooled by gradients that are zero, noisy or rounded away. Windows shrink
-  at the published query counts, not rescaled to `num_queries` (what AutoAttack
-  does), and each row draws its own windows.
+  Not fooled by gradients that are zero, noisy or rounded away. Starts and
+  queries are those of the code published with AutoAttack, channel by channel;
+  windows shrink at its query counts, not rescaled to `num_queries`. But each
+  row draws its own windows and signs (there a batch shares them), and a tie of
+  logits counts as misclassified only if `argmax` says so.
 
   Cost: per restart `num_queries + 2` forward passes; restarts run as one batch.
   Broken examples take all queries too: for whole data sets prefer
@@ -326,8 +222,12 @@ def square(
 
   Args:
     logits_fn: [N, ...] -> [N, C]; see `pgd`.
-    x: [N, H, W, ...] channels-last images; [N, D] vectors are folded to the
-      most nearly square image of D pixels.
+    x: [N, H, W, C] channels-last images, or [N, H, W] of one channel; further
+      axes join the channels. [N, D] vectors are folded to the most nearly
+      square image of D pixels and one channel: right for flattened grey images,
+      weak for flattened colour ones, which better stay images here and are
+      flattened in `logits_fn`. In another layout windows are no windows and the
+      attack is weak: what looks like [N, C, H, W] is refused.
     y: [N] int labels.
     key: consumed.
     epsilon: radius of the ball, >= 0; may be traced.
@@ -346,12 +246,14 @@ def square(
     An `AttackResult`; `loss` is the margin.
 
   Raises:
-    ValueError: as `pgd`; or images under 3 x 3 pixels in l2.
+    ValueError: as `pgd`; images under 3 x 3 pixels in l2; images that look
+      channels-first (axis 1 has at most 4 entries and the last has more).
     TypeError: as `pgd`.
   """
   _validate.positive_int("num_queries", num_queries)
   _validate.positive_int("restarts", restarts)
   _validate.one_of("norm", norm, NORMS)
+  inputs.channels_last("x", x)
   if not 0 < share <= 1:
     raise ValueError(f"Expected share in (0, 1], got share={share}.")
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)

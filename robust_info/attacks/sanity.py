@@ -69,7 +69,7 @@ def sanity_report(
 
   Args:
     logits_fn: [N, ...] -> [N, C].
-    x: [N, ...] float inputs within `bounds`.
+    x: [N, ...] float inputs within `bounds`; images channels-last, for Square.
     y: [N] int labels.
     key: consumed.
     epsilon: radius of the ball, > 0.
@@ -83,10 +83,12 @@ def sanity_report(
     A `SanityReport`.
 
   Raises:
-    ValueError: bad arguments.
+    ValueError: bad arguments, or images that look channels-first, which Square
+      attacks in vain: see `square`.
     TypeError: as `pgd`.
   """
   _validate.one_of("norm", norm, NORMS)
+  inputs.channels_last("x", x)
   _validate.at_least("tolerance", tolerance, 0)
   _validate.at_least("epsilon", epsilon, 0)
   if not epsilon > 0:

@@ -3,9 +3,6 @@
 Faulty networks go through it in ../test_worst_case.py, as evaluate.py has it.
 """
 
-import cProfile
-import pstats
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,23 +61,53 @@ def test_batch_statistics_inner_gradients_and_nan_are_flagged(mlp, batch):
 
 
 @pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit])
-def test_inner_gradients_are_seen_by_a_profiled_program(mlp, batch, wrap):
-  x, y = batch
+def test_derivatives_inside_are_seen(mlp, batch, wrap):
+  x = batch[0][:4]
 
-  def flagged(logits_fn):
-    checked = inputs.check(logits_fn, x, y, bounds=(0.0, 1.0), where=None)
-    return "gradient inside" in {
-      check.name
-      for check in forward_checks.run(logits_fn, checked)
-      if not check.passed
-    }
+  def score(v):
+    return jnp.sum(mlp(v))
 
-  optimising = wrap(lambda x: mlp(x + jax.grad(lambda v: jnp.sum(mlp(v)))(x)))
-  with cProfile.Profile() as profiler:
-    found = [flagged(fn) for fn in (optimising, optimising, wrap(mlp))]
-  assert found == [True, True, False]
-  functions = {name for *_, name in pstats.Stats(profiler).stats}
-  assert {"check", "run"} <= functions
+  def loop(v):
+    return mlp(jax.lax.fori_loop(0, 2, lambda _, u: u + jax.grad(score)(u), v))
+
+  for optimising in (
+    lambda v: mlp(v + jax.grad(score)(v)),
+    lambda v: mlp(v + jax.grad(jax.jit(score))(v)),
+    lambda v: mlp(v + jax.vjp(mlp, v)[1](mlp(v))[0]),
+    lambda v: jax.linearize(mlp, v)[1](v),
+    lambda v: jax.jvp(mlp, (v,), (v,))[1],
+    loop,
+  ):
+    fn = wrap(optimising)
+    # The second time `jit` has traced it before.
+    found = [forward_checks.differentiates(fn, x) for _ in range(2)]
+    assert found == [1, 1]
+
+
+def test_functions_with_derivatives_of_their_own_are_no_derivatives(mlp, batch):
+  @jax.custom_vjp
+  def straight_through(v):
+    return jnp.round(v)
+
+  straight_through.defvjp(lambda v: (v, None), lambda _, g: (g,))
+  weights = jnp.eye(16) + 0.1
+
+  def network(v):
+    flat = jax.nn.gelu(straight_through(8 * v)).reshape(len(v), -1)
+    solved = jnp.linalg.solve(weights, flat.T).T
+    return jax.checkpoint(mlp)(solved)
+
+  assert forward_checks.differentiates(network, batch[0]) == 0
+
+
+def test_unknown_names_of_derivatives_do_not_pass(linear, batch, monkeypatch):
+  monkeypatch.setattr(forward_checks, "_DERIVATIVE", "another name")
+  x = batch[0][:4]
+  y = np.zeros(4, int)
+  checked = inputs.check(linear, x, y, bounds=(0.0, 1.0), where=None)
+  found = {c.name: c for c in forward_checks.run(linear, checked)}
+  assert np.isnan(found["gradient inside"].value)
+  assert not found["gradient inside"].passed
 
 
 def test_square_after_gradients_is_flagged_from_an_evaluation(linear, batch):
