@@ -4,10 +4,11 @@ A norm of `F = J^T (diag p - p p^T) J` moves by twice the relative error of J
 and, since `d log p_k = d z_k - E_p[d z]`, by twice the absolute error of the
 logits z: by `c eps (1 + max_k |z_k|)` of itself. The constant is measured.
 
-Against float64, in units of `eps (1 + |z|)`, ReLU networks of 2 to 40 layers,
-of up to 150,528 inputs, 1,000 classes and logits up to 220, were off by at most
-5 by either route. Networks that amplify rounding from layer to layer may be
-further off than stated here: forty tanh layers of gain 1.4 by 43.
+Against float64, in units of `eps (1 + |z|)`, ReLU networks of 2 to 40 dense
+layers and of 20 convolutions, 1,000 classes and logits up to 220, and linear
+networks of 150,528 inputs were off by at most 7. Networks that amplify rounding
+from layer to layer may be further off than stated here: forty tanh layers of
+gain 1.4 by 52.
 """
 
 from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ D x D matrix for each of the N examples that is never formed. With `J = dz/dx`
   differentiable in whatever `logits_fn` depends on. `4 N C D` bytes.
 * `"matrix_free"`: Lanczos and random probes, one JVP and one VJP each,
   whatever C; a statistical error, which `fisher_norms` reports.
-  `4 N num_steps D` bytes. Not differentiable in reverse.
+  `4 N num_steps D` bytes. Not meant to be differentiated.
 * `"auto"`: the first up to `AUTO_CLASSES` classes, the second beyond.
 
 `logits_fn: [N, ...] -> [N, C]` treats rows independently and is deterministic
@@ -318,7 +318,7 @@ def fisher_eigenvectors(
     L2 norm in the shape of x, orthogonal within an example; signs are
     arbitrary. F has rank at most C - 1: beyond the rank, or where an eigenvalue
     is below `10 C eps` times the largest (not resolved in this dtype), value
-    and vector are 0. Not differentiable in reverse. "matrix_free" gives Ritz
+    and vector are 0. Not meant to be differentiated. "matrix_free" gives Ritz
     pairs (`fisher_norms(..., num_eigenvectors=k)` has their residuals) and
     finds one vector of a multiple eigenvalue. Cost: that of `fisher_gram` and
     an eigendecomposition of size C - 1, or `num_steps + 1` products with F.

@@ -141,7 +141,7 @@ def _norms(norms: fisher.FisherNorms) -> dict[str, Any]:
   """Sample statistics of the norms over examples.
 
   `estimation_error` is the mean over examples of how far each value may be
-  off; 0 where it is exact.
+  off, by rounding alone where the norms are exact.
   """
   return {
     name: {
