@@ -45,3 +45,13 @@ def batch(mlp):
   y = jnp.argmax(mlp(x), axis=-1)
   wrong = jnp.arange(64) % 8 == 7
   return x, jnp.where(wrong, (y + 1) % NUM_CLASSES, y)
+
+
+@pytest.fixture(scope="session")
+def rounding(mlp, batch):
+  """By how much losses of one point may differ between two programs.
+
+  Sums of some fifty terms, in any order, twice over.
+  """
+  largest = jnp.max(jnp.abs(mlp(batch[0])))
+  return 128 * jnp.finfo(jnp.float32).eps * largest

@@ -422,14 +422,16 @@ def test_pgd_alone_breaks_exactly_what_it_can(batch):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_restarts_of_pgd_only_break_more(mlp, batch, norm):
+def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
   x, y = batch
   epsilon = {"linf": 0.05, "l2": 0.2, "l1": 0.5}[norm]
   options = {"attacks": ("pgd",), "norm": norm, "epsilon": epsilon}
   once, often = (
     run(mlp, x, y, **options, restarts=restarts) for restarts in (1, 4)
   )
-  assert np.all(once.success <= often.success)
+  # Batches of two fillings round differently.
+  barely = attacks.losses.margin(once.logits, y) < rounding
+  assert np.all(often.success | ~once.success | barely)
   assert 0 < often.robust_accuracy <= once.robust_accuracy < 7 / 8
   other = run(mlp, x, y, **options, restarts=4, batch_size=7)
   np.testing.assert_array_equal(other.success, often.success)

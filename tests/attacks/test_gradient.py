@@ -122,26 +122,27 @@ def test_masked_rows_are_unchanged_and_never_succeed(mlp, batch):
   np.testing.assert_array_equal(masked.x_adv[where], plain.x_adv[where])
 
 
-def test_restarts_keep_the_worst_case_of_each_example(mlp, batch):
+def test_restarts_keep_the_worst_case_of_each_example(mlp, batch, rounding):
   x, y = batch
   options = {"epsilon": 0.05, "loss": "margin"}
   one = run(mlp, x, y, KEY, **options)
   many = run(mlp, x, y, KEY, restarts=4, **options)
-  assert bool(jnp.all(many.success | ~one.success))
-  # Batches of two sizes: the steps, and with them the points, may differ in
-  # their last digits.
-  same = many.success == one.success
-  assert bool(jnp.all(many.loss[same] >= one.loss[same] - 1e-4))
+  # A success is a positive margin. Batches of two sizes round differently.
+  assert bool(jnp.all(many.loss >= one.loss - rounding))
 
 
-def test_worst_iterate_is_never_better_for_the_model_than_the_last(mlp, batch):
+def test_worst_iterate_is_never_better_for_the_model_than_the_last(
+  mlp, batch, rounding
+):
   x, y = batch
   options = {"epsilon": 0.2, "step_size": 0.2, "num_steps": 7}
   last = run(mlp, x, y, KEY, keep="last", **options)
   worst = run(mlp, x, y, KEY, keep="worst", **options)
-  assert bool(jnp.all(worst.success | ~last.success))
+  # Two programs: they round differently.
+  barely = attacks.losses.margin(last.logits, y) < rounding
+  assert bool(jnp.all(worst.success | ~last.success | barely))
   same = worst.success == last.success
-  assert bool(jnp.all(worst.loss[same] >= last.loss[same]))
+  assert bool(jnp.all(worst.loss[same] >= last.loss[same] - rounding))
   assert bool(jnp.any(worst.loss > last.loss))
 
 

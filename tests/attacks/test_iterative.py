@@ -86,7 +86,9 @@ def test_apgd_halves_a_step_that_does_not_help():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_pgd_that_may_end_early_takes_the_steps_of_pgd(mlp, batch, norm):
+def test_pgd_that_may_end_early_takes_the_steps_of_pgd(
+  mlp, batch, norm, rounding
+):
   x, y = batch
   epsilon = {"linf": 0.05, "l2": 0.2, "l1": 0.5}[norm]
   method = fixed_step.method(norm=norm, num_steps=5, low=0.0, high=1.0)
@@ -103,7 +105,9 @@ def test_pgd_that_may_end_early_takes_the_steps_of_pgd(mlp, batch, norm):
   np.testing.assert_allclose(
     state.x_found[ends_there], result.x_adv[ends_there], atol=1e-6
   )
-  assert bool((state.found >= result.success).all())
+  # Steps one by one and in one program round differently.
+  barely = attacks.losses.margin(result.logits, y) < rounding
+  assert bool((state.found | ~result.success | barely).all())
 
 
 @pytest.mark.parametrize("name", ATTACKS)
