@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of the tests is LLVM's: it may do less. What XLA makes of a
 # program before that stays as users have it.
 os.environ["XLA_FLAGS"] = " ".join(
-  [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=1"]
+  [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
 ).strip()
 # XLA comments on programs that it finds compiled before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
