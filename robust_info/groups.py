@@ -91,4 +91,8 @@ def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
     for bit: `out_specs=PartitionSpec()` takes it out of `shard_map`. Cost: one
     all-gather of O(C^2) and as many merges as devices.
   """
+  mesh = jax.sharding.get_abstract_mesh()
+  if axis_name not in getattr(mesh, "manual_axes", ()):
+    # An axis of `jax.vmap` or `jax.pmap`, whose types know of no devices.
+    return merge_groups(jax.lax.all_gather(stats, axis_name))
   return merge_groups(jax.lax.all_gather(stats, axis_name, to="invarying"))

@@ -11,7 +11,7 @@ import robust_info as ri
 
 # Driven from the host: they are run. And for use inside `jax.shard_map`: see
 # test_accumulator_devices.py.
-HOST = {"auto_attack", "sanity_report", "jackknife"}
+HOST = {"auto_attack", "sanity_report", "jackknife", "self_check"}
 SHARDED = {"merge_across"}
 
 
