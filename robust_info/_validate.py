@@ -295,7 +295,7 @@ def warn_of_probabilities(name: str, value: Any, where: Any = None) -> None:
       "in [0, 1] and sums to 1). Hand over jnp.log(p), or what comes before "
       "the softmax.",
       ProbabilitiesAsLogits,
-      stacklevel=3,
+      stacklevel=4,
     )
 
 

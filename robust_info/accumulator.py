@@ -30,6 +30,7 @@ from robust_info import (
   divergences,
 )
 from robust_info._compensated import Compensated
+from robust_info._xla import explicit_meshes
 
 # Rows of a block, between two compensated merges: enough to amortise the O(C^2)
 # of a merge, few enough to stay in cache. Few classes leave room for more rows.
@@ -121,6 +122,7 @@ def _merge(one: InformationStats, other: InformationStats) -> InformationStats:
   return dataclasses.replace(merged, spread=spread, dual_spread=dual_spread)
 
 
+@explicit_meshes.accepted(rows=False)
 def information_stats(
   logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> InformationStats:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate, accumulator, divergences
+from robust_info._xla import explicit_meshes
 
 # The range that is searched, and the halvings that exhaust float64 in it.
 MIN_TEMPERATURE = 1e-3
@@ -18,6 +19,7 @@ MAX_TEMPERATURE = 1e3
 _NUM_HALVINGS = 60
 
 
+@explicit_meshes.accepted(rows=False)
 def fit_temperature(
   logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:

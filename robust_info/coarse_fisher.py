@@ -35,9 +35,10 @@ from robust_info import (
   fisher,
   fisher_products,
 )
-from robust_info._xla import contractions
+from robust_info._xla import contractions, explicit_meshes
 
 
+@explicit_meshes.accepted(rows=True)
 def coarse_fisher_norms(
   logits_fn: Callable[[jax.Array], jax.Array],
   x: jax.Array,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +37,7 @@ class PairMean:
   variance_reduction: jax.Array
 
 
+@explicit_meshes.accepted(rows=False)
 def pair_mean(
   values: jax.Array,
   control: jax.Array,

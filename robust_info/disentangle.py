@@ -35,6 +35,7 @@ from robust_info import (
   divergences,
   fisher_products,
 )
+from robust_info._xla import explicit_meshes
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -67,6 +68,7 @@ class Components:
   geodesic: jax.Array | None = None
 
 
+@explicit_meshes.accepted(rows=True)
 def disentangle_local(
   logits_fn: LogitsFn, x: jax.Array, x_other: jax.Array
 ) -> Components:
@@ -91,6 +93,7 @@ def disentangle_local(
   return Components(total, non_robust, total - non_robust)
 
 
+@explicit_meshes.accepted(rows=True)
 def disentangle_path(
   logits_fn: LogitsFn,
   x: jax.Array,
@@ -183,6 +186,7 @@ def disentangle_path(
   return _components(*ends, non_robust, error, nodes, epsilon)
 
 
+@explicit_meshes.accepted(rows=True)
 def path_fisher_estimate(
   logits_fn: LogitsFn, x: jax.Array, x_other: jax.Array, key: jax.Array
 ) -> jax.Array:
@@ -220,7 +224,7 @@ def _half_epsilon(logits_fn, x) -> float:
     "about (num_nodes eps max|logit|)^2 / 12 nats to the Fisher part of chord "
     'sums; compute the network in float32 or take method="jvp".',
     UserWarning,
-    stacklevel=3,
+    stacklevel=4,
   )
   return epsilon
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 
 
 def log_softmax(logits: jax.Array) -> jax.Array:
@@ -31,6 +32,7 @@ def log_softmax(logits: jax.Array) -> jax.Array:
   return _log_softmax(_check_logits("logits", logits))
 
 
+@explicit_meshes.accepted(rows=True)
 def entropy(logits: jax.Array) -> jax.Array:
   """Shannon entropy `H(p) = -sum_k p_k log p_k` of `p = softmax(logits)`.
 
@@ -49,6 +51,7 @@ def entropy(logits: jax.Array) -> jax.Array:
   return jnp.sum(-jnp.where(jnp.isnan(log_p), log_p, terms), axis=-1)
 
 
+@explicit_meshes.accepted(rows=True)
 def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   """Kullback-Leibler divergence `KL(p||q)` between two softmax predictions.
 
@@ -79,6 +82,7 @@ def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   return _kl(logits_p.astype(dtype), logits_q.astype(dtype))
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   """Geodesic distance `2 arccos sum_k sqrt(p_k q_k)` on the simplex.
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate, control_variates, disentangle, resampling
+from robust_info._xla import explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -92,6 +93,7 @@ class LensErrors:
   non_robust_share: jax.Array
 
 
+@explicit_meshes.accepted(rows=False)
 def lens_means(
   components: disentangle.Components,
   cckl: jax.Array,
@@ -148,6 +150,7 @@ def _check_same(coarse, components):
   )
 
 
+@explicit_meshes.accepted(rows=False)
 def lens_errors(
   components: disentangle.Components,
   groups: jax.Array,
@@ -215,6 +218,7 @@ def lens_errors(
   return jax.tree.map(resampling.standard_error, found)
 
 
+@explicit_meshes.accepted(rows=False)
 @_validate.promises_nan
 def lens_matrices(
   components: disentangle.Components,

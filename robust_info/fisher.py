@@ -47,6 +47,7 @@ from robust_info import (
   _validate,
   fisher_products,
 )
+from robust_info._xla import explicit_meshes
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -94,6 +95,7 @@ class FisherNorms:
   residuals: jax.Array | None = None
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_gram(
   logits_fn: LogitsFn, x: jax.Array, *, batch_size: int | None = None
 ) -> jax.Array:
@@ -119,6 +121,7 @@ def fisher_gram(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_norms(
   logits_fn: LogitsFn,
   x: jax.Array,
@@ -191,6 +194,7 @@ def fisher_norms(
   return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_trace(
   logits_fn: LogitsFn,
   x: jax.Array,
@@ -226,6 +230,7 @@ def fisher_trace(
   return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_frobenius(
   logits_fn: LogitsFn,
   x: jax.Array,
@@ -261,6 +266,7 @@ def fisher_frobenius(
   return _in_batches(exact, x, batch_size)
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_spectral_norm(
   logits_fn: LogitsFn,
   x: jax.Array,
@@ -292,6 +298,7 @@ def fisher_spectral_norm(
   return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_eigenvectors(
   logits_fn: LogitsFn,
   x: jax.Array,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _loops, _validate, divergences
+from robust_info._xla import explicit_meshes
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -34,6 +35,7 @@ class Operator(NamedTuple):
   logits: jax.Array
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_vector_product(
   logits_fn: LogitsFn, x: jax.Array, v: jax.Array
 ) -> jax.Array:
@@ -53,6 +55,7 @@ def fisher_vector_product(
   return product(v.reshape(x.shape[0], math.prod(x.shape[1:]))).reshape(x.shape)
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_quadratic(
   logits_fn: LogitsFn, x: jax.Array, v: jax.Array
 ) -> jax.Array:

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate, accumulator
+from robust_info._xla import explicit_meshes
 from robust_info.accumulator import InformationStats
 
 
+@explicit_meshes.accepted(rows=False)
 def grouped_information_stats(
   logits: jax.Array,
   labels: jax.Array,
@@ -71,6 +73,7 @@ def split_groups(stacked: InformationStats) -> list[InformationStats]:
   ]
 
 
+@explicit_meshes.accepted(rows=False)
 def merge_groups(stacked: InformationStats) -> InformationStats:
   """The union of G groups: fields [G, ...] to fields [...]."""
   start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), stacked)

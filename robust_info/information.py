@@ -31,6 +31,7 @@ from robust_info import (
   divergences,
 )
 from robust_info._compensated import Compensated
+from robust_info._xla import explicit_meshes
 from robust_info.accumulator import InformationStats, information_stats
 
 __all__ = [
@@ -109,6 +110,7 @@ class InformationSummary:
   cckl_matrix: jax.Array
 
 
+@explicit_meshes.accepted(rows=False)
 @_validate.promises_nan
 @jax.jit
 def summarize(stats: InformationStats) -> InformationSummary:
@@ -181,6 +183,7 @@ def summarize(stats: InformationStats) -> InformationSummary:
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def pointwise_information(
   logits: jax.Array,
   *,
@@ -221,6 +224,7 @@ def pointwise_information(
   return divergence if where is None else jnp.where(where, divergence, 0.0)
 
 
+@explicit_meshes.accepted(rows=False)
 def mutual_information(
   logits: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -242,6 +246,7 @@ def mutual_information(
   return _per_example(stats.spread, stats)
 
 
+@explicit_meshes.accepted(rows=False)
 def lautum_information(
   logits: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -260,6 +265,7 @@ def lautum_information(
   return _lautum_information(accumulator.unlabelled_stats(logits, where))
 
 
+@explicit_meshes.accepted(rows=False)
 def label_information(
   logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -280,6 +286,7 @@ def label_information(
   ).label_information
 
 
+@explicit_meshes.accepted(rows=False)
 def cckl(
   logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 
 
+@explicit_meshes.accepted(rows=False)
 def sample_cross_pairs(
   key: jax.Array,
   labels: jax.Array,

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from robust_info import accumulator, groups
+from robust_info._xla import explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -40,6 +41,7 @@ class Jackknife:
   deleted: Any
 
 
+@explicit_meshes.accepted(rows=False)
 def jackknife(
   parts: accumulator.InformationStats | Sequence[accumulator.InformationStats],
   statistic: Callable[[accumulator.InformationStats], Any],

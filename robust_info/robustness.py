@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import information
+from robust_info._xla import explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -49,6 +50,7 @@ class EpsilonLens:
   cckl_matrix: EpsilonComponents
 
 
+@explicit_meshes.accepted(rows=False)
 def epsilon_lens(
   clean: information.InformationStats,
   attacked: information.InformationStats,

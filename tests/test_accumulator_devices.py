@@ -1,4 +1,4 @@
-"""Inside `jax.shard_map`: every device's numbers are those of one device."""
+"""On several devices: `jax.shard_map`, and meshes of explicit axes."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 SCRIPT = """
+import sys
 import jax, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import robust_info as ri
@@ -61,6 +62,10 @@ for fn, args in (
 ):
   # Types alone tell: a carry that differs by device must do so from the start.
   jax.eval_shape(lambda *args: on_devices(fn, *args), *args)
+
+sys.path.append("tests")
+import explicit_axes
+explicit_axes.check()
 print("agree")
 """
 

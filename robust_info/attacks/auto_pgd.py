@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   inputs,
@@ -272,6 +273,7 @@ def target_method(**options: Any) -> methods.Method:
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def apgd(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -343,6 +345,7 @@ def apgd(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def apgd_targeted(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,

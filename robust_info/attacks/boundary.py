@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _loops, _validate
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   auto_pgd,
@@ -266,6 +267,7 @@ def method(
   return methods.Method(start, step, num_steps, targeted)
 
 
+@explicit_meshes.accepted(rows=True)
 def fab(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -308,6 +310,7 @@ def fab(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def fab_targeted(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,

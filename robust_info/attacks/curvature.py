@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _validate, fisher
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   inputs,
@@ -23,6 +24,7 @@ from robust_info.attacks import (
 )
 
 
+@explicit_meshes.accepted(rows=True)
 def fisher_pgd(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,

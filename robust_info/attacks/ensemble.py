@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   flags,
   inputs,
@@ -116,6 +117,7 @@ class EnsembleResult:
     return self.accuracies[self.attacks[-1]]
 
 
+@explicit_meshes.accepted(rows=True)
 def auto_attack(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -261,7 +263,7 @@ def auto_attack(
     progress=progress,
   )
   for line in result.warnings:
-    warnings.warn(line, flags.AttackWarning, stacklevel=2)
+    warnings.warn(line, flags.AttackWarning, stacklevel=3)
   return result
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _validate, divergences
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   fixed_step,
@@ -36,6 +37,7 @@ from robust_info.attacks import (
 )
 
 
+@explicit_meshes.accepted(rows=True)
 def pgd(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -143,6 +145,7 @@ def pgd(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def fgsm(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
@@ -186,6 +189,7 @@ def fgsm(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def kl_pgd(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   inputs,
@@ -192,6 +193,7 @@ def method(
   )
 
 
+@explicit_meshes.accepted(rows=True)
 def square(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,

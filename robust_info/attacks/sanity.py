@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
+from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
   checks,
@@ -38,6 +39,7 @@ _QUERIES = 500
 _NOISE_DRAWS = 10
 
 
+@explicit_meshes.accepted(rows=False)
 def sanity_report(
   logits_fn: inputs.LogitsFn,
   x: ArrayLike,
