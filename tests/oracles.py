@@ -34,10 +34,12 @@ def kl_divergence(logits_p, logits_q):
 
 def pairwise_kl(logits):
   """[N, N] of KL(p_i||p_j), row by row."""
-  z = np.asarray(logits)
-  return np.stack(
-    [kl_divergence(np.broadcast_to(row, z.shape), z) for row in z]
-  )
+  log_p = log_softmax(logits)
+  result = np.empty((len(log_p),) * 2, np.longdouble)
+  for i, row in enumerate(log_p):
+    u = log_p - row
+    result[i] = (np.exp(row) * (np.expm1(u) - u)).sum(axis=-1)
+  return result
 
 
 def mutual_information(logits):

@@ -9,10 +9,12 @@ import robust_info as ri
 from tests import oracles
 
 SIZE, CLASSES, PAIRS = 8, 5, 6
+# How much of tanh, of relu and of the input itself a hidden unit hands on: an
+# argument, so that all activations share their compiled programs.
 ACTIVATIONS = {
-  "tanh": jnp.tanh,
-  "relu": jax.nn.relu,
-  "identity": lambda h: h,
+  "tanh": np.float32([1, 0, 0]),
+  "relu": np.float32([0, 1, 0]),
+  "identity": np.float32([0, 0, 1]),
 }
 
 
@@ -25,8 +27,12 @@ def network(scale=2.0, seed=0, dtype=np.float32):
   }
 
 
-def apply(params, x, activation="tanh"):
-  hidden = ACTIVATIONS[activation](x @ params["first"] + params["bias"][None])
+def apply(params, x, activation=ACTIVATIONS["tanh"]):
+  hidden = x @ params["first"] + params["bias"][None]
+  kinds = (jnp.tanh(hidden), jax.nn.relu(hidden), hidden)
+  hidden = sum(
+    activation[k].astype(x.dtype) * kind for k, kind in enumerate(kinds)
+  )
   return hidden @ params["second"]
 
 
@@ -36,16 +42,32 @@ def pairs(dtype=np.float32, distance=1.0):
   return jnp.asarray(x, dtype), jnp.asarray(x + distance * d, dtype)
 
 
+def path_fn(activation="tanh", *, num_nodes=32, method="chord", **kwargs):
+  path = compiled_path(num_nodes=num_nodes, method=method, **kwargs)
+  return functools.partial(path, ACTIVATIONS[activation])
+
+
 @functools.cache
-def path_fn(activation="tanh", **kwargs):
+def compiled_path(**kwargs):
   return jax.jit(
-    lambda params, x, x_other: ri.disentangle_path(
+    lambda activation, params, x, x_other: ri.disentangle_path(
       functools.partial(apply, params, activation=activation),
       x,
       x_other,
       **kwargs,
     )
   )
+
+
+@jax.jit
+def local(params, x, x_other):
+  return ri.disentangle_local(functools.partial(apply, params), x, x_other)
+
+
+@jax.jit
+@jax.value_and_grad
+def mean_and_gradient(params, x, x_other):
+  return jnp.mean(path_fn()(params, x, x_other).non_robust)
 
 
 @functools.cache
@@ -88,13 +110,14 @@ def test_path_agrees_with_a_hundred_thousand_node_quadrature(
 
 def test_chord_and_jvp_converge_to_the_same_number():
   gaps = []
-  for num_nodes in (8, 32):
+  for num_nodes in (7, 64):
     chord, jvp = (
       path_fn(method=method, num_nodes=num_nodes)(network(), *pairs())
       for method in ("chord", "jvp")
     )
     gaps.append(np.abs(chord.non_robust - jvp.non_robust).max())
-  assert gaps[1] < 0.2 * gaps[0]
+  # Of an order above 1.2.
+  assert gaps[1] < 0.07 * gaps[0]
 
 
 def test_p1_parts_add_up_to_kl():
@@ -102,7 +125,7 @@ def test_p1_parts_add_up_to_kl():
   kl = ri.kl_divergence(apply(params, x), apply(params, x_other))
   for parts in (
     path_fn()(params, x, x_other),
-    ri.disentangle_local(functools.partial(apply, params), x, x_other),
+    local(params, x, x_other),
   ):
     np.testing.assert_allclose(parts.total, kl, rtol=1e-5)
     np.testing.assert_allclose(
@@ -131,20 +154,21 @@ def test_p1_curvature_part_by_independent_second_derivatives(x64):
   np.testing.assert_allclose(parts.robust, curvature, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["chord", "extrapolated", "jvp"])
-def test_p2_linear_logits_have_no_robust_part(method):
-  num_nodes = 256 if method == "jvp" else 32
+@pytest.mark.parametrize(
+  ("method", "num_nodes", "tolerance"),
+  [
+    ("chord", 1, 1e-5),
+    ("chord", 7, 1e-5),
+    ("chord", 32, 1e-5),
+    ("extrapolated", 64, 1e-5),
+    ("jvp", 256, 1e-2),
+  ],
+)
+def test_p2_linear_logits_have_no_robust_part(method, num_nodes, tolerance):
   parts = path_fn("identity", method=method, num_nodes=num_nodes)(
     network(), *pairs()
   )
-  tolerance = 1e-2 if method == "jvp" else 1e-5
   assert (np.abs(parts.robust) <= tolerance * np.asarray(parts.total)).all()
-
-
-@pytest.mark.parametrize("num_nodes", [1, 2, 7])
-def test_p2_chord_is_exact_for_linear_logits_at_any_n(num_nodes):
-  parts = path_fn("identity", num_nodes=num_nodes)(network(), *pairs())
-  assert (np.abs(parts.robust) <= 1e-5 * np.asarray(parts.total)).all()
 
 
 def test_p3_both_directions_average_to_half_the_energy_above_the_geodesic():
@@ -187,26 +211,27 @@ def test_p5_one_segment_is_the_divergence_itself():
 
 def test_p5_exact_for_relu_once_every_kink_is_a_node(x64):
   # One input, so that the kinks are known: at t = 1/4, 1/2 and 3/4.
-  kinks = jnp.array([0.25, 0.5, 0.75])
-  weights = jnp.array([[3.0, -2.0], [-5.0, 4.0], [6.0, 1.0]])
+  kinks = np.array([0.25, 0.5, 0.75])
+  weights = np.array([[3.0, -2.0], [-5.0, 4.0], [6.0, 1.0]])
 
   def fn(x):
     hidden = jax.nn.relu(x - kinks[None])
-    return hidden @ weights + 2 * x * jnp.array([[1.0, -1.0]])
+    return hidden @ weights + 2 * x * np.array([[1.0, -1.0]])
 
-  x, x_other = jnp.zeros((1, 1)), jnp.ones((1, 1))
-  exact = [
-    float(ri.disentangle_path(fn, x, x_other, num_nodes=n).non_robust[0])
-    for n in (4, 8, 20)
-  ]
-  np.testing.assert_allclose(exact, exact[0], rtol=1e-12)
-  coarse = ri.disentangle_path(fn, x, x_other, num_nodes=3).non_robust[0]
-  assert abs(coarse - exact[0]) > 1e-4 * exact[0]
+  @functools.partial(jax.jit, static_argnames="num_nodes")
+  def path(x, x_other, num_nodes):
+    parts = ri.disentangle_path(fn, x, x_other, num_nodes=num_nodes)
+    return parts.non_robust[0]
+
+  ends = np.zeros((1, 1)), np.ones((1, 1))
+  exact, finer, coarse = (float(path(*ends, num_nodes=n)) for n in (4, 20, 3))
+  np.testing.assert_allclose(finer, exact, rtol=1e-12)
+  assert abs(coarse - exact) > 1e-4 * exact
 
 
 def test_error_estimate_is_the_step_from_half_the_nodes():
-  coarse = path_fn(num_nodes=8)(network(), *pairs())
-  fine = path_fn(num_nodes=16)(network(), *pairs())
+  coarse = path_fn(num_nodes=32)(network(), *pairs())
+  fine = path_fn(num_nodes=64)(network(), *pairs())
   np.testing.assert_allclose(
     fine.error, np.abs(fine.non_robust - coarse.non_robust), atol=1e-5
   )
@@ -231,13 +256,10 @@ def test_p6_gradient_is_unbiased():
     fn = functools.partial(apply, params)
     return jnp.mean(ri.path_fisher_estimate(fn, x, x_other, key))
 
-  def exact(params):
-    return jnp.mean(path_fn(num_nodes=32)(params, x, x_other).non_robust)
-
   gradients = jax.jit(jax.vmap(jax.grad(estimate), in_axes=(None, 0)))(
     network(), jax.random.split(jax.random.key(0), 4000)
   )
-  wanted = jax.grad(exact)(network())
+  _, wanted = mean_and_gradient(network(), x, x_other)
   for name, samples in gradients.items():
     deviation = np.asarray(samples).mean(0) - np.asarray(wanted[name])
     error = np.asarray(samples).std(0) / 4000**0.5
@@ -286,10 +308,14 @@ def test_extrapolation_is_nearer_than_the_chords_it_is_made_of(activation):
   assert (wrong <= parts.error).all()
 
 
-def test_extrapolation_is_what_doubling_the_nodes_gives():
-  asked = {**ADAPTIVE, "max_nodes": 64, "rtol": 0.0}
-  doubled = path_fn("relu", **asked)(network(), *pairs())
-  fixed = path_fn("relu", method="extrapolated", num_nodes=64)(
+# Never met: what float32 rounding leaves is more.
+UNMET = {"num_nodes": 16, "rtol": 1e-7, "max_nodes": 64}
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_extrapolation_is_what_doubling_the_nodes_gives(activation):
+  doubled = path_fn(activation, **UNMET)(network(), *pairs())
+  fixed = path_fn(activation, method="extrapolated", num_nodes=64)(
     network(), *pairs()
   )
   np.testing.assert_array_equal(fixed.nodes, doubled.nodes)
@@ -301,51 +327,40 @@ def test_extrapolation_is_what_doubling_the_nodes_gives():
 
 def test_half_precision_is_warned_of_and_within_its_stated_error():
   """Also where the logits are float32 and a hidden layer is not."""
-  rng = np.random.default_rng(0)
-  first, second = (
-    jnp.asarray(rng.normal(size=shape) / 4, jnp.float32)
-    for shape in ((20, 64), (64, 10))
-  )
+  params, (x, x_other) = network(), pairs()
 
-  def network(dtype):
-    def fn(x):
-      hidden = jnp.tanh(x.astype(dtype) @ first.astype(dtype))
-      return 2 * hidden.astype(jnp.float32) @ second
+  def low(params, x, dtype):
+    first, bias = (params[k].astype(dtype) for k in ("first", "bias"))
+    hidden = jnp.tanh(x.astype(dtype) @ first + bias[None])
+    return hidden.astype(jnp.float32) @ params["second"]
 
-    return fn
+  @jax.jit
+  def lens(params, x, x_other):
+    fn = functools.partial(low, params, dtype=jnp.bfloat16)
+    path = functools.partial(ri.disentangle_path, fn, x, x_other, num_nodes=64)
+    return path(method="extrapolated"), path()
 
-  @functools.partial(jax.jit, static_argnames="dtype")
-  def lens(x, other, dtype):
-    fn = functools.partial(
-      ri.disentangle_path, network(dtype), x, other, num_nodes=64
-    )
-    return fn(method="extrapolated"), fn()
-
-  x, other = jnp.asarray(rng.normal(size=(2, 16, 20)), jnp.float32)
-  exact = lens(x, other, jnp.float32)[0]
+  exact = path_fn(method="extrapolated", num_nodes=64)(params, x, x_other)
   with pytest.warns(UserWarning, match="compute the network in float32"):
-    lenses = lens(x, other, jnp.bfloat16)
+    lenses = lens(params, x, x_other)
   for found in lenses:
-    gap = jnp.abs(found.non_robust - exact.non_robust)
+    gap = np.abs(found.non_robust - exact.non_robust)
     assert (gap <= found.error + exact.error).all()
+  fn = functools.partial(low, params, dtype=jnp.float16)
   for options in ({}, {"rtol": 0.1}):
     with pytest.warns(UserWarning, match="compute the network in float32"):
       jax.eval_shape(
-        functools.partial(ri.disentangle_path, network(jnp.float16), **options),
-        x,
-        other,
+        functools.partial(ri.disentangle_path, fn, **options), x, x_other
       )
   # No differences, and no warning.
   jax.eval_shape(
-    functools.partial(ri.disentangle_path, network(jnp.float16), method="jvp"),
-    x,
-    other,
+    functools.partial(ri.disentangle_path, fn, method="jvp"), x, x_other
   )
 
 
 def test_unmet_tolerance_is_reported():
-  parts = path_fn(num_nodes=2, rtol=1e-7, max_nodes=8)(network(), *pairs())
-  assert (parts.nodes <= 8).all()
+  parts = path_fn(**UNMET)(network(), *pairs())
+  assert (parts.nodes <= 64).all()
   assert (parts.error > 1e-7 * parts.non_robust).all()
   assert (np.abs(parts.non_robust - truth()) <= parts.error).all()
 
@@ -354,19 +369,19 @@ def test_unmet_tolerance_is_reported():
 def test_near_identical_pairs_do_not_drown_in_rounding(distance):
   params, (x, x_other) = network(), pairs(distance=distance)
   parts = path_fn(**ADAPTIVE)(params, x, x_other)
-  fn = functools.partial(apply, params)
-  quadratic = ri.disentangle_local(fn, x, x_other).non_robust
+  quadratic = local(params, x, x_other).non_robust
   bound = 1e-2 + 3 * distance
   np.testing.assert_allclose(parts.non_robust, quadratic, rtol=bound)
   assert (parts.nodes <= 64).all()
 
 
 def test_identical_inputs_have_nothing_to_disentangle():
-  x, _ = pairs()
+  # Few binary digits: the points between x and itself are x, to the last bit.
+  x = np.round(16 * np.asarray(pairs()[0])) / 16
   for parts in (
     path_fn()(network(), x, x),
     path_fn(**ADAPTIVE)(network(), x, x),
-    ri.disentangle_local(functools.partial(apply, network()), x, x),
+    local(network(), x, x),
   ):
     for name in ("total", "non_robust", "robust"):
       np.testing.assert_array_equal(getattr(parts, name), 0.0)
@@ -379,34 +394,35 @@ def test_path_is_differentiable_in_the_parameters(adaptive, x64):
   fn = path_fn(**(few if adaptive else {"num_nodes": 4}))
 
   @jax.jit
+  @jax.value_and_grad
   def loss(params):
     parts = fn(params, x, x_other)
     return jnp.sum(parts.non_robust) + 0.5 * jnp.sum(parts.robust)
 
-  gradient = jax.grad(loss)(params)
+  params = jax.tree.map(np.asarray, params)
+  _, gradient = loss(params)
   direction = jax.tree.map(
-    lambda w: jnp.cos(jnp.arange(w.size)).reshape(w.shape), params
+    lambda w: np.cos(np.arange(w.size)).reshape(w.shape), params
   )
   h = 1e-6
   ahead, behind = (
-    loss(jax.tree.map(lambda w, d, s=s: w + s * h * d, params, direction))
+    loss(jax.tree.map(lambda w, d, s=s: w + s * h * d, params, direction))[0]
     for s in (1, -1)
   )
   slope = sum(
-    jnp.sum(g * d)
+    np.sum(np.asarray(g) * d)
     for g, d in zip(
       jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
     )
   )
-  np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-5)
+  np.testing.assert_allclose(
+    slope, (float(ahead) - float(behind)) / (2 * h), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 def test_no_nan_in_value_or_gradient(scale):
-  def loss(params):
-    return jnp.sum(path_fn(num_nodes=4)(params, *pairs()).non_robust)
-
-  value, gradient = jax.value_and_grad(loss)(network(scale))
+  value, gradient = mean_and_gradient(network(scale), *pairs())
   assert np.isfinite(value)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -417,7 +433,7 @@ def test_no_nan_in_value_or_gradient(scale):
 def test_local_lens_is_half_the_quadratic_form():
   params, (x, x_other) = network(), pairs()
   fn = functools.partial(apply, params)
-  parts = ri.disentangle_local(fn, x, x_other)
+  parts = local(params, x, x_other)
   np.testing.assert_allclose(
     parts.non_robust, ri.fisher_quadratic(fn, x, x_other - x) / 2, rtol=1e-5
   )
@@ -425,8 +441,7 @@ def test_local_lens_is_half_the_quadratic_form():
 
 
 def test_local_lens_explains_neighbours_completely():
-  params, (x, x_other) = network(), pairs(distance=1e-3)
-  parts = ri.disentangle_local(functools.partial(apply, params), x, x_other)
+  parts = local(network(), *pairs(distance=1e-3))
   assert (np.abs(parts.robust) < 1e-2 * np.asarray(parts.total)).all()
 
 
