@@ -56,7 +56,7 @@ def accuracy(result):
 
 
 def classes(logits):
-  return np.argmax(logits, -1)
+  return np.argmax(np.asarray(logits), -1)
 
 
 def assert_no_better_for_the_model(result, other, y, rounding):
@@ -286,7 +286,7 @@ def test_float64_in_gives_float64_out(x64, batch):
 
 def test_half_precision_input_is_attacked_in_float32(mlp, batch):
   x, y = batch
-  result = fgsm(mlp, x.astype(jnp.bfloat16), y, epsilon=0.1)
+  result = run(mlp, x.astype(jnp.bfloat16), y, epsilon=0.1)
   assert result.x_adv.dtype == jnp.float32
 
 
