@@ -1,4 +1,4 @@
-"""Rows that cannot be attacked, gradients that are no numbers, own radii.
+"""The contract of every attack, row by row; rows that cannot be attacked.
 
 One program per attack serves all tests: the rows of its batch differ.
 """

@@ -2,7 +2,7 @@
 
 `golden_square.npz` holds queries of the published code with its random choices:
 see `golden_square.py`. What Square has in common with the other attacks is in
-`test_iterative.py`.
+`test_rows.py`.
 """
 
 import pathlib
