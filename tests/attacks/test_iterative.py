@@ -11,6 +11,7 @@ from robust_info import attacks, fisher
 from robust_info.attacks import (
   auto_pgd,
   fixed_step,
+  projections,
   random_search,
 )
 
@@ -188,16 +189,20 @@ def test_square_windows_reach_the_edges_only_if_asked():
 
 def test_fisher_attack_starts_along_the_top_eigenvector(mlp, batch):
   @jax.jit
-  def cosine(fn, x, y):
+  def cosine_and_length(fn, x, y):
     _, vectors = fisher.fisher_eigenvectors(fn, x, k=1)
     result = attacks.fisher_pgd(
       fn, x, y, epsilon=0.02, step_size=0.0, num_steps=1, norm="l2",
       bounds=None,
     )  # fmt: skip
     moved = (result.x_adv - x) / 0.02
-    return jnp.abs(jnp.sum(moved * vectors[:, 0], axis=(1, 2, 3)))
+    along = jnp.abs(jnp.sum(moved * vectors[:, 0], axis=(1, 2, 3)))
+    return along, projections.norm(moved, "l2")
 
-  np.testing.assert_allclose(cosine(mlp, *batch), 1, atol=1e-3)
+  cosine, length = cosine_and_length(mlp, *batch)
+  np.testing.assert_allclose(cosine, 1, atol=1e-3)
+  # 1e-6 in input units, as every attack promises.
+  assert np.max(length) <= 1 + 1e-6 / 0.02
 
 
 def test_bad_arguments_give_one_clear_line(mlp, batch):
