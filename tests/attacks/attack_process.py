@@ -1,10 +1,11 @@
 """An evaluation in a process that tests kill; see test_ensemble_crash.py.
 
-Usage: python attack_process.py FOLDER [EVENT ...]
+Usage: python attack_process.py UNDISTURBED FOLDER EVENT [EVENT ...]
 
 For each event in turn a process attacks, with its state in FOLDER/state, until
 SIGKILL at that event; then this one attacks to the end and leaves
-FOLDER/result.npz. Every process appends its progress to FOLDER/progress.jsonl.
+FOLDER/result.npz, and does the same in UNDISTURBED, where no process was before
+it. Every process appends its progress to progress.jsonl in its folder.
 Events are
 
   report:K        when it reports its progress for the K-th time
@@ -95,9 +96,9 @@ def die():
 
 def main():
   """See the module docstring."""
-  folder = pathlib.Path(sys.argv[1])
+  undisturbed, folder = map(pathlib.Path, sys.argv[1:3])
   warnings.filterwarnings("ignore", message="os.fork")
-  for event in sys.argv[2:]:
+  for event in sys.argv[3:]:
     # No backend has started yet: the children share no threads.
     child = os.fork()
     if child == 0:
@@ -107,14 +108,15 @@ def main():
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     if not killed and not event.startswith("seconds"):
       sys.exit(f"The process survived {event}.")
-  result = attack(folder)
-  np.savez(
-    folder / "result.npz",
-    x_adv=result.x_adv,
-    logits=result.logits,
-    broken_by=result.broken_by,
-    accuracies=np.array(list(result.accuracies.values())),
-  )
+  for place in (folder, undisturbed):
+    result = attack(place)
+    np.savez(
+      place / "result.npz",
+      x_adv=result.x_adv,
+      logits=result.logits,
+      broken_by=result.broken_by,
+      accuracies=np.array(list(result.accuracies.values())),
+    )
 
 
 if __name__ == "__main__":

@@ -74,10 +74,14 @@ def test_broken_by_names_the_attack_that_broke_each_example(whole):
   np.testing.assert_array_equal(whole.broken_by == 4, ~whole.success)
 
 
-def test_does_not_depend_on_batch_size(mlp, batch, whole):
-  other = run(mlp, *batch, batch_size=64)
-  np.testing.assert_array_equal(other.broken_by, whole.broken_by)
-  np.testing.assert_allclose(other.x_adv, whole.x_adv, atol=1e-5)
+def test_does_not_depend_on_batch_size(mlp, batch):
+  options = {"attacks": ("square", "apgd-ce", "pgd"), "restarts": 4}
+  one, other = (
+    run(mlp, *batch, **options, batch_size=size) for size in (16, 7)
+  )
+  assert {0, 1, len(one.attacks)} <= set(one.broken_by)
+  np.testing.assert_array_equal(other.broken_by, one.broken_by)
+  np.testing.assert_allclose(other.x_adv, one.x_adv, atol=1e-5)
 
 
 def test_does_not_depend_on_the_order_of_examples(mlp, batch, whole):
@@ -233,8 +237,9 @@ def test_what_makes_the_number_doubtful_is_said_once(batch):
     bad = jnp.any(x[:, -1, -1] == 2, axis=-1)
     return jax.nn.softmax(logits) * jnp.where(bad, jnp.nan, 1)[:, None]
 
-  x = x.at[:2, -1, -1].set(2.0)
-  y = jnp.argmax(faulty(9.0, x), -1)
+  x = x.copy()
+  x[:2, -1, -1] = 2.0
+  y = np.argmax(faulty(9.0, x), -1)
   with pytest.warns(attacks.AttackWarning) as caught:
     result = run(
       jax.tree_util.Partial(faulty, 9.0),
@@ -339,24 +344,10 @@ def test_plain_function_is_never_stale(mlp, batch):
   def changing(x):
     return scale[0] * mlp(x)
 
-  first = run(changing, *batch, attacks=("apgd-ce",))
+  first = run(changing, *batch, attacks=("pgd",))
   scale[0] = -1.0
-  second = run(changing, *batch, attacks=("apgd-ce",))
+  second = run(changing, *batch, attacks=("pgd",))
   assert second.accuracies["clean"] < first.accuracies["clean"]
-
-
-def test_randomised_network_is_averaged(mlp, batch):
-  def noisy(fn, x, key):
-    return fn(x) + 0.1 * jax.random.normal(key, (1, 5))
-
-  result = run(
-    jax.tree_util.Partial(noisy, mlp),
-    *batch,
-    version="rand",
-    eot_samples=3,
-  )
-  assert result.attacks == ("apgd-ce", "apgd-dlr")
-  assert result.robust_accuracy < result.accuracies["clean"]
 
 
 def test_first_lucky_draw_does_not_end_the_attack():
@@ -364,35 +355,42 @@ def test_first_lucky_draw_does_not_end_the_attack():
   # corner of the ball, four standard deviations behind it, in all.
   slope = np.random.default_rng(0).normal(size=16).astype(np.float32)
   epsilon = 2.5 / np.abs(slope).sum()
-  x = jnp.tile(0.5 + 0.5 * slope / (slope @ slope), (64, 1))
+  x = np.tile(0.5 + 0.5 * slope / (slope @ slope), (64, 1))
+  # The second attack gets the rows that cannot be broken.
+  broken = np.arange(64) % 2 == 0
 
   def noisy(slope, x, key):
     margin = (x - 0.5) @ slope + jax.random.normal(key, (len(x),))
     return jnp.stack([margin, jnp.zeros_like(margin)], axis=-1)
 
   result = run(
-    jax.tree_util.Partial(noisy, jnp.asarray(slope)),
+    jax.tree_util.Partial(noisy, slope),
     x,
-    jnp.zeros((64,), jnp.int32),
+    np.zeros(64, np.int32),
     version="rand",
-    attacks=("apgd-ce",),
     eot_samples=4,
     num_steps=10,
-    epsilon=float(epsilon),
+    epsilon=np.where(broken, epsilon, 0),
     bounds=(-9.0, 9.0),
   )
+  assert result.attacks == ("apgd-ce", "apgd-dlr")
   assert result.accuracies["clean"] > 0.7
-  assert result.robust_accuracy == 0
+  assert result.success[broken].all()
+  assert result.robust_accuracy < result.accuracies["clean"]
 
 
 def test_two_classes(batch):
   x = batch[0].reshape(64, -1)
-  weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)))
-  logits_fn = jax.tree_util.Partial(
-    lambda w, v: v @ w, weights.astype(jnp.float32)
+  weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+  y = np.argmax(x @ weights, -1).astype(np.int32)
+  # The attacks that need a target; those of a label see two classes below.
+  result = run(
+    jax.tree_util.Partial(lambda w, v: v @ w, weights),
+    x,
+    y,
+    attacks=("apgd-t", "fab-t"),
+    epsilon=0.5,
   )
-  y = jnp.argmax(logits_fn(x), -1)
-  result = run(logits_fn, x, y, epsilon=0.5)
   assert result.accuracies["clean"] == 1
   assert result.robust_accuracy < 0.2
 
@@ -400,7 +398,7 @@ def test_two_classes(batch):
 def test_pgd_alone_breaks_exactly_what_it_can(batch):
   x = batch[0].reshape(64, -1)
   weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
-  logits_fn = jax.tree_util.Partial(lambda w, v: v @ w, jnp.asarray(weights))
+  logits_fn = jax.tree_util.Partial(lambda w, v: v @ w, weights)
   logits = np.asarray(logits_fn(x))
   y = np.argmax(logits, -1)
   slope = np.abs(weights[:, 0] - weights[:, 1]).sum()
@@ -430,11 +428,9 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
     run(mlp, x, y, **options, restarts=restarts) for restarts in (1, 4)
   )
   # Batches of two fillings round differently.
-  barely = attacks.losses.margin(once.logits, y) < rounding
+  barely = np.asarray(attacks.losses.margin(once.logits, y)) < rounding
   assert np.all(often.success | ~once.success | barely)
   assert 0 < often.robust_accuracy <= once.robust_accuracy < 7 / 8
-  other = run(mlp, x, y, **options, restarts=4, batch_size=7)
-  np.testing.assert_array_equal(other.success, often.success)
   distance = projections.norm(often.x_adv - x, norm)
   assert np.all(distance <= epsilon + 1e-5)
 
@@ -455,7 +451,7 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
     ({"x": np.full((64, 4, 4, 1), np.nan)}, "x in bounds"),
     ({"x": np.full((64, 16), np.inf), "bounds": None}, "x to be finite"),
     ({"batch_size": 0}, "batch_size >= 1"),
-    ({"y": jnp.full((64,), 9)}, r"y\[0\]=9"),
+    ({"y": np.full(64, 9, np.int32)}, r"y\[0\]=9"),
   ],
 )
 def test_bad_arguments_give_one_clear_line(mlp, batch, change, message):

@@ -16,8 +16,8 @@ BATCH_SIZE = 4
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-  """Attacks to the end in a new folder, killed at every event on the way."""
+def folders(tmp_path_factory):
+  """An undisturbed evaluation's, and one's that was killed at every event."""
   cache = {
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -25,23 +25,18 @@ def run(tmp_path_factory):
     # XLA comments on programs that it finds compiled before.
     "TF_CPP_MIN_LOG_LEVEL": "3",
   }
-
-  def attack(*events):
-    folder = tmp_path_factory.mktemp("run")
-    subprocess.run(
-      [sys.executable, str(PROGRAM), str(folder), *events],
-      check=True,
-      timeout=300,
-      env={**os.environ, **cache},
-    )
-    return folder
-
-  return attack
-
-
-@pytest.fixture(scope="module")
-def undisturbed(run):
-  return run()
+  moments = random.Random(0)
+  # At the first report, within and between parts, and at any time.
+  events = ["report:1", "part:1", "report:6", "part:2"]
+  events += [f"seconds:{moments.uniform(0, 0.1):.3f}" for _ in range(2)]
+  found = [tmp_path_factory.mktemp(name) for name in ("undisturbed", "killed")]
+  subprocess.run(
+    [sys.executable, str(PROGRAM), *map(str, found), *events],
+    check=True,
+    timeout=300,
+    env={**os.environ, **cache},
+  )
+  return found
 
 
 def result(folder):
@@ -56,7 +51,8 @@ def processes(folder):
   return [list(g) for _, g in itertools.groupby(rows, lambda r: r["process"])]
 
 
-def test_the_undisturbed_evaluation_is_worth_comparing(undisturbed):
+def test_the_undisturbed_evaluation_is_worth_comparing(folders):
+  undisturbed, _ = folders
   found = result(undisturbed)
   broken = np.bincount(found["broken_by"], minlength=3)
   assert (broken[[0, 2]] > 3).all()
@@ -65,21 +61,12 @@ def test_the_undisturbed_evaluation_is_worth_comparing(undisturbed):
   assert all(row["resumed"] == 0 for row in rows)
 
 
-def test_a_killed_evaluation_ends_like_an_undisturbed_one(undisturbed, run):
-  moments = random.Random(0)
-  folder = run(
-    # At the first report, within and between parts, and at any time.
-    "report:1",
-    "part:1",
-    "report:6",
-    "part:2",
-    *(f"seconds:{moments.uniform(0, 0.1):.3f}" for _ in range(2)),
-  )
-  expected, found = result(undisturbed), result(folder)
+def test_a_killed_evaluation_ends_like_an_undisturbed_one(folders):
+  expected, found = map(result, folders)
   for name, values in expected.items():
     np.testing.assert_array_equal(found[name], values, err_msg=name)
   # Of what a process had reported, less than a batch is done again.
-  seen = processes(folder)
+  seen = processes(folders[1])
   assert len(seen) > 4
   order = ("apgd-t", "square")
   for before, after in itertools.pairwise(seen):

@@ -15,7 +15,7 @@ from robust_info.attacks import forward_checks, inputs
 def report(logits_fn, batch, **options):
   # Correct labels wherever the function is deterministic.
   x = batch[0][:32]
-  y = jnp.argmax(logits_fn(x), -1)
+  y = np.argmax(logits_fn(x), -1).astype(np.int32)
   return attacks.sanity_report(
     logits_fn, x, y, jax.random.key(0), **{"epsilon": 0.03, **options}
   )
@@ -102,8 +102,8 @@ def test_functions_with_derivatives_of_their_own_are_no_derivatives(mlp, batch):
 
 def test_unknown_names_of_derivatives_do_not_pass(linear, batch, monkeypatch):
   monkeypatch.setattr(forward_checks, "_DERIVATIVE", "another name")
-  x = batch[0][:4]
-  y = np.zeros(4, int)
+  x = batch[0][:32]
+  y = np.zeros(32, np.int32)
   checked = inputs.check(linear, x, y, bounds=(0.0, 1.0), where=None)
   found = {c.name: c for c in forward_checks.run(linear, checked)}
   assert np.isnan(found["gradient inside"].value)
