@@ -66,14 +66,14 @@ def linear_network(dtype=np.float32):
 def examples(mask=None, dtype=np.float32):
   image = np.random.default_rng(0).uniform(size=(N, *SHAPE)).astype(dtype)
   label = np.arange(N, dtype=np.int32) % C
-  mask = np.ones(N, bool) if mask is None else np.asarray(mask)
-  return data.Batch(image=image, label=label, mask=mask)
+  mask = np.ones(N, bool) if mask is None else mask
+  return data.Batch(*map(jnp.asarray, (image, label, mask)))
 
 
 def with_other_padding(batch, label=0):
   """The batch with other numbers in its masked rows."""
-  image, labels = batch.image.copy(), batch.label.copy()
-  image[~batch.mask], labels[~batch.mask] = 0.9, label
+  image, labels, mask = map(np.array, (batch.image, batch.label, batch.mask))
+  image[~mask], labels[~mask] = 0.9, label
   return dataclasses.replace(batch, image=image, label=labels)
 
 

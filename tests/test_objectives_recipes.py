@@ -177,10 +177,11 @@ def confident_mart(logits, label):
   )
 
   def loss(logits):
-    network = objectives.from_logits_fn(lambda x: logits + 0.0 * jnp.sum(x))
-    return objectives.mart(network, batch, KEY, epsilon=0.0, num_steps=1).loss[
-      0
-    ]
+    network = dataclasses.replace(
+      objectives.from_logits_fn(lambda x: logits + 0.0 * jnp.sum(x)),
+      points=batch.image,
+    )
+    return objectives.mart(network, batch, KEY, epsilon=0.0).loss[0]
 
   return jax.value_and_grad(loss)(logits)
 
