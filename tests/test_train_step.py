@@ -217,7 +217,7 @@ def test_schedules_have_their_closed_forms():
     atol=1e-6,
   )
   np.testing.assert_allclose(
-    schedule(schedule="piecewise", decay_at=(0.5, 0.75)(steps)),
+    schedule(schedule="piecewise", decay_at=(0.5, 0.75))(steps),
     [2, 2, 0.2, 0.02, 0.02, 0.02],
     rtol=1e-5,
   )
