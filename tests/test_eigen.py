@@ -85,7 +85,7 @@ def test_top_eigenvectors_that_are_hard_to_tell_apart():
   for dtype, tolerance in ((np.float32, 5e-7), (np.float64, 1e-14)):
     with jax.enable_x64(dtype == np.float64):
       matrices = exact.astype(dtype)
-      top = np.asarray(_eigen.top_eigenvector(jnp.asarray(matrices)))
+      top = np.asarray(_top(matrices))
       assert top.dtype == dtype
       rayleigh = np.einsum("nj,njk,nk->n", top, matrices.astype(float), top)
       np.testing.assert_allclose(rayleigh, 1.0, atol=tolerance)
@@ -102,7 +102,7 @@ def test_the_top_eigenvector_of_what_is_not_finite_is_nan(bad):
 def test_eigh_in_float64():
   matrices = _symmetric(9, "plain", 0).astype(np.float64)
   with jax.enable_x64(True):
-    values, _ = _eigen.eigh(jnp.asarray(matrices))
+    values, _ = _eigh(matrices)
     assert values.dtype == np.float64
     expected = np.linalg.eigvalsh(matrices)[:, ::-1]
     norm = np.abs(expected).max(axis=1, keepdims=True)
@@ -111,23 +111,23 @@ def test_eigh_in_float64():
 
 def test_a_diagonal_matrix_is_returned_as_it_is():
   diagonal = np.array([[3.0, -1.0, 0.0, 2.0]], np.float32)
-  values, vectors = _eigh(jax.vmap(jnp.diag)(diagonal))
+  values, vectors = _eigh(np.eye(4, dtype=np.float32) * diagonal[:, None])
   np.testing.assert_array_equal(values, -np.sort(-diagonal))
   np.testing.assert_array_equal(np.abs(vectors).sum(axis=1), 1.0)
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 5])
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_zeros(size):
-  values, vectors = _eigh(np.zeros((3, size, size), np.float32))
-  np.testing.assert_array_equal(values, np.zeros((3, size)))
+  values, vectors = _eigh(np.zeros((7, size, size), np.float32))
+  np.testing.assert_array_equal(values, np.zeros((7, size)))
   np.testing.assert_array_equal(
     np.einsum("nij,nik->njk", vectors, vectors),
-    np.broadcast_to(np.eye(size), (3, size, size)),
+    np.broadcast_to(np.eye(size), (7, size, size)),
   )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("size", [1, 6])
+@pytest.mark.parametrize("size", [1, 4])
 def test_a_matrix_that_is_not_finite_spoils_only_itself(size, bad):
   matrices = _symmetric(size, "plain", 3)
   values, _ = _eigh(matrices)

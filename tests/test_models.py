@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_models
 
 from robust_info import models
 
@@ -15,17 +16,13 @@ def num_parameters(variables):
   return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-@functools.cache
-def variables_of(name, shape, hidden_sizes=(100,)):
-  model = models.create(name, num_classes=10, hidden_sizes=hidden_sizes)
-  return models.init(model, jax.random.key(0), shape)
-
-
 def build(name, shape=SHAPE, **kwargs):
   model = models.create(name, num_classes=10, **kwargs)
-  # Neither activation nor normalisation has parameters.
-  hidden_sizes = kwargs.get("hidden_sizes", (100,))
-  return model, variables_of(name, shape, hidden_sizes)
+  return model, tiny_models.variables_of(model, shape)
+
+
+def images(num, shape=SHAPE, seed=1):
+  return tiny_models.images(num, seed=seed, shape=shape)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +64,18 @@ def test_any_image_size_gives_float32_logits(name, shape):
 @SMALL
 def test_rows_are_independent_in_evaluation_mode(name, activation):
   model, variables = build(name, activation=activation)
-  x = jax.random.uniform(jax.random.key(1), (5, *SHAPE))
-  apply = models.apply_fn(model)
+  x = np.asarray(images(5))
+  apply = tiny_models.evaluate(model)
+  np.testing.assert_allclose(
+    apply(variables, x)[2], apply(variables, x[[2, 2, 0, 1, 3]])[0], atol=1e-5
+  )
+
+
+@SMALL
+def test_a_row_alone_has_the_logits_it_has_in_a_batch(name):
+  model, variables = build(name)
+  x = np.asarray(images(5))
+  apply = tiny_models.evaluate(model)
   np.testing.assert_allclose(
     apply(variables, x)[2:3], apply(variables, x[2:3]), atol=1e-5
   )
@@ -77,10 +84,8 @@ def test_rows_are_independent_in_evaluation_mode(name, activation):
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_identity_activation_makes_logits_affine_in_the_input(name):
   model, variables = build(name, activation="identity", mean=(0.3,), std=(0.2,))
-  a, b = jax.random.uniform(jax.random.key(1), (2, 1, *SHAPE))
-
-  def f(x):
-    return models.apply_fn(model)(variables, x)
+  a, b = np.split(np.asarray(images(2)), 2)
+  f = functools.partial(tiny_models.evaluate(model), variables)
 
   np.testing.assert_allclose(
     f(0.3 * a + 0.7 * b), 0.3 * f(a) + 0.7 * f(b), atol=1e-5
@@ -100,12 +105,13 @@ def test_mlp_equals_the_formula(activation, numpy_fn):
   model, variables = build(
     "mlp", activation=activation, hidden_sizes=(7,), mean=(0.4,), std=(0.5,)
   )
-  x = np.asarray(jax.random.uniform(jax.random.key(1), (3, *SHAPE)))
+  x = np.asarray(images(3))
   head = jax.tree.map(np.asarray, variables["params"]["Head_0"])
   z = (x.reshape(3, -1).astype(np.float64) - 0.4) / 0.5
   z = numpy_fn(z @ head["Dense_0"]["kernel"] + head["Dense_0"]["bias"])
   z = z @ head["Dense_1"]["kernel"] + head["Dense_1"]["bias"]
-  np.testing.assert_allclose(models.apply_fn(model)(variables, x), z, atol=1e-5)
+  found = tiny_models.evaluate(model)(variables, x)
+  np.testing.assert_allclose(found, z, atol=1e-5)
 
 
 @SMALL
@@ -113,13 +119,11 @@ def test_normalisation_inside_equals_normalised_input_outside(name):
   mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.3)
   inside, variables = build(name, (8, 8, 3), mean=mean, std=std)
   outside, _ = build(name, (8, 8, 3))
-  x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
-  normalised = (x - jnp.asarray(mean)[None, None, None]) / (
-    jnp.asarray(std)[None, None, None]
-  )
+  x = np.asarray(images(4, (8, 8, 3)))
+  normalised = (x - np.float32(mean)) / np.float32(std)
   np.testing.assert_allclose(
-    models.apply_fn(inside)(variables, x),
-    models.apply_fn(outside)(variables, normalised),
+    tiny_models.evaluate(inside)(variables, x),
+    tiny_models.evaluate(outside)(variables, normalised),
     rtol=1e-4,
     atol=1e-4,
   )
@@ -128,9 +132,15 @@ def test_normalisation_inside_equals_normalised_input_outside(name):
 @SMALL
 def test_models_without_batch_norm_are_the_same_in_both_modes(name):
   model, variables = build(name)
-  x = jax.random.uniform(jax.random.key(1), (4, *SHAPE))
-  logits, stats = models.train_fn(model)(variables, x, jnp.ones(4, bool))
-  np.testing.assert_array_equal(logits, models.apply_fn(model)(variables, x))
+
+  @jax.jit
+  def both(variables, x):
+    return models.train_fn(model)(
+      variables, x, np.ones(len(x), bool)
+    ), models.apply_fn(model)(variables, x)
+
+  (logits, stats), evaluated = both(variables, images(5))
+  np.testing.assert_array_equal(logits, evaluated)
   assert stats == {}
 
 
@@ -144,7 +154,7 @@ def test_equal_models_share_one_function():
 
 def test_initialisation_is_a_function_of_the_key():
   model = models.create("mlp", num_classes=10)
-  init = functools.partial(models.init, model, image_shape=SHAPE)
+  init = jax.jit(functools.partial(models.init, model, image_shape=SHAPE))
   first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
   jax.tree.map(np.testing.assert_array_equal, first, again)
   assert not np.array_equal(

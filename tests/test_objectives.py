@@ -14,6 +14,9 @@ from objective_networks import (
   examples,
   linear_network,
   recording,
+  slope_and_difference,
+  with_other_padding,
+  with_params,
 )
 
 from robust_info import config as config_lib
@@ -23,9 +26,57 @@ PGD = functools.partial(objectives.pgd, epsilon=0.1, num_steps=3)
 KEY = jax.random.key(5)
 
 
+def run(batch, *, norm="linf", random_start=True, epsilon=0.1, progress=1.0):
+  """Outcome of PGD on the linear network, and the gradient of its sum."""
+  found = _run(batch, epsilon, progress, norm=norm, random_start=random_start)
+  return jax.tree.map(np.asarray, found)
+
+
+# Without a random start: one step, of a quarter of epsilon.
+@functools.partial(jax.jit, static_argnames=("norm", "random_start"))
+def _run(batch, epsilon, progress, *, norm, random_start):
+  return _with_gradient(
+    functools.partial(
+      objectives.pgd,
+      epsilon=epsilon,
+      progress=progress,
+      epsilon_ramp=0.5,
+      norm=norm,
+      random_start=random_start,
+      num_steps=3 if random_start else 1,
+      step_size=0.25,
+    ),
+    batch,
+  )
+
+
+def _with_gradient(objective, batch):
+  network = linear_network()
+
+  def loss(params):
+    outcome = objective(with_params(network, params), batch, KEY)
+    return jnp.sum(outcome.loss), outcome
+
+  gradient, outcome = jax.grad(loss, has_aux=True)(network.variables["params"])
+  return outcome, gradient
+
+
+@jax.jit
+def standard(batch):
+  return _with_gradient(objectives.standard, batch)
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def normalised(batch, *, objective):
+  """Outcome with BatchNorm, and the statistics after one pass at its inputs."""
+  inputs, network = [], batch_norm_network()
+  outcome = objective(recording(network, inputs), batch, KEY)
+  return outcome, network.train(inputs[0], batch.mask)[1]
+
+
 def test_standard_is_cross_entropy():
   network, batch = linear_network(), examples()
-  outcome = objectives.standard(network, batch, KEY)
+  outcome, _ = standard(batch)
   logits = np.asarray(network.evaluate(batch.image), np.float64)
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   expected = -log_p[np.arange(N), batch.label]
@@ -51,35 +102,21 @@ def test_pgd_at_epsilon_zero_is_standard_in_value_and_gradient(
   norm, random_start
 ):
   batch = examples()
-  network = linear_network()
-
-  def loss(params, objective):
-    at = dataclasses.replace(network, variables={"params": params})
-    return jnp.sum(objective(at, batch, KEY).loss)
-
-  attack = functools.partial(
-    objectives.pgd,
-    epsilon=0.0,
-    norm=norm,
-    num_steps=2,
-    random_start=random_start,
+  outcome, gradient = run(
+    batch, norm=norm, random_start=random_start, epsilon=0.0
   )
-  value_and_grad = jax.value_and_grad(loss)
-  params = network.variables["params"]
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    value_and_grad(params, attack),
-    value_and_grad(params, objectives.standard),
-  )
+  plain, expected = standard(batch)
+  np.testing.assert_array_equal(outcome.points, batch.image)
+  np.testing.assert_allclose(outcome.loss, plain.loss, rtol=1e-6)
+  np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_trains_at_points_of_the_ball_that_cost_more(norm):
-  inputs, batch = [], examples()
-  network = recording(linear_network(), inputs)
-  outcome = PGD(network, batch, KEY, norm=norm)
-  (x_adv,) = inputs
-  delta = np.asarray(x_adv - batch.image).reshape(N, -1)
+  batch = examples()
+  outcome, _ = run(batch, norm=norm)
+  x_adv = outcome.points
+  delta = (x_adv - batch.image).reshape(N, -1)
   size = (
     np.abs(delta).max(-1) if norm == "linf" else np.sqrt((delta**2).sum(-1))
   )
@@ -87,26 +124,14 @@ def test_pgd_trains_at_points_of_the_ball_that_cost_more(norm):
   assert (size > 0.05).all()
   assert (x_adv >= 0).all()
   assert (x_adv <= 1).all()
-  plain = objectives.standard(network, batch, KEY).loss
-  assert (outcome.loss > plain).all()
+  assert (outcome.loss > standard(batch)[0].loss).all()
 
 
 def test_no_gradient_flows_through_the_attack():
-  inputs, batch, network = [], examples(), linear_network()
-  PGD(recording(network, inputs), batch, KEY)
-  (x_adv,) = inputs
-
-  def loss(params, objective, batch):
-    at = dataclasses.replace(network, variables={"params": params})
-    return jnp.sum(objective(at, batch, KEY).loss)
-
-  at_points = dataclasses.replace(batch, image=x_adv)
-  params = network.variables["params"]
+  outcome, gradient = run(examples())
+  at_points = dataclasses.replace(examples(), image=outcome.points)
   np.testing.assert_allclose(
-    jax.grad(loss)(params, PGD, batch),
-    jax.grad(loss)(params, objectives.standard, at_points),
-    rtol=1e-5,
-    atol=1e-6,
+    gradient, standard(at_points)[1], rtol=1e-5, atol=1e-6
   )
 
 
@@ -114,27 +139,8 @@ def test_no_gradient_flows_through_the_attack():
   "objective", [objectives.standard, PGD], ids=["standard", "pgd"]
 )
 def test_gradient_equals_finite_differences(x64, objective):
-  # The attack's points are constants to the gradient: hold them fixed.
-  inputs = []
-  network, batch = linear_network(jnp.float64), examples(dtype=jnp.float64)
-  objective(recording(network, inputs), batch, KEY)
-  at_points = dataclasses.replace(batch, image=inputs[0])
-  params = network.variables["params"]
-
-  def loss(params, objective, batch):
-    at = dataclasses.replace(network, variables={"params": params})
-    return jnp.sum(objective(at, batch, KEY).loss)
-
-  gradient = jax.grad(loss)(params, objective, batch)
-  direction = jax.random.normal(jax.random.key(8), params.shape)
-  h = 1e-5
-  up, down = (
-    loss(params + sign * h * direction, objectives.standard, at_points)
-    for sign in (1, -1)
-  )
-  np.testing.assert_allclose(
-    jnp.sum(gradient * direction), (up - down) / (2 * h), rtol=1e-7
-  )
+  slope, difference = slope_and_difference(objective)
+  np.testing.assert_allclose(slope, difference, rtol=1e-7)
 
 
 def test_attack_sees_evaluation_mode_and_loss_sees_training_mode():
@@ -149,15 +155,14 @@ def test_attack_sees_evaluation_mode_and_loss_sees_training_mode():
     modes.append("train")
     return network.train_fn(variables, x, where)
 
-  PGD(objectives.Network(network.variables, evaluate_fn, train_fn), batch, KEY)
+  watched = objectives.Network(network.variables, evaluate_fn, train_fn)
+  jax.eval_shape(lambda batch: PGD(watched, batch, KEY), batch)
   assert modes.count("train") == 1
   assert modes[-1] == "train"
 
 
 def test_statistics_move_by_the_loss_pass_alone():
-  inputs, network, batch = [], batch_norm_network(), examples()
-  outcome = PGD(recording(network, inputs), batch, KEY)
-  _, once = network.train(inputs[0], batch.mask)
+  outcome, once = normalised(examples(), objective=PGD)
   jax.tree.map(np.testing.assert_array_equal, outcome.batch_stats, once)
 
 
@@ -165,14 +170,11 @@ def test_statistics_move_by_the_loss_pass_alone():
   "objective", [objectives.standard, PGD], ids=["standard", "pgd"]
 )
 def test_masked_rows_change_nothing(objective):
-  mask = np.arange(N) < 4
-  batch = examples(mask)
-  image = batch.image.at[4:].set(0.9)
-  other = dataclasses.replace(
-    batch, image=image, label=batch.label.at[4:].set(0)
+  batch = examples(np.arange(N) < 4)
+  (one, _), (two, _) = (
+    normalised(b, objective=objective)
+    for b in (batch, with_other_padding(batch))
   )
-  one = objective(batch_norm_network(), batch, KEY)
-  two = objective(batch_norm_network(), other, KEY)
   np.testing.assert_allclose(one.loss[:4], two.loss[:4], rtol=1e-6)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-6),
@@ -192,28 +194,21 @@ def test_epsilon_ramps_up_linearly_and_stays():
 
 
 def test_ramp_at_the_start_of_training_is_standard_training():
-  network, batch = linear_network(), examples()
-  np.testing.assert_array_equal(
-    PGD(network, batch, KEY, progress=0.0, epsilon_ramp=0.5).loss,
-    objectives.standard(network, batch, KEY).loss,
+  outcome, _ = run(examples(), progress=0.0)
+  np.testing.assert_array_equal(outcome.points, examples().image)
+  np.testing.assert_allclose(
+    outcome.loss, standard(examples())[0].loss, rtol=1e-6
   )
 
 
 def test_step_size_is_in_units_of_epsilon():
-  inputs, network, batch = [], linear_network(), examples()
-  batch = dataclasses.replace(batch, image=jnp.full((N, *SHAPE), 0.5))
+  middle = np.full((N, *SHAPE), 0.5, np.float32)
+  batch = dataclasses.replace(examples(), image=middle)
   for epsilon in (0.1, 0.2):
-    objectives.pgd(
-      recording(network, inputs),
-      batch,
-      KEY,
-      epsilon=epsilon,
-      step_size=0.25,
-      num_steps=1,
-      random_start=False,
+    outcome, _ = run(batch, random_start=False, epsilon=epsilon)
+    np.testing.assert_allclose(
+      np.abs(outcome.points - 0.5), 0.25 * epsilon, atol=1e-6
     )
-  for x_adv, epsilon in zip(inputs, (0.1, 0.2), strict=True):
-    np.testing.assert_allclose(jnp.abs(x_adv - 0.5), 0.25 * epsilon, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +251,8 @@ def test_configuration_selects_the_objective(config, expected):
 def test_plain_function_is_a_network_without_statistics():
   network = linear_network()
   plain = objectives.from_logits_fn(network.evaluate)
-  outcome = PGD(plain, examples(), KEY)
-  assert outcome.batch_stats == {}
-  np.testing.assert_array_equal(
-    outcome.loss, PGD(network, examples(), KEY).loss
-  )
+  found, expected = jax.jit(
+    lambda batch: [PGD(at, batch, KEY) for at in (plain, network)]
+  )(examples())
+  assert found.batch_stats == {}
+  np.testing.assert_array_equal(found.loss, expected.loss)

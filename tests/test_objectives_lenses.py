@@ -12,6 +12,7 @@ from objective_networks import (
   batch_norm_network,
   examples,
   linear_network,
+  with_other_padding,
 )
 
 import robust_info as ri
@@ -60,10 +61,21 @@ def value_and_grad(params, knobs, mask=None, *, name):
 
 
 def standard_value_and_grad(mask=None):
-  network = linear_network()
-  return jax.value_and_grad(total_loss)(
-    network.variables["params"], network, objectives.standard, examples(mask)
+  return _standard_value_and_grad(
+    linear_network().variables["params"], examples(mask)
   )
+
+
+@jax.jit
+def _standard_value_and_grad(params, batch):
+  return jax.value_and_grad(total_loss)(
+    params, linear_network(), objectives.standard, batch
+  )
+
+
+@jax.jit
+def standard_loss(batch):
+  return objectives.standard(linear_network(), batch, KEY).loss
 
 
 @functools.partial(jax.jit, static_argnames=("name", "network_fn"))
@@ -136,7 +148,13 @@ def test_path_part_of_linear_logits_is_the_whole_divergence_on_average():
 
 
 def test_epsilon_lens_penalises_what_the_attack_takes():
-  batch = examples()
+  # Labels that the network knows, so that there is something to take.
+  rng = np.random.default_rng(2)
+  image = jnp.asarray(rng.uniform(size=examples().image.shape), jnp.float32)
+  label = jnp.argmax(linear_network().evaluate(image), axis=-1)
+  batch = dataclasses.replace(
+    examples(), image=image, label=label.astype(jnp.int32)
+  )
   outcome = outcome_of(
     batch, name="label_information", epsilon=0.3, coefficient=2.0
   )
@@ -146,9 +164,10 @@ def test_epsilon_lens_penalises_what_the_attack_takes():
     for x in (batch.image, outcome.points)
   )
   assert whole > left
-  plain = objectives.standard(linear_network(), batch, KEY).loss
   np.testing.assert_allclose(
-    outcome.loss - plain, np.full(N, 2 * (whole - left)), rtol=1e-3
+    outcome.loss - standard_loss(batch),
+    np.full(N, 2 * (whole - left)),
+    rtol=1e-3,
   )
   np.testing.assert_allclose(
     outcome.metrics["lost_label_information"],
@@ -163,13 +182,13 @@ def test_variational_bound_at_coefficient_one_has_the_mean_loss_of_pgd():
   found, _ = value_and_grad(
     params, knobs, np.ones(N, bool), name="variational_bound"
   )
-  pgd = objectives.pgd(linear_network(), examples(), KEY, **BALL)
-  np.testing.assert_allclose(found, jnp.sum(pgd.loss), rtol=1e-5)
+  pgd = jax.jit(lambda b: objectives.pgd(linear_network(), b, KEY, **BALL))
+  np.testing.assert_allclose(found, jnp.sum(pgd(examples()).loss), rtol=1e-5)
 
 
 def test_information_that_an_attack_adds_is_not_rewarded():
   network, batch = linear_network(), examples()
-  better = batch.image + 0.3 * jnp.reshape(
+  better = batch.image + np.float32(0.3) * np.reshape(
     network.variables["params"].T[batch.label], batch.image.shape
   )
 
@@ -180,9 +199,7 @@ def test_information_that_an_attack_adds_is_not_rewarded():
 
   outcome = outcome_at(better)
   assert (outcome.metrics["lost_variational_bound"] < 0).all()
-  np.testing.assert_allclose(
-    outcome.loss, objectives.standard(network, batch, KEY).loss, rtol=1e-6
-  )
+  np.testing.assert_allclose(outcome.loss, standard_loss(batch), rtol=1e-6)
 
 
 @lenses("local", "path", "label_information")
@@ -233,16 +250,10 @@ def test_batch_of_one_label_is_standard_with_a_finite_gradient(name):
 
 @lenses("local", "label_information")
 def test_masked_rows_change_nothing(name):
-  batch_norm_network()  # made, and kept, outside the compiled function
   batch = examples(np.arange(N) < 4)
-  junk = dataclasses.replace(
-    batch,
-    image=batch.image.at[4:].set(0.9),
-    label=batch.label.at[4:].set(3),
-  )
   one, two = (
     outcome_of(b, name=name, network_fn=batch_norm_network)
-    for b in (batch, junk)
+    for b in (batch, with_other_padding(batch, label=3))
   )
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   close(one.loss[:4], two.loss[:4])
@@ -255,7 +266,7 @@ def test_masked_rows_change_nothing(name):
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 @lenses("local", "path")
 def test_reward_is_bounded_however_large_the_logits(name, scale):
-  params = scale * linear_network().variables["params"]
+  params = np.float32(scale) * linear_network().variables["params"]
   knobs = {"non_robust": 1.0, "reward": 10.0}
   value, gradient = value_and_grad(params, knobs, np.ones(N, bool), name=name)
   assert 0 <= value < np.inf

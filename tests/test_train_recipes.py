@@ -29,10 +29,21 @@ def model():
   return models.create("mlp", num_classes=3, hidden_sizes=(5,))
 
 
-def fresh_state(**kwargs):
+@functools.cache
+def first_state(averaged):
   return train_step.create_state(
-    model(), OPTIMIZER, seed=0, image_shape=SHAPE, **kwargs
+    model(), OPTIMIZER, seed=0, image_shape=SHAPE, averaged=averaged
   )
+
+
+@jax.jit
+def copy_of(state):
+  return jax.tree.map(jnp.copy, state)
+
+
+def fresh_state(averaged=False):
+  """A copy: steps take their state's memory over."""
+  return copy_of(first_state(averaged))
 
 
 @functools.cache
@@ -72,7 +83,8 @@ def test_perturbation_is_relative_to_each_kernel_and_leaves_biases():
     k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()
   }
   gradient["dead"] *= 0
-  moved = weight_perturbation.perturb(params, gradient, gamma=0.01)
+  perturb = jax.jit(functools.partial(weight_perturbation.perturb, gamma=0.01))
+  moved = perturb(params, gradient)
   for name in ("kernel", "dense"):
     w, g, v = params[name], gradient[name], moved[name] - params[name]
     np.testing.assert_allclose(
@@ -89,7 +101,6 @@ def test_awp_descends_the_gradient_at_the_perturbed_weights():
   batch, state = batch_of(), fresh_state()
   rows = np.flatnonzero(batch.mask)
 
-  @jax.jit
   def gradient(params):
     def loss(params):
       logits = models.apply_fn(model())(
@@ -99,15 +110,17 @@ def test_awp_descends_the_gradient_at_the_perturbed_weights():
 
     return jax.grad(loss)(params)
 
-  moved = weight_perturbation.perturb(
-    state.params, gradient(state.params), gamma=0.3
-  )
-  expected = jax.tree.map(
-    lambda w, g: w - 0.5 * g, state.params, gradient(moved)
-  )
-  plain = jax.tree.map(
-    lambda w, g: w - 0.5 * g, state.params, gradient(state.params)
-  )
+  @jax.jit
+  def steps(params):
+    """With the gradient of the perturbed weights, and with their own."""
+    plain = gradient(params)
+    moved = weight_perturbation.perturb(params, plain, gamma=0.3)
+    return [
+      jax.tree.map(lambda w, g: w - 0.5 * g, params, slope)
+      for slope in (gradient(moved), plain)
+    ]
+
+  expected, plain = steps(state.params)
   after, metrics = make_step(awp_gamma=0.3)(state, batch)
   assert_close(after.params, expected)
   assert not np.allclose(
