@@ -139,8 +139,8 @@ def test_attacks_measure_as_float64_does(num_examples):
       "nearest l2": projections.project_l2(3 * delta, x, 1.0, **box) / delta,
       "nearest l1": projections.project_l1(3 * delta, x, SIZE**0.5, **box)
       / delta,
-      "unit l2": steps._unit(delta, "l2") / delta,
-      "unit l1": steps._unit(delta, "l1") * SIZE,
+      "unit l2": steps.unit(delta, "l2") / delta,
+      "unit l1": steps.unit(delta, "l1") * SIZE,
       "plane": -plane / delta,
     }, {
       "l2": initial.uniform_l2(keys, x, 1.0),

@@ -213,7 +213,7 @@ def test_numbers_of_other_code_are_not_taken(
 ):
   build([make_run("a")], tmp_path)
   calls.clear()
-  monkeypatch.setattr(report, "_code", lambda: "edited")
+  monkeypatch.setattr(report.agreement, "code_digest", lambda: "edited")
   build([make_run("a")], tmp_path)
   assert len(calls) == 8
 
