@@ -133,7 +133,7 @@ def test_the_robust_accuracy_comes_with_its_checks(entry):
   assert found["accuracy"] == entry["robust_accuracy"][2]["accuracy"]
   assert [step["attack"] for step in found["steps"]] == ["PGD-4"]
   assert found["sanity"]["verdict"] == "trustworthy"
-  assert len(found["sanity"]["checks"]) == 14
+  assert len(found["sanity"]["checks"]) == 16
   assert entry["strength_curve"] == []
 
 
