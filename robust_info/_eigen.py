@@ -47,9 +47,10 @@ def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
   Returns:
     `values` [N, n], descending, and `vectors` [N, n, n] whose columns are their
     orthonormal eigenvectors. Backward stable: the error of a value is a small
-    multiple of eps times the norm of the matrix. What comes out for a matrix
-    depends on the others of the batch by rounding alone. NaN for a matrix that is not
-    finite. `2 N n^2` numbers of memory, about `12 N n^3` products a sweep.
+    multiple of eps times the norm of the matrix. The result for a matrix
+    depends on the others of the batch by rounding alone. NaN for a matrix that
+    is not finite. `2 N n^2` numbers of memory, about `12 N n^3` products per
+    sweep.
     Differentiable to any order: a vector moves by what the others of *other*
     eigenvalues add to it; within an eigenspace (eigenvalues less than `10 n
     eps` of the largest apart) it stays, since no choice there is unique.

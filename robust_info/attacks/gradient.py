@@ -67,10 +67,11 @@ def pgd(
   reported; `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38,
   may become 0); masked rows are returned unchanged; a row's result depends
   but for rounding neither on the rest of the batch nor on its place in it
-  (given `example_ids`); values that cannot be checked, as they are traced, make their rows not `valid`
-  where they make no sense. Inputs that the model gets wrong are attacked like
-  the others and normally stay wrong; `keep="worst"` guarantees it for
-  `random_start=False` only, as the clean point itself is otherwise not visited.
+  (given `example_ids`); values that cannot be checked, as they are traced, make
+  their rows not `valid` where they make no sense. Inputs that the model gets
+  wrong are attacked like the others and normally stay wrong; `keep="worst"`
+  guarantees it for `random_start=False` only, as the clean point itself is
+  otherwise not visited.
 
   Cost: per restart `num_steps` gradients and one forward pass. Restarts run as
   one batch of `restarts * N` rows, and `eot_samples` multiplies that again:
