@@ -1,6 +1,7 @@
 """Shared set-up: hostile numerics, little to compile, no accelerator."""
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import pytest
 
 from robust_info import _loops
@@ -42,3 +44,20 @@ def x64():
   """Runs a test with 64-bit types enabled."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(autouse=True)
+def without_float16(request):
+  """Skips a test of float16 where XLA has no code to convert it."""
+  case = getattr(request.node, "callspec", None)
+  if case and case.params.get("dtype") is jnp.float16 and not _has_float16():
+    pytest.skip("XLA cannot convert float16 on this processor (no F16C)")
+
+
+@functools.cache
+def _has_float16():
+  try:
+    jnp.ones(2, jnp.float16).astype(jnp.float32).block_until_ready()
+  except jax.errors.JaxRuntimeError:
+    return False
+  return True
