@@ -48,7 +48,7 @@ def self_check(*, use_cache: bool = True) -> None:
     SelfCheckError: one line that names the program, the numbers, the versions
       and the device.
 
-  Cost: about two seconds, or next to nothing when it passed before. The record
+  Cost: up to ten seconds, or next to nothing when it passed before. The record
   of that lies in ROBUST_INFO_CACHE, else ~/.cache/robust_info; where neither
   can be written the programs run again.
   """
