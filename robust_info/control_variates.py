@@ -89,7 +89,8 @@ def pair_mean(
   control_deviation = jnp.where(
     where[None], controls - controls_plain[:, None], 0.0
   )
-  slopes = _slopes(deviation, control_deviation)
+  sizes = jnp.sum(controls**2, axis=1, where=where[None])
+  slopes = _slopes(deviation, control_deviation, sizes)
   rest = jnp.sum((deviation - weighted_sum(slopes, control_deviation)) ** 2)
   least = len(controls) + 2
   enough = jnp.where(num_pairs < least, jnp.nan, num_pairs)
@@ -112,20 +113,28 @@ def weighted_sum(slopes: jax.Array, controls: jax.Array) -> jax.Array:
   return jnp.sum(slopes[:, None] * controls, axis=0)
 
 
-def _slopes(values, controls):
-  """Least squares of [P] on [K, P], all of mean 0: [K]."""
+def _slopes(values, controls, sizes):
+  """Least squares of [P] on [K, P], all of mean 0: [K].
+
+  `sizes` [K] are the sums of squares of the controls before their means were
+  subtracted.
+  """
   slopes = jnp.zeros(controls.shape[0], values.dtype)
   basis = []
-  for row, weights in zip(
-    controls, jnp.eye(len(controls), dtype=values.dtype), strict=True
+  for row, size, weights in zip(
+    controls,
+    sizes,
+    jnp.eye(len(controls), dtype=values.dtype),
+    strict=True,
   ):
     rest = row
     for other, square, other_weights in basis:
       share = _ratio(jnp.sum(rest * other), square)
       rest, weights = rest - share * other, weights - share * other_weights
     square = jnp.sum(rest**2)
-    # What is left of a control that those before determine is rounding.
-    rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * jnp.sum(row**2)
+    # The rest of a constant control, or of one that those before determine,
+    # is the rounding of its values and of their mean.
+    rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * size
     square = jnp.where(square <= rounding, 0.0, square)
     basis.append((rest, square, weights))
     slopes = slopes + _ratio(jnp.sum(values * rest), square) * weights

@@ -25,7 +25,6 @@ from robust_info import (
   agreement,
   data,
   evaluation,
-  figures,
   measurement_cache,
   measurements,
   models,
@@ -130,6 +129,8 @@ def build(
 
 def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
   """Draws every figure that the report alone determines."""
+  from robust_info import figures  # Matplotlib takes long to import.
+
   figures.training_curves(report, output / "training_curves.png")
   figures.robust_accuracy(report, output / "robust_accuracy.png")
   figures.components(report, output / "components.png")
@@ -284,6 +285,8 @@ def _draw_examples(used, split, source, settings, output) -> None:
   ]
   if not processes.is_first():
     return
+  from robust_info import figures  # Matplotlib takes long to import.
+
   figures.examples(
     split.images[indices] / 255.0,
     *(

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _LEVEL = 0.95
@@ -46,8 +46,10 @@ def _quantile_interval(values: np.ndarray, level: float) -> list[float]:
   tail = (1 - _LEVEL) / 2
   # The number of values below the quantile is binomial. Counted from zero,
   # value i lies above the quantile only if i or fewer lie below it.
-  low = int(stats.binom.ppf(tail, size, level)) - 1
-  high = int(stats.binom.isf(tail, size, level))
+  # (scipy.stats has these quantiles, but takes a second to import.)
+  counts = np.arange(size + 1)
+  low = int(np.argmax(special.bdtr(counts, size, level) >= tail)) - 1
+  high = int(np.argmax(special.bdtrc(counts, size, level) <= tail))
   return [
     float(values[low]) if low >= 0 else math.nan,
     float(values[high]) if high < size else math.nan,

@@ -157,8 +157,9 @@ def test_a_control_that_another_determines_changes_nothing():
   pair = pair_mean(values, np.stack([one, two]), np.array([0.1, -0.1]))
   more = pair_mean(
     values,
-    np.stack([one, one, two, np.ones_like(one)]),
-    np.array([0.1, 0.1, -0.1, 5.0]),
+    # The mean of 50 times 0.3 is another float32 number than 0.3.
+    np.stack([one, one, two, np.ones_like(one), np.full_like(one, 0.3)]),
+    np.array([0.1, 0.1, -0.1, 5.0, 5.0]),
   )
   np.testing.assert_allclose(more.mean, pair.mean, rtol=1e-5)
   np.testing.assert_allclose(

@@ -20,7 +20,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def no_programs(monkeypatch):
   """Replaces the programs, which take seconds to compile."""
-  monkeypatch.setattr(arithmetic, "comparisons", lambda: iter(()))
+  monkeypatch.setattr(arithmetic, "PROGRAMS", ())
   monkeypatch.setattr(self_check, "_CRASH_PROBE", "")
 
 
@@ -29,7 +29,7 @@ def test_this_stack_passes_and_is_known_then(cache, monkeypatch):
   (record,) = cache.iterdir()
   assert json.loads(record.read_text())["jax"] == jax.__version__
   # Neither the same process nor the next one runs the programs again.
-  monkeypatch.setattr(arithmetic, "comparisons", None)
+  monkeypatch.setattr(arithmetic, "PROGRAMS", None)
   ri.self_check()
   monkeypatch.setattr(self_check, "_passed_here", set())
   ri.self_check()
@@ -61,7 +61,7 @@ def _off_by_one_part_in_a_thousand(fn):
 def test_wrong_numbers_are_refused_in_one_line(
   monkeypatch, programs, module, name, fault
 ):
-  monkeypatch.setattr(arithmetic, "comparisons", getattr(arithmetic, programs))
+  monkeypatch.setattr(arithmetic, "PROGRAMS", (getattr(arithmetic, programs),))
   monkeypatch.setattr(self_check, "_start_crash_probe", lambda: None)
   monkeypatch.setattr(module, name, fault)
   with pytest.raises(ri.SelfCheckError) as error:

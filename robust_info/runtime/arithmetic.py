@@ -37,39 +37,25 @@ class Comparison:
   expected: np.ndarray
 
 
-def comparisons() -> Iterator[Comparison]:
-  """Runs the programs on the default device, one after another."""
-  for programs in (
-    _single_operations,
-    _elementary_functions,
-    _long_sums,
-    _fused_outputs,
-    _gram,
-    _convolution_in_a_loop,
-    _random_draws,
-    _training,
-  ):
-    yield from programs()
-
-
-def _twice(
+def _jitted(
   what: str, fn: Callable[..., Any], expected: Any, *arguments: np.ndarray
 ) -> Iterator[Comparison]:
-  """`fn` as single operations and jitted."""
-  arguments = tuple(jnp.asarray(a, jnp.float32) for a in arguments)
-  leaves = jax.tree.leaves(expected)
-  for how, call in (("", fn), (", jitted", jax.jit(fn))):
-    for found, right in zip(
-      jax.tree.leaves(call(*arguments)), leaves, strict=True
-    ):
-      yield Comparison(f"{what}{how}", found, right)
+  """Every output of `fn`, compiled as one program."""
+  found = jax.jit(fn)(*(jnp.asarray(a, jnp.float32) for a in arguments))
+  pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+  for result, right in pairs:
+    yield Comparison(f"{what}, jitted", result, right)
 
 
 def _single_operations() -> Iterator[Comparison]:
+  x = np.linspace(-4.0, 4.0, 203, dtype=np.float32)
   for _ in range(2):  # A stale buffer shows after other operations only.
     root = jnp.sqrt(jnp.float32(512))
     yield Comparison("sqrt(512)", root, np.sqrt(512.0))
     yield Comparison("ones(4) + 1", jnp.ones(4) + 1, np.full(4, 2.0))
+    yield Comparison("exp", jnp.exp(x), np.exp(x.astype(np.float64)))
+    long = jnp.sum(jnp.ones(40_990, jnp.float32))
+    yield Comparison("a sum over 40,990 numbers", long, np.float64(40_990))
 
 
 def _elementary_functions() -> Iterator[Comparison]:
@@ -80,7 +66,7 @@ def _elementary_functions() -> Iterator[Comparison]:
   def values(x):
     return [getattr(jnp, name)(x) for name in names]
 
-  yield from _twice("an elementary function", values, expected, x)
+  yield from _jitted("an elementary function", values, expected, x)
 
 
 def _long_sums() -> Iterator[Comparison]:
@@ -93,23 +79,26 @@ def _long_sums() -> Iterator[Comparison]:
     return jax.nn.log_softmax(z), jnp.sum(z, axis=0), jnp.sum(z * z)
 
   expected = (log_p, wide.sum(axis=0), np.sum(wide**2))
-  yield from _twice("a sum over 40,990 numbers", sums, expected, logits)
+  yield from _jitted("a sum over 40,990 numbers", sums, expected, logits)
 
   def centred(z):
     return z - jnp.sum(z[:1] * z, axis=-1, keepdims=True)
 
-  yield Comparison(
-    "a broadcast, a product and a sum in one, jitted",
-    jax.jit(centred)(jnp.asarray(logits)),
+  yield from _jitted(
+    "a broadcast, a product and a sum in one",
+    centred,
     wide - np.sum(wide[:1] * wide, axis=-1, keepdims=True),
+    logits,
   )
+
+
+def _many_products() -> Iterator[Comparison]:
   rows = np.arange(32_769)[:, None] % 1024 * np.array([1.0, 0.0, 0.0])
   square = jax.vmap(lambda matrix, row: jnp.sum((matrix @ row) ** 2), (None, 0))
   expected = np.sum(rows**2, axis=1)
-  found = jax.jit(square)(
-    jnp.eye(3, dtype=jnp.float32), jnp.asarray(rows, jnp.float32)
+  yield from _jitted(
+    "a product and a sum in one", square, expected, np.eye(3), rows
   )
-  yield Comparison("a product and a sum in one, jitted", found, expected)
 
 
 def _fused_outputs() -> Iterator[Comparison]:
@@ -129,9 +118,9 @@ def _fused_outputs() -> Iterator[Comparison]:
   size = np.sqrt(np.mean(wide**2, axis=1, keepdims=True))
   affine = 0.1 * (wide @ weights.astype(np.float64).T + bias)
   expected = (size, wide / size, np.abs(wide).sum(axis=1), affine)
-  found = jax.jit(outputs)(*map(jnp.asarray, (x, weights, bias)))
-  for result, right in zip(found, expected, strict=True):
-    yield Comparison("one of several fused outputs, jitted", result, right)
+  yield from _jitted(
+    "one of several fused outputs", outputs, expected, x, weights, bias
+  )
 
 
 def _gram() -> Iterator[Comparison]:
@@ -159,8 +148,9 @@ def _gram() -> Iterator[Comparison]:
   jacobian = np.einsum("dh,nh,hc->ncd", inner, 1 - hidden**2, outer)
   rows = np.einsum("nca,ncd->nad", factor, jacobian)
   expected = np.einsum("nad,nbd->nab", rows, rows)
-  found = jax.jit(gram)(*map(jnp.float32, (x, inner, outer)))
-  yield Comparison("a Gram matrix of gradients, jitted", found, expected)
+  yield from _jitted(
+    "a Gram matrix of gradients", gram, expected, x, inner, outer
+  )
 
   def product(rows):
     return jnp.einsum("nad,nbd->nab", rows, rows, precision="highest")
@@ -199,9 +189,8 @@ def _convolution_in_a_loop() -> Iterator[Comparison]:
     expected = expected + 0.1 * sum(
       slope[:, 2 - i : 8 - i, 2 - j : 8 - j] @ w[i, j].T for i, j in places
     )
-  found = jax.jit(ascend)(jnp.float32(x), jnp.float32(w))
-  yield Comparison(
-    "the gradient of a convolution in a loop, jitted", found, expected
+  yield from _jitted(
+    "the gradient of a convolution in a loop", ascend, expected, x, w
   )
 
 
@@ -253,3 +242,17 @@ def _training() -> Iterator[Comparison]:
     np.array(jax.device_get(found)),
     np.array(expected),
   )
+
+
+# Each yields its results on the default device beside the right ones.
+PROGRAMS: tuple[Callable[[], Iterator[Comparison]], ...] = (
+  _long_sums,
+  _many_products,
+  _elementary_functions,
+  _random_draws,
+  _training,
+  _gram,
+  _fused_outputs,
+  _convolution_in_a_loop,
+  _single_operations,
+)
