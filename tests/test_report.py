@@ -103,8 +103,9 @@ def calls(monkeypatch, known):
     method = getattr(evaluation.Evaluator, name)
 
     def measured(self, *args, **kwargs):
-      asked = (name, kwargs.get("epsilon"))
-      seen.append(asked)
+      epsilon = kwargs.get("epsilon")
+      seen.append((name, epsilon))
+      asked = (name, epsilon, len(self.split), self.settings.num_pairs)
       if asked not in known:
         known[asked] = method(self, *args, **kwargs)
       return known[asked]
@@ -150,7 +151,7 @@ def strict(path):
   return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def test_report_says_what_was_measured_of_which_run(tmp_path, drawn):
+def test_report_says_what_was_measured_of_which_run(tmp_path, drawn, calls):
   found = build(
     [make_run("exp/a"), make_run("exp/b", seed=1)], tmp_path / "out", seed=5
   )
@@ -353,7 +354,9 @@ def test_an_output_that_cannot_be_written_is_said_before_measuring(
     ([("x/a/", "best"), ("y/../b", "best")], ["a", "b"]),
   ],
 )  # fmt: skip
-def test_names_are_the_shortest_that_differ(tmp_path, drawn, runs, names):
+def test_names_are_the_shortest_that_differ(
+  tmp_path, drawn, calls, runs, names
+):
   runs = [make_run(path, checkpoint=which) for path, which in runs]
   found = build(runs, tmp_path)
   assert [run["name"] for run in found["runs"]] == names
