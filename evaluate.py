@@ -34,19 +34,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from robust_info import (
-  agreement,
-  checkpoints,
-  command_line,
-  data,
-  memory,
-  processes,
-  report,
-  tables,
-  training,
-  workdir,
-)
 from robust_info import config as config_lib
+from robust_info import data, report, training
+from robust_info.report import table as table_lib
+from robust_info.runtime import command_line, environment, memory, processes
+from robust_info.training import agreement, checkpoints, memory_needs, workdir
 
 _WORKDIR = flags.DEFINE_multi_string(
   "workdir", None, "Directory of a run; repeat it to compare several."
@@ -155,7 +147,7 @@ def _asked() -> dict[str, Any]:
   return {
     **{f"--{flag.name}": flag.value for flag in given},
     "number of runs": len(_WORKDIR.value),
-    **agreement.versions(),
+    **environment.agreed_versions(),
   }
 
 
@@ -183,7 +175,7 @@ def main() -> None:
   processes.require_same(
     lambda: {"test data": agreement.data_digest(source.test)}
   )
-  with memory.explained(lambda: memory.of_evaluation(config, settings)):
+  with memory.explained(lambda: memory_needs.of_evaluation(config, settings)):
     found = report.build(
       runs,
       source,
@@ -194,7 +186,7 @@ def main() -> None:
     )
   if not processes.is_first():
     return
-  table = tables.render(found)
+  table = table_lib.render(found)
   output = pathlib.Path(_OUTPUT.value)
   (output / "report.txt").write_text(table + "\n", encoding="utf-8")
   print(table)

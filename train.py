@@ -24,17 +24,10 @@ if __name__ == "__main__":
 
 from absl import flags
 
-from robust_info import (
-  checkpoints,
-  command_line,
-  data,
-  memory,
-  processes,
-  resolution,
-  training,
-  validation,
-  workdir,
-)
+from robust_info import data, training
+from robust_info.evaluation import validation
+from robust_info.runtime import command_line, memory, processes
+from robust_info.training import checkpoints, setup, workdir
 
 _CONFIG = command_line.define_config()
 _WORKDIR = command_line.define_directory("workdir", "Directory of the run.")
@@ -50,7 +43,7 @@ def main() -> None:
   """Flags to a configuration to one call."""
   config = command_line.checked_config(_CONFIG)
   source = data.from_config(config.data, progress=processes.is_first())
-  config = resolution.resolve(config, source)
+  config = setup.resolve(config, source)
   training.train(
     config,
     source.train,

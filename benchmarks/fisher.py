@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 import robust_info as ri
 from benchmarks import timing
-from robust_info import _loops, models
+from robust_info import models
+from robust_info._xla import loops
 
 
 def network(shape, num_classes=10, name="cnn"):
@@ -46,7 +47,7 @@ def limit(apply, num_classes):
       return total, row
 
     classes = jnp.arange(num_classes)
-    return _loops.scan(
+    return loops.scan(
       pull, None, classes, length=num_classes, differentiable=True
     )[1]
 

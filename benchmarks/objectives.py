@@ -29,17 +29,11 @@ from typing import Any
 from ml_collections import config_dict
 
 from configs import digits, mnist
-from robust_info import (
-  checkpoints,
-  data,
-  interruption,
-  report,
-  resolution,
-  training,
-  validation,
-  workdir,
-)
 from robust_info import config as config_lib
+from robust_info import data, report, training
+from robust_info.evaluation import validation
+from robust_info.runtime import interruption
+from robust_info.training import checkpoints, setup, workdir
 
 Report = Mapping[str, Any]
 # (title, one number of a report's only run)
@@ -189,7 +183,7 @@ def train_and_report(
     num_examples: the first of the test split, for the report.
   """
   output, directory = path.parent, path.parents[1]
-  config = resolution.resolve(config, source)
+  config = setup.resolve(config, source)
   validate = validation.of_run(config, source)
   training.train(config, source.train, validate, workdir=directory)
   report.build(

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import parity_autoattack, small_networks
-from robust_info.attacks import ascent, auto_pgd, methods
+from robust_info.attacks import _apgd, ascent, initial, methods
 
 _STEPS = 100
 
 
 def ours(params, x, y, start, norm, epsilon):
   """[N] bool, the examples left."""
-  method = auto_pgd.label_method(
+  method = _apgd.label_method(
     "cross_entropy", norm=norm, num_steps=_STEPS, low=0.0, high=1.0
   )
   numbers = jnp.arange(len(y))
@@ -77,7 +77,7 @@ def main() -> None:
   right = np.asarray(small_networks.apply(params, x)).argmax(1) == y
   x, y = jnp.asarray(x[right]), jnp.asarray(y[right])
   keys = jax.random.split(jax.random.key(options.seed), len(y))
-  offsets = auto_pgd.surface(keys, x, options.epsilon, options.norm)
+  offsets = initial.surface(keys, x, options.epsilon, options.norm)
   setting = (
     params,
     x,

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 import robust_info as ri
 from benchmarks import timing
-from robust_info import _loops, models
+from robust_info import models
+from robust_info._xla import loops
 
 
 def main():
@@ -55,7 +56,7 @@ def main():
       return total, apply(variables, (1 - t) * x + t * x_other)
 
     fractions = jnp.linspace(0.0, 1.0, nodes + 1)
-    return _loops.scan(
+    return loops.scan(
       step, None, fractions, length=nodes + 1, differentiable=True
     )[1]
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import robust_info as ri
-from robust_info import _path_rule
+from robust_info.lenses import _path_rule
 
 SIZE, CLASSES = 16, 10
 ROUNDING = 1e-9  # nats, of float32

@@ -28,15 +28,9 @@ import optax
 
 from benchmarks import timing
 from robust_info import config as config_lib
-from robust_info import (
-  data,
-  models,
-  objectives,
-  sharding,
-  train_setup,
-  train_step,
-  training,
-)
+from robust_info import data, models, objectives, training
+from robust_info.runtime import sharding
+from robust_info.training import step as train_step
 
 SHAPE, BATCH = (28, 28, 1), 128
 PAIRS = 11
@@ -76,7 +70,7 @@ def make_batch(split: data.Split, *, step: int) -> data.Batch:
 
 def make_step(config: config_lib.Config):
   """The compiled step and a state for it."""
-  model = train_setup.model(config.model)
+  model = models.from_config(config.model)
   optimizer = optax.adam(1e-3)
   step = train_step.make_train_step(
     model, optimizer, objectives.create(config.objective), num_steps=1000
@@ -137,7 +131,7 @@ def pgd_step(batch: data.Batch) -> Callable[[], Any]:
 
 def bare_gradients(batch: data.Batch) -> Callable[[], Any]:
   """The same number of compiled gradients: 10 by images, 1 by parameters."""
-  model = train_setup.model(make_config("pgd").model)
+  model = models.from_config(make_config("pgd").model)
   apply = models.apply_fn(model)
 
   def loss(params, x, y):

@@ -20,54 +20,57 @@ and need the extra `train`.
 
 from robust_info import attacks
 from robust_info._version import __version__
-from robust_info.calibration import fit_temperature
-from robust_info.coarse_fisher import coarse_fisher_norms
-from robust_info.control_variates import PairMean, pair_mean
-from robust_info.disentangle import (
-  Components,
-  disentangle_local,
-  disentangle_path,
-  path_fisher_estimate,
-)
-from robust_info.divergences import entropy, fisher_rao_distance, kl_divergence
-from robust_info.estimators import (
-  CoarseLens,
-  LensErrors,
-  LensMatrices,
-  LensMeans,
-  lens_errors,
-  lens_matrices,
-  lens_means,
-)
 from robust_info.fisher import (
   FisherNorms,
+  coarse_fisher_norms,
   fisher_eigenvectors,
   fisher_frobenius,
   fisher_gram,
   fisher_norms,
+  fisher_quadratic,
   fisher_spectral_norm,
   fisher_trace,
-)
-from robust_info.fisher_products import fisher_quadratic, fisher_vector_product
-from robust_info.groups import (
-  grouped_information_stats,
-  merge_across,
-  merge_groups,
+  fisher_vector_product,
 )
 from robust_info.information import (
   InformationStats,
   InformationSummary,
+  Jackknife,
   cckl,
+  entropy,
+  fisher_rao_distance,
+  fit_temperature,
+  grouped_information_stats,
   information_stats,
+  jackknife,
+  kl_divergence,
   label_information,
   lautum_information,
+  merge_across,
+  merge_groups,
   mutual_information,
   pointwise_information,
   summarize,
 )
-from robust_info.pairs import sample_cross_pairs
-from robust_info.resampling import Jackknife, jackknife
-from robust_info.robustness import EpsilonComponents, EpsilonLens, epsilon_lens
+from robust_info.lenses import (
+  CoarseLens,
+  Components,
+  EpsilonComponents,
+  EpsilonLens,
+  LensErrors,
+  LensMatrices,
+  LensMeans,
+  PairMean,
+  disentangle_local,
+  disentangle_path,
+  epsilon_lens,
+  lens_errors,
+  lens_matrices,
+  lens_means,
+  pair_mean,
+  path_fisher_estimate,
+  sample_cross_pairs,
+)
 from robust_info.runtime.self_check import SelfCheckError, self_check
 
 __all__ = [

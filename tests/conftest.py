@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from robust_info import _loops
+from robust_info._xla import loops
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Equal programs are compiled once per process, whichever test wants them. Other
@@ -38,7 +38,7 @@ jax.config.update("jax_compilation_cache_dir", _programs)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Rolled as on GPU and TPU; test_loops.py compares with the unrolled form.
-_loops.MAX_UNROLL_ON_CPU = 1
+loops.MAX_UNROLL_ON_CPU = 1
 
 # A change is judged by the same examples every time; people get new ones.
 hypothesis.settings.register_profile("ci", derandomize=True)

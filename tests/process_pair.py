@@ -26,15 +26,9 @@ import training_process
 
 import robust_info as ri
 from robust_info import config as config_lib
-from robust_info import (
-  data,
-  interruption,
-  measurement_cache,
-  processes,
-  report,
-  sharding,
-  training,
-)
+from robust_info import data, report, training
+from robust_info.evaluation import cache as measurement_cache
+from robust_info.runtime import interruption, processes, sharding
 
 
 def run_config():

@@ -15,13 +15,9 @@ import optax
 import tiny_problem
 from flax import linen as nn
 
-from robust_info import (
-  data,
-  evaluation,
-  objectives,
-  sharding,
-  train_step,
-)
+from robust_info import data, evaluation, objectives
+from robust_info.runtime import sharding
+from robust_info.training import step as train_step
 
 PGD = {"epsilon": 0.1, "num_steps": 2}
 

@@ -9,7 +9,8 @@ import optax
 import sharded_problem
 import tiny_problem
 
-from robust_info import data, models, objectives, train_step
+from robust_info import data, models, objectives
+from robust_info.training import step as train_step
 
 PGD = functools.partial(
   objectives.pgd, epsilon=0.1, num_steps=1, random_start=False

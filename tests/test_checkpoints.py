@@ -17,8 +17,8 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from robust_info import checkpoints, leaf_manifest
 from robust_info.runtime import files
+from robust_info.training import _manifest, checkpoints
 
 # Of several reads or writes that fail, Orbax raises one, and others end in
 # callbacks of threads.
@@ -454,13 +454,13 @@ def test_no_flipped_bit_gives_another_manifest(tmp_path):
   save(tmp_path, [0.25])
   path = tmp_path / "1" / "manifest" / "metadata"
   whole = path.read_bytes()
-  expected = leaf_manifest.read(path)
+  expected = _manifest.read(path)
   for place in range(0, len(whole), 3):
     content = bytearray(whole)
     content[place] ^= 1 << (place % 7)
     path.write_bytes(content)
     try:
-      assert leaf_manifest.read(path) == expected
+      assert _manifest.read(path) == expected
     except files.DamageError:
       continue
 
@@ -578,7 +578,7 @@ def test_checkpoint_whose_files_cannot_be_listed_is_not_saved(
     store.save(1, make_state(1))
     store.wait()
     with monkeypatch.context() as patch:
-      patch.setattr(leaf_manifest, "list_files", full)
+      patch.setattr(_manifest, "list_files", full)
       store.save(2, make_state(2))
       with pytest.raises(checkpoints.CheckpointError, match="No space left"):
         store.wait()

@@ -9,7 +9,7 @@ import oracles
 import pytest
 
 import robust_info as ri
-from robust_info import _loops
+from robust_info._xla import loops
 
 EXAMPLES, SIZE, CLASSES = 4, 5, 30
 
@@ -115,7 +115,7 @@ def test_a_batch_taken_apart_gives_the_same(monkeypatch):
     return jnp.tanh(hidden).reshape(len(x), -1) @ weights
 
   whole = coarse(logits_fn, x, 2)
-  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(loops, "_MIN_VALUES", 1)
   # A function object of its own: nothing is taken from the other's cache.
   parts = coarse(lambda x: logits_fn(x), x, 2)
   for one, other in zip(

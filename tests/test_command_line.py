@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from robust_info import command_line
+from robust_info.runtime import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Sends itself a signal at the first import that takes time.

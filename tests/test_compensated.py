@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import _compensated
-from robust_info._compensated import Compensated
+from robust_info.information import _compensated
+from robust_info.information._compensated import Compensated
 
 
 def exact(value):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from robust_info import config as config_lib
-from robust_info import models, objectives, optimizers
+from robust_info import models, objectives
 from robust_info.config import reads, schema
+from robust_info.training import optimizers
 
 DEFAULTS = config_lib.flatten(config_lib.Config())
 NUMBERS = [

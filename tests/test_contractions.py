@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import robust_info as ri
-from robust_info import _fisher_gram, _fisher_lanczos
 from robust_info._xla import contractions
-from robust_info.attacks import boundary, initial, projections, steps
+from robust_info.attacks import _fab, initial, projections, steps
+from robust_info.fisher import _gram, _lanczos
 
 SIZE = 224 * 224 * 3
 # Rounding that does not average out: the terms of a sum are equal.
@@ -103,18 +103,18 @@ def test_norms_of_a_linear_network_are_within_their_stated_errors(
 
 def test_lanczos_projections_and_eigenvectors():
   basis = rows(3, 1)
-  found = jax.jit(_fisher_lanczos._project)(basis, rows(1))
+  found = jax.jit(_lanczos._project)(basis, rows(1))
   np.testing.assert_allclose(found, 1.0, rtol=TOLERANCE)
-  unit, norm = jax.jit(_fisher_lanczos._unit)(3 * rows(2))
+  unit, norm = jax.jit(_lanczos._unit)(3 * rows(2))
   np.testing.assert_allclose(norm, 3.0, rtol=TOLERANCE)
   np.testing.assert_allclose(unit, rows(2), rtol=TOLERANCE)
-  reduced = _fisher_gram.ReducedGram(
+  reduced = _gram.ReducedGram(
     gram=jnp.ones((1, 1, 1)),
     weights=jnp.ones((1, 1, 1)),
     rows=5 * rows(1, 1),
     logits=jnp.zeros((1, 2)),
   )
-  _, vectors = jax.jit(lambda r: _fisher_gram.eigenvectors(r, 1))(reduced)
+  _, vectors = jax.jit(lambda r: _gram.eigenvectors(r, 1))(reduced)
   np.testing.assert_allclose(vectors[0], rows(1), rtol=TOLERANCE)
 
 
@@ -127,7 +127,7 @@ def test_attacks_measure_as_float64_does(num_examples):
   @jax.jit
   def measured(delta, x):
     keys = jax.random.split(jax.random.key(0), num_examples)
-    plane = boundary.project_to_hyperplane(
+    plane = _fab.project_to_hyperplane(
       x, delta, jnp.ones(num_examples), norm="l2", **box
     )
     return {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import robust_info as ri
-from robust_info import _convolutions
+from robust_info._xla import convolutions
 
 AXES = ("NHWC", "HWIO", "NHWC")
 
@@ -108,7 +108,7 @@ def test_loops_hold_only_fast_convolutions(fn):
     return lambda x: jax.lax.map(fn, jnp.stack([x, -x]))
 
   rewritten, plain = (
-    compiled(repeated(f), x) for f in (_convolutions.canonical(fn), fn)
+    compiled(repeated(f), x) for f in (convolutions.canonical(fn), fn)
   )
   # Their sums round differently, and each step of a loop passes that on.
   rounding = 128 * jnp.finfo(x.dtype).eps
@@ -191,7 +191,7 @@ def test_any_order_of_axes_gives_the_same(axes, images, weights, options):
 
   x, w = draw(*images), draw(*weights, seed=1)
   found, wanted = jax.jit(
-    lambda x, w: (_convolutions.canonical(convolve)(x, w), convolve(x, w))
+    lambda x, w: (convolutions.canonical(convolve)(x, w), convolve(x, w))
   )(x, w)
   assert found.dtype == wanted.dtype
   np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
@@ -199,7 +199,7 @@ def test_any_order_of_axes_gives_the_same(axes, images, weights, options):
 
 def test_derivatives_stay():
   x, v = draw(2, 8, 8, 2), draw(2, 8, 8, 2, seed=1)
-  rewritten = _convolutions.canonical(gradient)
+  rewritten = convolutions.canonical(gradient)
   for transform in (
     lambda fn: jax.jvp(fn, (x,), (v,))[1],
     lambda fn: jax.vjp(fn, x)[1](v)[0],
@@ -215,7 +215,7 @@ def test_pytrees_keys_and_what_is_closed_over_go_through():
       noise = jax.random.normal(key, state["x"].shape)
       return {"x": scale * gradient(state["x"]) + noise, "n": state["n"] + 1}
 
-    return _convolutions.canonical(step)({"x": x, "n": 1, "none": None}, key)
+    return convolutions.canonical(step)({"x": x, "n": 1, "none": None}, key)
 
   x, key = draw(2, 8, 8, 2), jax.random.key(0)
   found = jax.jit(jax.value_and_grad(lambda s: outer(s, x, key)["x"].sum()))(
@@ -236,4 +236,4 @@ def test_errors_of_the_function_are_its_own():
     raise ValueError("Expected something else.")
 
   with pytest.raises(ValueError, match=r"^Expected something else\."):
-    _convolutions.canonical(broken)(jnp.zeros(3))
+    convolutions.canonical(broken)(jnp.zeros(3))

@@ -450,7 +450,7 @@ def test_a_failure_to_prepare_is_one_line(tmp_path, load, monkeypatch):
 
 
 def test_progress_can_be_silenced(toy, load, capfd, monkeypatch):
-  monkeypatch.setattr("robust_info.progress._SILENCE", 0.0)
+  monkeypatch.setattr("robust_info.runtime.progress._SILENCE", 0.0)
   load("toy", toy)
   assert "decoding toy train: 40/40 images" in capfd.readouterr().err
   load("toy:1.2.0", shutil.copytree(toy, toy / "copy"), progress=False)

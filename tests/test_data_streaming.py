@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import test_data_loading as toys
 
-from robust_info import data, measurement_cache
+from robust_info import data
+from robust_info.evaluation import cache as measurement_cache
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import robust_info as ri
-from robust_info import divergences
+from robust_info.information import divergences
 from tests import oracles
 
 INF = np.inf

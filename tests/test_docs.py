@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from robust_info import report, tables
+from robust_info import report
+from robust_info.report import table
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -64,7 +65,7 @@ def mnist():
 def test_the_page_of_mnist_shows_its_report(mnist):
   text = (DOCS / "results" / "mnist.md").read_text()
   shown = re.search(r"```text\n(.*?)```", text, re.DOTALL)[1]
-  assert numbers(shown) == numbers(tables.render(mnist[0]))
+  assert numbers(shown) == numbers(table.render(mnist[0]))
 
 
 def test_numbers_of_mnist_are_the_same_wherever_they_are_stated(mnist):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_info import _eigen
+from robust_info._xla import eigen
 
-_eigh = jax.jit(_eigen.eigh)
-_top = jax.jit(_eigen.top_eigenvector)
+_eigh = jax.jit(eigen.eigh)
+_top = jax.jit(eigen.top_eigenvector)
 _EPS = np.finfo(np.float32).eps
 
 
@@ -157,7 +157,7 @@ def test_derivatives_of_eigenpairs_match_finite_differences(x64):
 
   @jax.jit
   def pairs(t):
-    values, vectors = _eigen.eigh(jnp.asarray(start + t * change))
+    values, vectors = eigen.eigh(jnp.asarray(start + t * change))
     # Without their arbitrary sign.
     largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
     return values, vectors * jnp.sign(
@@ -175,7 +175,7 @@ def test_derivatives_where_an_eigenvalue_is_multiple():
 
   def largest(t, spectrum):
     bend = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
-    return _eigen.top_eigenvalue((jnp.diag(spectrum) + t * bend)[None])[0]
+    return eigen.top_eigenvalue((jnp.diag(spectrum) + t * bend)[None])[0]
 
   @jax.jit
   def derivatives(spectrum):
@@ -195,7 +195,7 @@ def test_derivatives_where_an_eigenvalue_is_multiple():
 def test_the_library_is_called_on_accelerators_only():
   """In the program for a platform, whatever machine it is made on."""
   matrices = jnp.eye(3)[None]
-  eigh = jax.jit(_eigen.eigh)
+  eigh = jax.jit(eigen.eigh)
 
   def calls_a_library(platform):
     program = eigh.trace(matrices).lower(lowering_platforms=(platform,))

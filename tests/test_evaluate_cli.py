@@ -11,7 +11,9 @@ import time
 
 import pytest
 
-from robust_info import config, data, report, resolution, tables, training
+from robust_info import config, data, report, training
+from robust_info.report import table as table_lib
+from robust_info.training import setup
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES = {
@@ -47,7 +49,7 @@ def train(workdir, cache, *, name="digits", robust=(0.0, 0.5, 0.25)):
   scores = iter(robust)
   with open(os.devnull, "w") as silence:
     training.train(
-      resolution.resolve(asked, source),
+      setup.resolve(asked, source),
       source.train,
       lambda variables: {"accuracy": 0.5, "robust_accuracy": next(scores)},
       workdir=workdir,
@@ -142,7 +144,7 @@ def test_report_table_and_figures_are_written(undisturbed):
   assert names == ["standard (last)", "standard (best)"]
   assert [run["step"] for run in found["runs"]] == [20, 10]
   assert all(run["performance"]["accuracy"] > 0.5 for run in found["runs"])
-  table = tables.render(found)
+  table = table_lib.render(found)
   assert result.stdout.startswith(table)
   assert str(output) in result.stdout.splitlines()[-1]
   assert "report.json" in result.stdout.splitlines()[-1]

@@ -9,7 +9,9 @@ import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import disentangle, evaluation, validation
+from robust_info.evaluation import evaluator as evaluator_lib
+from robust_info.evaluation import validation
+from robust_info.lenses import path as path_lens
 
 PARTS = ("total", "non_robust", "robust", "error")
 MLP = tiny.mlp()
@@ -32,7 +34,7 @@ VALIDATOR_KEYS = {
 
 
 def make_evaluator(
-  apply_fn=tiny.apply_mlp, split=None, seed=3, cls=evaluation.Evaluator, **kw
+  apply_fn=tiny.apply_mlp, split=None, seed=3, cls=evaluator_lib.Evaluator, **kw
 ):
   return cls(
     apply_fn,
@@ -96,7 +98,7 @@ def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
     )
 
 
-@pytest.mark.parametrize("attack", evaluation.ATTACKS)
+@pytest.mark.parametrize("attack", evaluator_lib.ATTACKS)
 def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
   one, other = (
     make_evaluator(batch_size=size).attack(MLP, epsilon=0.1, attack=attack)
@@ -132,7 +134,7 @@ def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
       )
 
 
-@pytest.mark.parametrize("attack", evaluation.ATTACKS)
+@pytest.mark.parametrize("attack", evaluator_lib.ATTACKS)
 def test_epsilon_zero_gives_the_clean_predictions(evaluator, attack):
   clean = evaluator.predict(MLP)
   found = evaluator.attack(MLP, epsilon=0.0, attack=attack)
@@ -151,7 +153,7 @@ def test_the_divergence_attack_moves_predictions_further_than_noise(evaluator):
   """It ascends the divergence, not the label loss: CCKL tells them apart."""
   label, divergence = (
     evaluator.attack(MLP, epsilon=0.1, attack=attack).summary.cross_entropy
-    for attack in evaluation.ATTACKS
+    for attack in evaluator_lib.ATTACKS
   )
   clean = evaluator.predict(MLP).summary.cross_entropy
   assert clean < divergence < label
@@ -213,7 +215,7 @@ def test_lenses_split_the_divergence_of_their_pairs(evaluator):
 def test_path_lens_is_extrapolated_from_a_multiple_of_four_segments(evaluator):
   first, second = evaluator.pair_indices()
   x = jnp.asarray(tiny.make_split().images / np.float32(255))
-  wanted = disentangle.disentangle_path(
+  wanted = path_lens.disentangle_path(
     functools.partial(tiny.apply_mlp, MLP),
     x[first],
     x[second],
@@ -280,7 +282,7 @@ def test_checkpoints_of_one_architecture_share_all_programs():
 
   def measure_all(variables, epsilon, row):
     evaluator.predict(variables)
-    for attack in evaluation.ATTACKS:
+    for attack in evaluator_lib.ATTACKS:
       evaluator.attack(variables, epsilon=epsilon, attack=attack)
     evaluator.fisher_norms(variables)
     evaluator.local_lens(variables)

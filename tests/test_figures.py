@@ -10,8 +10,8 @@ import matplotlib.patches
 import numpy as np
 import pytest
 
-from robust_info import figures
-from robust_info.figures import style
+from robust_info.report import figures
+from robust_info.report.figures import style
 from tests import figure_checks
 
 REPORT_FIGURES = [

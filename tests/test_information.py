@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import robust_info as ri
-from robust_info import accumulator, divergences
+from robust_info.information import divergences
+from robust_info.information import stats as stats_lib
 from tests import oracles
 
 
@@ -239,7 +240,7 @@ def test_long_sums_do_not_lose_digits(scale):
 def test_many_groups_take_no_more_memory_than_the_rows():
   def temporaries(num_groups):
     rows = 13_000  # A single block, however many groups there are.
-    compiled = accumulator.stats_of_groups.lower(
+    compiled = stats_lib.stats_of_groups.lower(
       jax.ShapeDtypeStruct((rows, 20), jnp.float32),
       jax.ShapeDtypeStruct((rows,), jnp.int32),
       jax.ShapeDtypeStruct((rows,), bool),

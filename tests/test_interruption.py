@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from robust_info import interruption
+from robust_info.runtime import interruption
 
 
 def send(number):

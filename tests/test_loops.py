@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import robust_info as ri
-from robust_info import _loops
+from robust_info._xla import loops
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
   logits_fn, x = network
   found = []
   for steps, longest in ((1, 1), (128, 4)):
-    monkeypatch.setattr(_loops, "MAX_UNROLL_ON_CPU", steps)
-    assert _loops.unroll_length(4) == longest
+    monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", steps)
+    assert loops.unroll_length(4) == longest
     # A function object of its own: nothing is taken from the other's cache.
     found.append(jax.jit(lambda x: measures(logits_fn, x))(x))
   for name, rolled in found[0].items():
@@ -53,10 +53,10 @@ def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
 
 
 def test_long_loops_stay_rolled(monkeypatch):
-  monkeypatch.setattr(_loops, "MAX_UNROLL_ON_CPU", 128)
-  assert _loops.unroll_length(128) == 128
-  assert _loops.unroll_length(129) == 1
-  assert _loops.unroll_length(0) == 1
+  monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", 128)
+  assert loops.unroll_length(128) == 128
+  assert loops.unroll_length(129) == 1
+  assert loops.unroll_length(0) == 1
 
 
 def test_a_single_step_is_no_loop(network):
@@ -84,7 +84,7 @@ def test_only_loops_to_be_differentiated_are_unrolled(network):
   assert "unroll=1\n" in program
   assert "unroll=6\n" not in program
   program = str(jax.make_jaxpr(lambda x: ri.fisher_gram(logits_fn, x))(x))
-  assert f"unroll={_loops.unroll_length(4)}\n" in program
+  assert f"unroll={loops.unroll_length(4)}\n" in program
 
 
 @pytest.mark.parametrize("xs", [None, (jnp.arange(2.0)[None], jnp.ones(1))])
@@ -93,7 +93,7 @@ def test_a_single_step_returns_what_the_loop_returns(xs):
     return 2 * carry, {"sum": carry + 1, "x": x, "constant": 3}
 
   start = jnp.arange(3.0)
-  found = _loops.scan(step, start, xs, length=1)
+  found = loops.scan(step, start, xs, length=1)
   wanted = jax.lax.scan(step, start, xs, length=1)
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
@@ -105,7 +105,7 @@ def test_batches_give_what_one_call_gives(network):
   # Logits reach 17: 1e-5 is five units in their last place.
   for size in (1, 4, 6, 9):
     np.testing.assert_allclose(
-      _loops.in_batches(logits_fn, x, batch_size=size), whole, atol=1e-5
+      loops.in_batches(logits_fn, x, batch_size=size), whole, atol=1e-5
     )
 
 
@@ -113,9 +113,9 @@ def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
   logits_fn, x = network
   y = jnp.arange(len(x)) % 5
   found, programs = [], []
-  monkeypatch.setattr(_loops, "_MAX_PARTS", 2)
+  monkeypatch.setattr(loops, "_MAX_PARTS", 2)
   for values in (10**9, 1):
-    monkeypatch.setattr(_loops, "_MIN_VALUES", values)
+    monkeypatch.setattr(loops, "_MIN_VALUES", values)
 
     def both(x):
       return {
@@ -139,9 +139,9 @@ def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
 
 def test_an_uneven_batch_keeps_its_order(network, monkeypatch):
   logits_fn, x = network
-  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
-  monkeypatch.setattr(_loops, "_MAX_PARTS", 4)
-  found = _loops.side_by_side(logits_fn)(x)
+  monkeypatch.setattr(loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(loops, "_MAX_PARTS", 4)
+  found = loops.side_by_side(logits_fn)(x)
   np.testing.assert_allclose(found, logits_fn(x), rtol=1e-5)
 
 
@@ -150,13 +150,13 @@ def test_what_gains_nothing_stays_whole(network, monkeypatch):
 
   def sizes(fn, x):
     seen = []
-    _loops.side_by_side(lambda x: (seen.append(len(x)), fn(x))[1])(x)
+    loops.side_by_side(lambda x: (seen.append(len(x)), fn(x))[1])(x)
     return set(seen)
 
-  monkeypatch.setattr(_loops, "_MAX_PARTS", 2)
+  monkeypatch.setattr(loops, "_MAX_PARTS", 2)
   dense = lambda x: jnp.tanh(x.reshape(len(x), -1))  # noqa: E731
   assert sizes(logits_fn, x) == {6}  # small
-  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(loops, "_MIN_VALUES", 1)
   # Once more with a row more, to see what the function is.
   assert sizes(logits_fn, x) == {7, 3}
   assert sizes(logits_fn, x[:1]) == {1}
@@ -168,8 +168,8 @@ def test_what_gains_nothing_stays_whole(network, monkeypatch):
 def test_a_function_that_holds_rows_stays_whole(network, monkeypatch):
   # Parts of a single row, which broadcast against what is held.
   logits_fn, x = network
-  monkeypatch.setattr(_loops, "_MIN_VALUES", 1)
-  monkeypatch.setattr(_loops, "_MAX_PARTS", len(x))
+  monkeypatch.setattr(loops, "_MIN_VALUES", 1)
+  monkeypatch.setattr(loops, "_MAX_PARTS", len(x))
   mask = jnp.arange(6 * 5).reshape(6, 5) % 2 == 0
   offset = jnp.arange(6.0)
   for fn in (
@@ -178,4 +178,4 @@ def test_a_function_that_holds_rows_stays_whole(network, monkeypatch):
     lambda x: jax.vmap(lambda z, o: z * o)(logits_fn(x), offset),
     lambda x: logits_fn(x) + jnp.sum(jnp.where(mask, logits_fn(x), 0.0)),
   ):
-    np.testing.assert_allclose(_loops.side_by_side(fn)(x), fn(x), rtol=1e-5)
+    np.testing.assert_allclose(loops.side_by_side(fn)(x), fn(x), rtol=1e-5)

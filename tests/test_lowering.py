@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import robust_info as ri
-from robust_info import data, models, objectives, train_step
+from robust_info import data, models, objectives
+from robust_info.training import step as train_step
 
 PLATFORMS = ("cuda", "tpu")
 N, C = 4, 3

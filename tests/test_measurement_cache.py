@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_info import measurement_cache
+from robust_info.evaluation import cache as measurement_cache
 
 
 class Measurement:

@@ -8,12 +8,9 @@ import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import (
-  evaluation,
-  measurement_cache,
-  measurements,
-  samples,
-)
+from robust_info import evaluation
+from robust_info.evaluation import cache as measurement_cache
+from robust_info.evaluation import metrics, sample_statistics
 
 VARIABLES = tiny.mlp()
 SETTINGS = tiny.make_settings(sanity_examples=32)
@@ -52,7 +49,7 @@ def measured(evaluator, tmp_path_factory):
   """The entry, its cache, and the labels that progress was shown under."""
   cache = measurement_cache.MeasurementCache(tmp_path_factory.mktemp("m"), "f")
   seen = []
-  entry = measurements.measure(
+  entry = metrics.measure(
     evaluator, VARIABLES, SETTINGS, cache, ticks=make_ticks(seen)
   )
   return entry, cache, seen
@@ -65,7 +62,7 @@ def entry(measured):
 
 def test_finished_measurements_are_not_made_again(evaluator, measured):
   entry, cache, _ = measured
-  again = measurements.measure(
+  again = metrics.measure(
     Unmeasurable(evaluator), VARIABLES, SETTINGS, cache, ticks=make_ticks([])
   )
   assert json.dumps(again) == json.dumps(entry)
@@ -170,7 +167,7 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
   path = evaluator.path_lens(VARIABLES)
   found = entry["path_lens"]
   assert found["num_pairs"] == 37
-  sample = samples.describe(path.robust)
+  sample = sample_statistics.describe(path.robust)
   assert found["robust"]["plain_mean"] == sample["mean"]
   assert found["robust"]["median"] == sample["median"]
   assert found["quadrature_error"]["max"] == float(path.error.max())
@@ -264,7 +261,7 @@ def test_every_number_of_a_data_set_has_an_error_over_examples(entry):
 def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
   settings = tiny.make_settings(epsilon=0.0, epsilon_grid=())
   cache = measurement_cache.MeasurementCache(tmp_path, "f")
-  entry = measurements.measure(
+  entry = metrics.measure(
     evaluator, VARIABLES, settings, cache, ticks=make_ticks([])
   )
   [point] = entry["robust_accuracy"]

@@ -9,7 +9,9 @@ import pytest
 import training_process
 
 from robust_info import config as config_lib
-from robust_info import memory, train_setup, training
+from robust_info import models, training
+from robust_info.runtime import memory
+from robust_info.training import memory_needs, setup
 
 CNN = config_lib.ModelConfig(
   name="cnn", features=(2, 3), hidden_sizes=(5,), num_classes=4,
@@ -23,14 +25,14 @@ def run_config(**model):
 
 def test_size_of_the_state_is_that_of_its_arrays_and_a_gradient():
   config = run_config()
-  state = train_setup.abstract_state(config, train_setup.model(config.model))
+  state = setup.abstract_state(config, models.from_config(config.model))
   params, rest = state.params, dataclasses.replace(state, key=None)
   count = 4 * sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params))
   whole = sum(
     int(np.prod(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(rest)
   )
-  need = memory.of_training(config)[0]
+  need = memory_needs.of_training(config)[0]
   # 5x5 kernels with biases, then two dense layers of 2 x 2 x 3 inputs.
   assert count == 4 * (52 + 153 + 65 + 24)
   assert need.num_bytes == count + whole
@@ -45,7 +47,7 @@ def test_size_of_a_step_grows_with_its_share_of_the_batch():
     train = dataclasses.replace(
       config.train, batch_size=batch_size, accumulate=accumulate
     )
-    need = memory.of_training(dataclasses.replace(config, train=train))[1]
+    need = memory_needs.of_training(dataclasses.replace(config, train=train))[1]
     assert f"batch_size={batch_size}, accumulate={accumulate}" in need.settings
     sizes.append(need.num_bytes)
   per_row = -(-64 // len(jax.devices()))
@@ -60,7 +62,7 @@ def test_every_network_has_a_size(name):
   model = config_lib.ModelConfig(
     name=name, num_classes=10, image_shape=(32, 32, 3)
   )
-  needs = memory.of_training(config_lib.Config(model=model))
+  needs = memory_needs.of_training(config_lib.Config(model=model))
   assert all(need.num_bytes > 0 for need in needs)
 
 
@@ -116,8 +118,8 @@ def test_lack_of_memory_is_one_line_with_settings_and_remedy(
 
   def needs():
     if of_training:
-      return memory.of_training(config)
-    return memory.of_evaluation(config, config.evaluation)
+      return memory_needs.of_training(config)
+    return memory_needs.of_evaluation(config, config.evaluation)
 
   with pytest.raises(memory.OutOfMemoryError) as found, memory.explained(needs):
     raise error

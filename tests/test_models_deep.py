@@ -11,7 +11,9 @@ import pytest
 import tiny_models
 from tiny_models import SHAPE
 
-from robust_info import disentangle, fisher, models
+from robust_info import fisher, models
+from robust_info.lenses import local as local_lib
+from robust_info.lenses import path
 
 VARIANTS = pytest.mark.parametrize("variant", models.VARIANTS)
 ORDERS = pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_path_lens_of_a_vgg_has_a_robust_part_unless_it_is_pure_linear(variant):
 
   @jax.jit
   def lens(variables, x, x_other):
-    return disentangle.disentangle_path(
+    return path.disentangle_path(
       lambda x: models.apply_fn(model)(variables, x), x, x_other, num_nodes=n
     )
 
@@ -285,7 +287,7 @@ def test_fisher_information_of_a_deep_network_is_that_of_its_jacobian(model):
       return models.apply_fn(model)(variables, x)
 
     jacobian = jax.jacrev(lambda x: jnp.sum(logits_fn(x), axis=0))(x)
-    local = disentangle.disentangle_local(logits_fn, x, x[::-1])
+    local = local_lib.disentangle_local(logits_fn, x, x[::-1])
     return (
       fisher.fisher_trace(logits_fn, x, method="gram"),
       local.non_robust,

@@ -17,7 +17,8 @@ from objective_networks import (
 
 import robust_info as ri
 from robust_info import config as config_lib
-from robust_info import objectives, pairs
+from robust_info import objectives
+from robust_info.lenses import pairs
 
 KEY = jax.random.key(5)
 BALL = {"epsilon": 0.1, "num_steps": 1}

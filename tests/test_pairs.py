@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import robust_info as ri
-from robust_info import pairs
+from robust_info.lenses import pairs
 
 LABELS = np.array([0] * 5 + [1] * 3 + [2] * 2 + [7])
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from robust_info import groups, predictions
+from robust_info.evaluation import predictions
+from robust_info.information import groups
 
 NUM_GROUPS = 3
 

@@ -14,8 +14,10 @@ import pytest
 import sharded_problem
 
 import robust_info as ri
-from robust_info import agreement, processes, report, training, writers
 from robust_info import config as config_lib
+from robust_info import report, training
+from robust_info.runtime import environment, processes
+from robust_info.training import agreement, metrics_log
 
 
 def run_pair(directory, programs, *arguments):
@@ -50,8 +52,8 @@ def pair(tmp_path_factory):
 
 def without_clock(path):
   return [
-    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
-    for row in writers.read_rows(path / "metrics.jsonl")
+    {k: v for k, v in row.items() if k not in metrics_log.WALL_CLOCK_FIELDS}
+    for row in metrics_log.read_rows(path / "metrics.jsonl")
   ]
 
 
@@ -232,7 +234,7 @@ def test_description_of_a_training_has_every_field_but_places():
     array[3] ^= 1
     other = dataclasses.replace(split, **{change: array})
     assert agreement.data_digest(other) != found["training data"]
-  assert len(agreement.code_digest()) == 64
+  assert len(environment.code_digest()) == 64
 
 
 @pytest.mark.parametrize("missing", ["coordinator", "num_processes"])

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from robust_info import progress
+from robust_info.runtime import progress
 
 
 class Terminal(io.StringIO):

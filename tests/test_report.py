@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 import tiny_problem as tiny
 
-from robust_info import (
-  attacks,
-  config,
-  data,
-  evaluation,
-  figures,
-  measurements,
-  models,
-  report,
-  train_setup,
-  training,
-  worst_case,
-)
+from robust_info import attacks, config, data, evaluation, models, training
+from robust_info.evaluation import metrics, worst_case
+from robust_info.report import _build, figures, store
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -55,7 +45,7 @@ def make_source(channels=1):
 
 
 def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
-  module = train_setup.model(model)
+  module = models.from_config(model)
   return training.Run(
     workdir=pathlib.Path(workdir),
     config=config.Config(
@@ -137,7 +127,7 @@ def sanity():
 
 
 def build(runs, output, *, source=None, settings=SETTINGS, **options):
-  return report.build(
+  return _build.build(
     runs, source or make_source(), settings, output=output, **options
   )
 
@@ -155,7 +145,7 @@ def test_report_says_what_was_measured_of_which_run(tmp_path, drawn, calls):
   found = build(
     [make_run("exp/a"), make_run("exp/b", seed=1)], tmp_path / "out", seed=5
   )
-  assert found["schema"] == report.SCHEMA
+  assert found["schema"] == store.SCHEMA
   assert found["data"] == {
     "name": "noise",
     "version": "1.0.0",
@@ -177,7 +167,7 @@ def test_report_says_what_was_measured_of_which_run(tmp_path, drawn, calls):
   # What is on disk is what was returned.
   path = tmp_path / "out" / "report.json"
   strict(path)
-  loaded = report.load(path)
+  loaded = store.load(path)
   assert loaded["runs"][0]["config"] == json.loads(json.dumps(first["config"]))
   for name in ("fisher", "path_lens"):
     assert json.dumps(loaded["runs"][1][name]) == json.dumps(second[name])
@@ -226,7 +216,7 @@ def test_numbers_of_other_code_are_not_taken(
 ):
   build([make_run("a")], tmp_path)
   calls.clear()
-  monkeypatch.setattr(report.agreement, "code_digest", lambda: "edited")
+  monkeypatch.setattr(_build.agreement, "code_digest", lambda: "edited")
   build([make_run("a")], tmp_path)
   assert len(calls) == 8
 
@@ -242,7 +232,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
       super().__init__(*args, **kwargs)
 
   monkeypatch.setattr(evaluation, "Evaluator", Evaluator)
-  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
   other = dataclasses.replace(MODEL, name="mlp", hidden_sizes=(5,))
   found = build(
     [make_run("a"), make_run("b", seed=1), make_run("c", model=other)],
@@ -261,7 +251,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
   ],
 )
 def test_a_model_is_named_by_what_sets_it_apart(fields, name):
-  assert report._model_name(config.ModelConfig(**fields)) == name
+  assert _build._model_name(config.ModelConfig(**fields)) == name
 
 
 def test_only_the_first_examples(tmp_path, drawn, calls):
@@ -274,14 +264,14 @@ def test_only_the_first_examples(tmp_path, drawn, calls):
 
 
 def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
-  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
   model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
   build([make_run("a", model=model)], tmp_path, source=make_source(2))
   assert sorted(drawn) == sorted(ALWAYS_DRAWN - {"examples"})
 
 
 def test_an_ensemble_is_drawn_by_strength(tmp_path, drawn, monkeypatch):
-  monkeypatch.setattr(measurements, "measure", lambda *args, **kwargs: {})
+  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
   settings = dataclasses.replace(SETTINGS, attack="apgd")
   found = build([make_run("a")], tmp_path, settings=settings)
   assert "strength" in drawn
@@ -364,7 +354,7 @@ def test_names_are_the_shortest_that_differ(
 
 def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
   original = {
-    "schema": report.SCHEMA,
+    "schema": store.SCHEMA,
     "runs": [
       {
         "name": "a",
@@ -376,10 +366,10 @@ def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
       }
     ],
   }
-  report.save(original, tmp_path / "r.json")
+  store.save(original, tmp_path / "r.json")
   on_disk = strict(tmp_path / "r.json")["runs"][0]
   assert on_disk["fisher"] == {"mean": None, "worst": None, "least": None}
-  [run] = report.load(tmp_path / "r.json")["runs"]
+  [run] = store.load(tmp_path / "r.json")["runs"]
   assert all(math.isnan(value) for value in run["fisher"].values())
   np.testing.assert_array_equal(
     run["cckl_matrix"], [[0.0, math.nan], [1.5, 1e-300]]
@@ -392,10 +382,10 @@ def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
 
 def test_a_save_that_fails_leaves_the_old_report(tmp_path):
   path = tmp_path / "report.json"
-  report.save({"schema": report.SCHEMA, "runs": []}, path)
+  store.save({"schema": store.SCHEMA, "runs": []}, path)
   with pytest.raises(TypeError):
-    report.save({"schema": report.SCHEMA, "runs": [object()]}, path)
-  assert report.load(path)["runs"] == []
+    store.save({"schema": store.SCHEMA, "runs": [object()]}, path)
+  assert store.load(path)["runs"] == []
 
 
 @pytest.mark.parametrize(
@@ -405,4 +395,4 @@ def test_other_files_are_no_reports(tmp_path, content):
   path = tmp_path / "report.json"
   path.write_bytes(content)
   with pytest.raises(ValueError, match=r"Expected .* to be a report of schema"):
-    report.load(path)
+    store.load(path)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from robust_info import config as config_lib
-from robust_info import data, resolution
+from robust_info import data
+from robust_info.training import setup
 
 
 def source(images, num_classes=4):
@@ -25,7 +26,7 @@ def test_resolve_reads_shape_classes_and_moments_off_the_data():
     0, 256, (5000, 3, 2, 2), dtype=np.uint8
   )
   images[..., 1] = 7
-  model = resolution.resolve(config_lib.Config(), source(images)).model
+  model = setup.resolve(config_lib.Config(), source(images)).model
   assert model.num_classes == 4
   assert model.image_shape == (3, 2, 2)
   floats = images / 255.0
@@ -38,9 +39,9 @@ def test_resolve_keeps_what_is_given_and_is_idempotent():
   given = config_lib.Config(
     model=config_lib.ModelConfig(mean=(0.1,), std=(0.2,))
   )
-  resolved = resolution.resolve(given, source(images))
+  resolved = setup.resolve(given, source(images))
   assert (resolved.model.mean, resolved.model.std) == ((0.1,), (0.2,))
-  assert resolution.resolve(resolved, source(images)) == resolved
+  assert setup.resolve(resolved, source(images)) == resolved
 
 
 @pytest.mark.parametrize(
@@ -56,4 +57,4 @@ def test_resolve_keeps_what_is_given_and_is_idempotent():
 def test_resolve_refuses_what_does_not_fit_the_data(fields, name):
   config = config_lib.Config(model=config_lib.ModelConfig(**fields))
   with pytest.raises(ValueError, match=name):
-    resolution.resolve(config, source(np.zeros((8, 3, 2, 1), np.uint8)))
+    setup.resolve(config, source(np.zeros((8, 3, 2, 1), np.uint8)))

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from robust_info import samples
+from robust_info.evaluation import sample_statistics
 
 
 def test_describe_in_closed_form():
   # 0..100: mean 50, variance with ddof 1 of n (n + 1) / 12, n = 101.
-  found = samples.describe(np.random.default_rng(0).permutation(101))
+  found = sample_statistics.describe(np.random.default_rng(0).permutation(101))
   intervals = found.pop("intervals")
   assert found == pytest.approx(
     {
@@ -32,7 +32,7 @@ def test_quantile_intervals_cover_the_quantile_as_often_as_they_say():
   true = -np.log(1 - np.array([0.05, 0.25, 0.5, 0.75, 0.95]))
   hits = []
   for _ in range(400):
-    found = samples.describe(rng.exponential(size=200))["intervals"]
+    found = sample_statistics.describe(rng.exponential(size=200))["intervals"]
     low, high = np.array(list(found.values())).T
     hits.append((low <= true) & (true <= high))
   coverage = np.mean(hits, axis=0)
@@ -42,7 +42,7 @@ def test_quantile_intervals_cover_the_quantile_as_often_as_they_say():
 
 
 def test_a_small_sample_does_not_bound_its_outer_quantiles():
-  low, high = samples.describe(np.arange(20.0))["intervals"]["q05"]
+  low, high = sample_statistics.describe(np.arange(20.0))["intervals"]["q05"]
   assert math.isnan(low)
   assert high < 5
 
@@ -51,7 +51,7 @@ def test_describe_sums_float32_in_float64():
   values = np.full(3_000_001, 0.1, np.float32)
   values[0] = 1e4
   exact = values.astype(np.float64)
-  found = samples.describe(values)
+  found = sample_statistics.describe(values)
   assert found["mean"] == pytest.approx(exact.mean(), rel=1e-12)
   assert found["standard_error"] == pytest.approx(
     exact.std(ddof=1) / math.sqrt(len(exact)), rel=1e-9
@@ -59,7 +59,7 @@ def test_describe_sums_float32_in_float64():
 
 
 def test_a_single_value_has_no_standard_error():
-  found = samples.describe(np.array([2.0]))
+  found = sample_statistics.describe(np.array([2.0]))
   assert math.isnan(found.pop("standard_error"))
   del found["intervals"]
   assert set(found.values()) == {2.0}

@@ -11,7 +11,8 @@ import pytest
 import sharded_problem
 import training_process
 
-from robust_info import sharding, training
+from robust_info import training
+from robust_info.runtime import sharding
 
 
 def on_eight_devices(*command):

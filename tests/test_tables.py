@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from robust_info import tables
+from robust_info.report import table
 
 NAN = math.nan
 
@@ -159,7 +159,7 @@ def rows_of(report):
   """Label -> cells of each row below the titles, in order."""
   num_runs = len(report["runs"])
   found = []
-  for line in tables.render(report).splitlines():
+  for line in table.render(report).splitlines():
     if line.startswith("  ") and line.strip():
       cells = [cell for cell in line.strip().split("  ") if cell.strip()]
       assert len(cells[-num_runs:]) == num_runs, line
@@ -204,7 +204,7 @@ def test_numbers_are_where_their_labels_are():
 
 
 def test_the_head_tells_the_data_and_titles_the_attacks():
-  text = tables.render(make_report(make_run("a")))
+  text = table.render(make_report(make_run("a")))
   assert text.startswith("digits test split, 12,500 examples")
   assert "Accuracy under PGD-20, linf ball\n" in text
   assert "epsilon ball: PGD-20, linf 0.15\n" in text
@@ -233,7 +233,7 @@ def test_columns_end_together_whatever_is_in_them(name, model):
 
 
 def test_two_runs_of_short_names_fit_eighty_columns():
-  text = tables.render(make_report(make_run("standard"), make_run("pgd")))
+  text = table.render(make_report(make_run("standard"), make_run("pgd")))
   assert max(map(len, text.splitlines())) <= 80
 
 
@@ -242,7 +242,7 @@ def test_every_check_has_its_number_and_each_run_its_verdict():
   report["runs"][1]["robustness"] = make_robustness(
     failed=("random forward pass",)
   )
-  text = tables.render(report)
+  text = table.render(report)
   assert "Sanity checks at linf 0.15, 1,280 examples\n" in text
   assert cells_of(report, "random forward pass <= 0.02") == [
     ["pass 0", "FAIL 0.5"]
@@ -257,7 +257,7 @@ def test_an_ensemble_is_named_and_shown_attack_by_attack():
   report = make_report(make_run("a"), make_run("b"))
   for run in report["runs"]:
     run["robustness"] = make_robustness(ensemble=True)
-  text = tables.render(report)
+  text = table.render(report)
   assert "Accuracy under AutoAttack standard, linf 0.15\n" in text
   assert cells_of(report, "PGD-20 alone") == [["84.0 % ± 1.0"] * 2]
   assert cells_of(report, "after apgd-ce") == [["83.0 % ± 1.0"] * 2]
@@ -269,7 +269,7 @@ def test_an_ensemble_is_named_and_shown_attack_by_attack():
 def test_no_ball_no_checks():
   report = make_report(make_run("a"))
   report["runs"][0]["robustness"]["sanity"] = {}
-  assert "Sanity" not in tables.render(report)
+  assert "Sanity" not in table.render(report)
 
 
 def with_nan(value):
@@ -287,7 +287,7 @@ def test_what_is_not_a_number_is_not_available():
       point["epsilon"] = epsilon
     for entry in (*run["epsilon_lens_by_attack"], run["robustness"]):
       entry["epsilon"] = 0.15
-  text = tables.render(report)
+  text = table.render(report)
   assert "nan" not in text.lower()
   assert cells_of(report, "accuracy") == [["n/a", "98.8 % ± 0.2"]]
   assert cells_of(report, "non-robust share")[0] == ["n/a", "5.0 % ± 1.5"]
@@ -305,5 +305,5 @@ def test_a_number_without_a_standard_error_stands_alone():
 def test_rendering_changes_nothing():
   report = make_report(make_run("a"))
   before = copy.deepcopy(report)
-  tables.render(report)
+  table.render(report)
   assert report == before

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from robust_info import training, writers
+from robust_info import training
+from robust_info.training import metrics_log
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -92,7 +93,7 @@ def test_training_from_the_command_line_reports_and_fills_the_workdir(
   }
   validations = [
     row
-    for row in writers.read_rows(path / "metrics.jsonl")
+    for row in metrics_log.read_rows(path / "metrics.jsonl")
     if row["kind"] == "validation"
   ]
   for name in (
@@ -147,7 +148,7 @@ def test_killed_from_outside_and_started_again_it_ends_with_the_same_bits(
     assert one.step == two.step
     jax.tree.map(np.testing.assert_array_equal, one.variables, two.variables)
     for a, b in zip(one.history, two.history, strict=True):
-      for name in {*a} - {*writers.WALL_CLOCK_FIELDS}:
+      for name in {*a} - {*metrics_log.WALL_CLOCK_FIELDS}:
         assert a[name] == b[name], name
 
 

@@ -10,14 +10,10 @@ import optax
 import pytest
 
 from robust_info import config as config_lib
-from robust_info import (
-  data,
-  models,
-  objectives,
-  train_state,
-  train_step,
-  weight_perturbation,
-)
+from robust_info import data, models, objectives
+from robust_info.training import state as train_state_lib
+from robust_info.training import step as train_step
+from robust_info.training import weight_perturbation
 
 SHAPE = (4, 4, 1)
 OPTIMIZER = optax.sgd(0.5)
@@ -185,14 +181,14 @@ def test_average_is_exponential_with_a_decay_that_starts_low():
 
 
 def test_average_covers_batch_statistics():
-  state = train_state.create(
+  state = train_state_lib.create(
     {"params": {"w": jnp.zeros(2)}, "batch_stats": {"mean": jnp.zeros(3)}},
     OPTIMIZER,
     jax.random.key(0),
     averaged=True,
   )
   new = {"params": {"w": jnp.ones(2)}, "batch_stats": {"mean": jnp.ones(3)}}
-  average = train_state.updated_average(state, new, decay=0.9)
+  average = train_state_lib.updated_average(state, new, decay=0.9)
   np.testing.assert_allclose(average["batch_stats"]["mean"], 0.9, rtol=1e-6)
   np.testing.assert_allclose(average["params"]["w"], 0.9, rtol=1e-6)
 

@@ -8,8 +8,9 @@ import optax
 import pytest
 
 from robust_info import config as config_lib
-from robust_info import data, models, objectives, optimizers
-from robust_info import train_step as train_step_lib
+from robust_info import data, models, objectives
+from robust_info.training import optimizers
+from robust_info.training import step as train_step
 
 SHAPE = (4, 4, 1)
 PGD = functools.partial(objectives.pgd, epsilon=0.1, num_steps=2)
@@ -23,7 +24,7 @@ def model():
 
 @functools.cache
 def first_state(optimizer, seed):
-  return train_step_lib.create_state(
+  return train_step.create_state(
     model(), optimizer, seed=seed, image_shape=SHAPE
   )
 
@@ -49,7 +50,7 @@ def batch_of(size=6, valid=6, seed=0):
 
 @functools.cache
 def make_step(optimizer, objective=objectives.standard, num_steps=10):
-  return train_step_lib.make_train_step(
+  return train_step.make_train_step(
     model(), optimizer, objective, num_steps=num_steps
   )
 

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import training_process
 
-from robust_info import (
-  checkpoints,
-  data,
-  models,
-  optimizers,
-  train_setup,
-  training,
-  workdir,
-  writers,
-)
 from robust_info import config as config_lib
+from robust_info import data, models, training
+from robust_info.training import (
+  checkpoints,
+  metrics_log,
+  optimizers,
+  setup,
+  workdir,
+)
 
 
 def run_config(**train):
@@ -49,7 +47,7 @@ def train(path, config=None, validate=None, **kwargs):
 
 
 def rows(path, kind):
-  log = writers.read_rows(path / "metrics.jsonl")
+  log = metrics_log.read_rows(path / "metrics.jsonl")
   return [row for row in log if row["kind"] == kind]
 
 
@@ -93,14 +91,16 @@ def test_the_first_step_is_seen_before_the_initial_validation(tmp_path):
   text, variables = seen[0]
   assert text.startswith("First step: loss ")
   # What it validates, and saves, is the state before that step all the same.
-  state = train_setup.initial_state(
-    config, train_setup.model(config.model), optimizers.create(config.train, 13)
+  state = setup.initial_state(
+    config,
+    models.from_config(config.model),
+    optimizers.create(config.train, 13),
   )
   chex.assert_trees_all_equal(variables, state.evaluated)
   run = training.restore_run(tmp_path, checkpoint="best")
   assert run.step == 0
   chex.assert_trees_all_equal(run.variables, state.evaluated)
-  log = writers.read_rows(tmp_path / "metrics.jsonl")
+  log = metrics_log.read_rows(tmp_path / "metrics.jsonl")
   assert [(row["kind"], row["step"]) for row in log[:3]] == [
     ("validation", 0),
     ("train", 1),
@@ -124,7 +124,7 @@ def test_best_and_last_are_restored_as_they_were(tmp_path):
     assert (run.step, run.checkpoint) == (step, checkpoint)
     jax.tree.map(np.testing.assert_array_equal, run.variables, seen[step])
     assert run.config == run_config()
-    assert run.history == writers.read_rows(tmp_path / "metrics.jsonl")
+    assert run.history == metrics_log.read_rows(tmp_path / "metrics.jsonl")
     assert len(run.environment) == 1
   # As in evaluate.py.
   assert training.restore_run(tmp_path).step == 39

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import training_process
 
-from robust_info import training, writers
+from robust_info import training
+from robust_info.training import metrics_log
 
 PROGRAM = pathlib.Path(training_process.__file__)
 
@@ -50,8 +51,8 @@ def undisturbed(killed_run):
 
 def without_clock(path):
   return [
-    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
-    for row in writers.read_rows(path / "metrics.jsonl")
+    {k: v for k, v in row.items() if k not in metrics_log.WALL_CLOCK_FIELDS}
+    for row in metrics_log.read_rows(path / "metrics.jsonl")
   ]
 
 

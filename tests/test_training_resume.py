@@ -10,7 +10,8 @@ import pytest
 import training_process
 
 from robust_info import config as config_lib
-from robust_info import data, training, workdir, writers
+from robust_info import data, training
+from robust_info.training import metrics_log, workdir
 
 VALIDATED = []
 
@@ -70,8 +71,8 @@ def test_finished_run_with_more_epochs_ends_as_one_that_had_them_at_once(
   )
   rows = [
     [
-      {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
-      for row in writers.read_rows(path / "metrics.jsonl")
+      {k: v for k, v in row.items() if k not in metrics_log.WALL_CLOCK_FIELDS}
+      for row in metrics_log.read_rows(path / "metrics.jsonl")
     ]
     for path in (old, tmp_path / "new")
   ]

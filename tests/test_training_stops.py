@@ -12,18 +12,16 @@ import numpy as np
 import pytest
 import training_process
 
-from robust_info import (
-  checkpoints,
-  data,
-  interruption,
-  leaf_manifest,
-  objectives,
-  optimizers,
-  training,
-  workdir,
-  writers,
-)
 from robust_info import config as config_lib
+from robust_info import data, objectives, training
+from robust_info.runtime import interruption
+from robust_info.training import (
+  _manifest,
+  checkpoints,
+  metrics_log,
+  optimizers,
+  workdir,
+)
 
 
 def run_config(**train):
@@ -90,8 +88,8 @@ def poisoned(monkeypatch, step, *, always):
 
 def log(path):
   return [
-    {k: v for k, v in row.items() if k not in writers.WALL_CLOCK_FIELDS}
-    for row in writers.read_rows(path / "metrics.jsonl")
+    {k: v for k, v in row.items() if k not in metrics_log.WALL_CLOCK_FIELDS}
+    for row in metrics_log.read_rows(path / "metrics.jsonl")
   ]
 
 
@@ -195,13 +193,13 @@ def test_log_goes_past_the_beginning_only_with_a_checkpoint(
   tmp_path, monkeypatch
 ):
   """However slow the disk is; else a kill would leave a run that is refused."""
-  list_files = leaf_manifest.list_files
+  list_files = _manifest.list_files
   monkeypatch.setattr(
-    leaf_manifest,
+    _manifest,
     "list_files",
     lambda directory: (time.sleep(0.5), list_files(directory)),
   )
-  write, steps = writers.MetricsWriter.write, []
+  write, steps = metrics_log.MetricsWriter.write, []
 
   def checked_write(self, row):
     steps.append(row["step"])
@@ -210,7 +208,7 @@ def test_log_goes_past_the_beginning_only_with_a_checkpoint(
     if row["step"] > 0:
       raise KeyboardInterrupt
 
-  monkeypatch.setattr(writers.MetricsWriter, "write", checked_write)
+  monkeypatch.setattr(metrics_log.MetricsWriter, "write", checked_write)
   with pytest.raises(KeyboardInterrupt):
     train(tmp_path)
   assert steps == [0, 4]

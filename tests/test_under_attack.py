@@ -12,13 +12,11 @@ import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import (
-  attacks,
-  evaluation,
-  measurement_cache,
-  under_attack,
-  worst_case,
-)
+from robust_info import attacks
+from robust_info.evaluation import cache as measurement_cache
+from robust_info.evaluation import evaluator as evaluator_lib
+from robust_info.evaluation import worst_case
+from robust_info.evaluation.metrics import attacked as attacked_lib
 
 pytestmark = pytest.mark.filterwarnings(
   "ignore::robust_info.attacks.AttackWarning"
@@ -60,7 +58,7 @@ def short_runs():
 
 @pytest.fixture(scope="module")
 def evaluator():
-  return evaluation.Evaluator(
+  return evaluator_lib.Evaluator(
     tiny.apply_mlp,
     tiny.make_split(),
     num_classes=tiny.NUM_CLASSES,
@@ -71,7 +69,7 @@ def evaluator():
 
 def measure(evaluator, folder, watch=lambda *args, **kwargs: None):
   cache = measurement_cache.MeasurementCache(folder, "f")
-  return under_attack.measure(
+  return attacked_lib.measure(
     evaluator,
     VARIABLES,
     evaluator.predict(VARIABLES),
@@ -197,7 +195,7 @@ def test_bounds_are_those_of_logits_at_points_of_the_ball(evaluator, entry):
       evaluator.attacked_logits(
         VARIABLES, epsilon=0.05, attack=kind, num_steps=steps
       )
-      for kind in evaluation.ATTACKS
+      for kind in evaluator_lib.ATTACKS
     ]
     for steps in (1, 2)
   ]
@@ -235,7 +233,7 @@ def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
     }
     for i, rows in enumerate(values)
   ]
-  curve = under_attack.strength_curve(strengths)
+  curve = attacked_lib.strength_curve(strengths)
   for column, name in enumerate(("label_information", "cckl")):
     flat = values[:, :, column]
     # A bound that is not a number at the start stays one.
@@ -265,7 +263,7 @@ def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
 )
 def test_an_ensemble_is_named_with_its_version(changes, expected):
   settings = tiny.make_settings(**changes)
-  assert under_attack.ensemble_name(settings) == expected
+  assert attacked_lib.ensemble_name(settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -276,7 +274,7 @@ def test_an_attack_is_named_with_its_strength(
   attack, steps, restarts, expected
 ):
   settings = tiny.make_settings(num_steps=steps, restarts=restarts)
-  assert under_attack.attack_name(attack, settings) == expected
+  assert attacked_lib.attack_name(attack, settings) == expected
 
 
 @hypothesis.given(
@@ -285,7 +283,7 @@ def test_an_attack_is_named_with_its_strength(
 def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
   clean, *attacked = outcomes
   before = outcomes.copy()
-  curve = under_attack.accuracy_curve(
+  curve = attacked_lib.accuracy_curve(
     clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
   )
   np.testing.assert_array_equal(outcomes, before)

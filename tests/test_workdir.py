@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from robust_info import config as config_lib
-from robust_info import workdir
+from robust_info.training import workdir
 
 CONFIG = config_lib.Config()
 

@@ -10,7 +10,8 @@ import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info import attacks, evaluation, worst_case
+from robust_info import attacks, evaluation
+from robust_info.evaluation import worst_case
 
 MLP = tiny.mlp()
 NUM, CLASSES = 6, 3

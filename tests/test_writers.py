@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from robust_info import writers
+from robust_info.training import metrics_log
 
 
 def row(step, kind="train", **values):
@@ -13,7 +13,7 @@ def row(step, kind="train", **values):
 
 
 def write(path, rows, after_step=None):
-  with writers.MetricsWriter(path, after_step=after_step) as log:
+  with metrics_log.MetricsWriter(path, after_step=after_step) as log:
     for item in rows:
       log.write(item)
 
@@ -21,24 +21,24 @@ def write(path, rows, after_step=None):
 def test_rows_come_back_exactly(tmp_path):
   rows = [row(1, loss=0.1 + 0.2), row(2, kind="validation", accuracy=1.0)]
   write(tmp_path, rows)
-  assert writers.read_rows(tmp_path / "metrics.jsonl") == rows
+  assert metrics_log.read_rows(tmp_path / "metrics.jsonl") == rows
 
 
 def test_missing_file_has_no_rows(tmp_path):
-  assert writers.read_rows(tmp_path / "metrics.jsonl") == []
+  assert metrics_log.read_rows(tmp_path / "metrics.jsonl") == []
 
 
 def test_resuming_drops_rows_past_the_step(tmp_path):
   write(tmp_path, [row(step) for step in (1, 2, 3, 4)])
   write(tmp_path, [row(3, again=1.0)], after_step=2)
-  rows = writers.read_rows(tmp_path / "metrics.jsonl")
+  rows = metrics_log.read_rows(tmp_path / "metrics.jsonl")
   assert rows == [row(1), row(2), row(3, again=1.0)]
 
 
 def test_starting_from_nothing_drops_every_row(tmp_path):
   write(tmp_path, [row(0), row(1)])
   write(tmp_path, [row(0, again=1.0)])
-  rows = writers.read_rows(tmp_path / "metrics.jsonl")
+  rows = metrics_log.read_rows(tmp_path / "metrics.jsonl")
   assert rows == [row(0, again=1.0)]
 
 
@@ -46,9 +46,9 @@ def test_line_cut_short_by_a_kill_is_dropped(tmp_path):
   write(tmp_path, [row(1), row(2)])
   path = tmp_path / "metrics.jsonl"
   path.write_text(path.read_text()[:-8])
-  assert writers.read_rows(path) == [row(1)]
+  assert metrics_log.read_rows(path) == [row(1)]
   write(tmp_path, [row(2)], after_step=1)
-  assert writers.read_rows(path) == [row(1), row(2)]
+  assert metrics_log.read_rows(path) == [row(1), row(2)]
 
 
 def test_damage_in_the_middle_is_named(tmp_path):
@@ -56,7 +56,7 @@ def test_damage_in_the_middle_is_named(tmp_path):
   whole = json.dumps(row(1, loss=2.0))
   path.write_text(f"{whole}\nnonsense\n{whole}\n")
   with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl"):
-    writers.read_rows(path)
+    metrics_log.read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_line_that_is_no_row_is_named_wherever_it_is(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   path.write_bytes(b'{"kind": "train", "step": 0}\n' + line)
   for call in (
-    lambda: writers.read_rows(path),
-    lambda: writers.MetricsWriter(tmp_path, after_step=1),
+    lambda: metrics_log.read_rows(path),
+    lambda: metrics_log.MetricsWriter(tmp_path, after_step=1),
   ):
     with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl") as error:
       call()
@@ -92,13 +92,13 @@ def test_bytes_that_are_no_text_are_a_damaged_line(tmp_path):
   whole = json.dumps(row(1)).encode()
   path.write_bytes(whole + b"\n\xff" + whole + b"\n" + whole)
   with pytest.raises(ValueError, match="line 2 of"):
-    writers.read_rows(path)
+    metrics_log.read_rows(path)
 
 
 def test_log_that_cannot_be_read_is_not_an_empty_one(tmp_path):
   os.symlink("metrics.jsonl", tmp_path / "metrics.jsonl")
   with pytest.raises(OSError, match="symbolic links"):
-    writers.read_rows(tmp_path / "metrics.jsonl")
+    metrics_log.read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_numbers_that_are_not_finite_are_valid_json_and_come_back_nan(
@@ -108,17 +108,19 @@ def test_numbers_that_are_not_finite_are_valid_json_and_come_back_nan(
   text = (tmp_path / "metrics.jsonl").read_text()
   assert "NaN" not in text
   assert "Infinity" not in text
-  (read,) = writers.read_rows(tmp_path / "metrics.jsonl")
+  (read,) = metrics_log.read_rows(tmp_path / "metrics.jsonl")
   assert math.isnan(read["loss"])
   assert math.isnan(read["norm"])
   assert read["accuracy"] == 0.5
 
 
 def test_flush_makes_rows_visible_to_others(tmp_path):
-  with writers.MetricsWriter(tmp_path, after_step=None) as log:
+  with metrics_log.MetricsWriter(tmp_path, after_step=None) as log:
     log.write(row(1, loss=2.0))
     log.flush()
-    assert writers.read_rows(tmp_path / "metrics.jsonl") == [row(1, loss=2.0)]
+    assert metrics_log.read_rows(tmp_path / "metrics.jsonl") == [
+      row(1, loss=2.0)
+    ]
 
 
 def test_tensorboard_files_hold_the_scalars_and_hide_replayed_steps(tmp_path):
@@ -150,7 +152,7 @@ def test_tensorboard_files_hold_the_scalars_and_hide_replayed_steps(tmp_path):
 
 def test_no_thread_runs_beside(tmp_path):
   before = set(threading.enumerate())
-  with writers.MetricsWriter(tmp_path, after_step=None) as log:
+  with metrics_log.MetricsWriter(tmp_path, after_step=None) as log:
     log.write(row(1, loss=2.0))
     assert set(threading.enumerate()) == before
 
@@ -159,9 +161,9 @@ def test_an_error_names_what_cannot_be_written(tmp_path, monkeypatch):
   def full(_):
     raise OSError(28, "No space left on device")
 
-  log = writers.MetricsWriter(tmp_path, after_step=None)
+  log = metrics_log.MetricsWriter(tmp_path, after_step=None)
   with monkeypatch.context() as patch:
-    patch.setattr(writers.event_file_writer.EventsWriter, "flush", full)
+    patch.setattr(metrics_log.event_file_writer.EventsWriter, "flush", full)
     with pytest.raises(OSError, match=r"No space left.*tensorboard"):
       log.flush()
   log.close()

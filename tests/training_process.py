@@ -29,15 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import (
-  checkpoints,
-  config,
-  data,
-  models,
-  train_setup,
-  training,
-  writers,
-)
+from robust_info import config, data, models, training
+from robust_info.training import checkpoints, metrics_log
 
 NUM_EXAMPLES = 100
 num_epochs = 3
@@ -89,7 +82,7 @@ def make_validate():
   held_out = split()
   clean = data.to_float(held_out.images)
   noisy = clean + 0.5 * jax.random.normal(jax.random.key(1), clean.shape)
-  apply = jax.jit(models.apply_fn(train_setup.model(run_config().model)))
+  apply = jax.jit(models.apply_fn(models.from_config(run_config().model)))
 
   def validate(variables):
     def accuracy(x):
@@ -120,7 +113,7 @@ def arm(event, validate):
   """Replaces what the event names by something that kills this process."""
   kind, _, moment = event.partition(":")
   train_batch, save = data.train_batch, checkpoints.Store.save
-  write = writers.MetricsWriter.write
+  write = metrics_log.MetricsWriter.write
   asked, logged = [], [0]
   if kind == "moment":
     threading.Timer(float(moment), die).start()
@@ -160,7 +153,7 @@ def arm(event, validate):
 
   data.train_batch = deadly_batch
   checkpoints.Store.save = deadly_save
-  writers.MetricsWriter.write = deadly_write
+  metrics_log.MetricsWriter.write = deadly_write
   return deadly_validate
 
 

@@ -6,22 +6,23 @@ Inputs of any layout, but for `square` and what runs it, which take images
 channels-last. Guide: docs/attacks.md.
 """
 
-from robust_info.attacks.auto_pgd import apgd, apgd_targeted
-from robust_info.attacks.boundary import fab, fab_targeted
-from robust_info.attacks.checks import Check, SanityReport
-from robust_info.attacks.curvature import fisher_pgd
-from robust_info.attacks.ensemble import (
+from robust_info.attacks._apgd import apgd, apgd_targeted
+from robust_info.attacks._fab import fab, fab_targeted
+from robust_info.attacks._fisher_pgd import fisher_pgd
+from robust_info.attacks._kl_pgd import kl_pgd
+from robust_info.attacks._pgd import fgsm, pgd
+from robust_info.attacks._square import square
+from robust_info.attacks.autoattack.ensemble import (
   ATTACKS,
   VERSIONS,
   EnsembleResult,
   Progress,
   auto_attack,
 )
-from robust_info.attacks.flags import AttackWarning
-from robust_info.attacks.gradient import fgsm, kl_pgd, pgd
-from robust_info.attacks.random_search import square
+from robust_info.attacks.autoattack.flags import AttackWarning
+from robust_info.attacks.checks import Check, SanityReport
 from robust_info.attacks.results import AttackResult
-from robust_info.attacks.sanity import sanity_report
+from robust_info.attacks.sanity.report import sanity_report
 
 __all__ = [
   "ATTACKS",

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info import _loops, _validate
+from robust_info import _validate
+from robust_info._xla import loops
 from robust_info.attacks import inputs, projections, results, steps
 
 
@@ -46,7 +47,7 @@ def evaluator(
   `backward=False` says that nobody takes its gradient.
   """
   if eot_samples is None:
-    network = _loops.side_by_side(logits_fn) if backward else logits_fn
+    network = loops.side_by_side(logits_fn) if backward else logits_fn
     # Half-precision networks: losses and comparisons are in float32.
     return lambda x, key: _validate.float_array(
       "logits", _validate.logits("logits_fn", network(x))
@@ -197,7 +198,7 @@ def ascend(
     )
     worst = (start, nothing)
   velocity = jnp.zeros_like(start) if momentum else None
-  (x_adv, _, worst), (zero, lost) = _loops.scan(
+  (x_adv, _, worst), (zero, lost) = loops.scan(
     step,
     (start, velocity, worst),
     (jnp.arange(num_steps), None if keys is None else keys[:-1]),

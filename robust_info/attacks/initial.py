@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info.attacks import radii
+from robust_info.attacks import projections, radii, results
 
 # keys [N], x [N, ...], epsilon [] or [N] -> perturbations like x.
 Initial = Callable[[jax.Array, jax.Array, ArrayLike], jax.Array]
@@ -64,3 +64,28 @@ BY_NORM: dict[str, Initial] = {
   "l2": uniform_l2,
   "l1": uniform_l1,
 }
+
+
+def surface(
+  keys: jax.Array, x: jax.Array, epsilon: ArrayLike, norm: str
+) -> jax.Array:
+  """Random perturbations of length `epsilon`: a uniform or normal draw, scaled.
+
+  Args:
+    keys: [N], consumed.
+    x: [N, ...], for its shape.
+    epsilon: the length, [] or [N].
+    norm: "linf" or "l2".
+
+  Returns:
+    Perturbations like `x`.
+  """
+
+  def draw(key):
+    if norm == "linf":
+      return jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
+    return jax.random.normal(key, x.shape[1:], x.dtype)
+
+  draws = jax.vmap(draw)(keys)
+  length = projections.norm(draws, norm)
+  return radii.along(epsilon, x) * draws / results.rows(length, draws)

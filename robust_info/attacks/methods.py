@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info import _loops, _validate
+from robust_info import _validate
+from robust_info._xla import loops
 from robust_info.attacks import ascent, inputs, losses, radii, results
 
 
@@ -145,7 +146,7 @@ def iterate(
   def step(state, step_key):
     return method.step(evaluate, state, epsilons, step_key), None
 
-  state, _ = _loops.scan(
+  state, _ = loops.scan(
     step,
     method.start(flat, epsilons),
     draw_keys[1:-1],

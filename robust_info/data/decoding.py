@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from robust_info import progress
 from robust_info.data import array_cache, prepared, source
+from robust_info.runtime import progress
 
 _CHUNK = 1024
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

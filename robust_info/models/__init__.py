@@ -16,6 +16,7 @@ that keep running statistics. A model has two modes:
 Shape letters: N examples, C classes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robust_info import _loops, _validate
+from robust_info import _validate
+from robust_info import config as config_lib
+from robust_info._xla import loops
 from robust_info.models import layers, residual, small, vgg
 
 SMALL = ("logistic", "mlp", "cnn", "madry_cnn")
@@ -129,6 +132,16 @@ def create(
   )
 
 
+def from_config(config: config_lib.ModelConfig) -> nn.Module:
+  """The network of a resolved configuration; see `create`."""
+  arguments = {
+    field.name: getattr(config, field.name)
+    for field in dataclasses.fields(config)
+    if field.name != "image_shape"
+  }
+  return create(**arguments)
+
+
 def init(
   model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
@@ -192,7 +205,7 @@ def train_fn(
   ) -> tuple[jax.Array, Any]:
     if not variables.get("batch_stats"):
       # Rows are independent.
-      return _loops.side_by_side(
+      return loops.side_by_side(
         lambda x: model.apply(
           variables, x, train=True, where=jnp.ones(len(x), bool)
         )

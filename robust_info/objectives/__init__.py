@@ -37,13 +37,14 @@ Shape letters: N examples, C classes. Images are float [N, H, W, channels] in
 import functools
 
 from robust_info import config as config_lib
-from robust_info.objectives.adversarial import (
-  fgsm_rs,
-  gradient_alignment,
-  mart,
-  pgd,
-  standard,
-)
+from robust_info.objectives._epsilon_lens import epsilon_lens
+from robust_info.objectives._fgsm_rs import fgsm_rs, gradient_alignment
+from robust_info.objectives._fisher import fisher_regularised
+from robust_info.objectives._mart import mart
+from robust_info.objectives._pair_lens import pair_lens
+from robust_info.objectives._pgd import pgd
+from robust_info.objectives._standard import standard
+from robust_info.objectives._trades import kl, trades
 from robust_info.objectives.base import (
   Examples,
   Network,
@@ -56,9 +57,6 @@ from robust_info.objectives.base import (
   smoothed_cross_entropy,
   train_pair,
 )
-from robust_info.objectives.consistency import kl, trades
-from robust_info.objectives.fisher_penalty import fisher_regularised
-from robust_info.objectives.lenses import epsilon_lens, pair_lens
 
 __all__ = [
   "Examples",

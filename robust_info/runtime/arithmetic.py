@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import _loops
+from robust_info._xla import loops
 
 # float32 results agree with float64 to this relative to the largest entry,
 # whatever the order of the sums; the faults are off by 1e-3 and more.
@@ -178,7 +178,7 @@ def _convolution_in_a_loop() -> Iterator[Comparison]:
     def step(x, _):
       return x + 0.1 * jax.grad(loss)(x), None
 
-    return _loops.scan(step, x, None, length=3)[0]
+    return loops.scan(step, x, None, length=3)[0]
 
   expected = x
   for _ in range(3):

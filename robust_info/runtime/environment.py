@@ -1,8 +1,19 @@
-"""The machine and where it keeps what can be made again."""
+"""The machine, its software and this code; the folder of caches."""
 
+import functools
+import hashlib
+import importlib.metadata
 import os
 import pathlib
 import platform
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+
+from robust_info._version import __version__
 
 
 def cache_root(
@@ -22,3 +33,101 @@ def processor() -> str:
   except OSError:
     pass
   return platform.processor() or platform.machine()
+
+
+_PACKAGES = (
+  "flax",
+  "jax",
+  "jaxlib",
+  "ml_collections",
+  "numpy",
+  "optax",
+  "orbax-checkpoint",
+  "tensorflow-datasets",
+)
+
+
+def of_start() -> dict[str, Any]:
+  """The start of a program: time, command, versions, commit, devices."""
+  versions = {"python": platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  device = jax.devices()[0]
+  return {
+    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    "command": sys.argv,
+    "versions": versions,
+    "git": _git(),
+    "platform": platform.platform(),
+    "cpu_count": os.cpu_count(),
+    "backend": device.platform,
+    "device": device.device_kind,
+    "num_devices": jax.device_count(),
+    "num_processes": jax.process_count(),
+  }
+
+
+def _git() -> dict[str, Any] | None:
+  """Commit of this package, None when it was not run from a clone."""
+  here = pathlib.Path(__file__).parent
+
+  def git(*arguments: str) -> str:
+    return subprocess.run(
+      ["git", "-C", str(here), *arguments],
+      capture_output=True,
+      check=True,
+      text=True,
+      timeout=10,
+    ).stdout.strip()
+
+  try:
+    # An installed package may lie inside somebody else's clone.
+    git("ls-files", "--error-unmatch", pathlib.Path(__file__).name)
+    commit = git("rev-parse", "HEAD")
+    changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return {"commit": commit, "uncommitted_changes": changed}
+
+
+_AGREED = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def agreed_versions() -> dict[str, str]:
+  """The versions of the code and of the libraries that numbers depend on."""
+  found = {name: importlib.metadata.version(name) for name in _AGREED}
+  return {
+    **found,
+    "python": platform.python_version(),
+    "robust_info code": code_digest()[:12],
+    "backend": jax.default_backend(),
+  }
+
+
+@functools.cache
+def code_digest() -> str:
+  """A hash of the source of this package."""
+  digest = hashlib.sha256()
+  package = pathlib.Path(__file__).parents[1]
+  for path in sorted(package.rglob("*.py")):
+    digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+    digest.update(path.read_bytes() + b"\0")
+  return digest.hexdigest()
+
+
+def of_report() -> dict[str, Any]:
+  """The software and the device behind the numbers of a report."""
+  device = jax.devices()[0]
+  return {
+    "robust_info": __version__,
+    "jax": jax.__version__,
+    "flax": importlib.metadata.version("flax"),
+    "python": platform.python_version(),
+    "device": device.device_kind,
+    "backend": device.platform,
+    "cpu_count": os.cpu_count(),
+    "command": sys.argv,
+  }

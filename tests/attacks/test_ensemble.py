@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import flags, journal, projections, standing
+from robust_info.attacks import projections
+from robust_info.attacks.autoattack import flags, journal, standing
 
 KEY = jax.random.key(0)
 # Five classes are fewer than the protocol has targets.

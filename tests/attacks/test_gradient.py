@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robust_info import attacks, divergences
+from robust_info import attacks
 from robust_info.attacks import projections
+from robust_info.information import divergences
 
 NORMS = ("linf", "l2", "l1")
 EPSILON = {"linf": 0.1, "l2": 0.4, "l1": 1.0}

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks, fisher
-from robust_info.attacks import (
-  auto_pgd,
-  fixed_step,
-  projections,
-  random_search,
-)
+from robust_info.attacks import _apgd, _square, fixed_step, projections
 
 KEY = jax.random.key(0)
 apgd_targeted = jax.jit(
@@ -40,7 +35,7 @@ def tries(x, y=None):
 
 def test_checkpoints_of_a_hundred_iterations():
   np.testing.assert_array_equal(
-    auto_pgd.checkpoints(100), [22, 41, 57, 70, 80, 87, 93, 99]
+    _apgd.checkpoints(100), [22, 41, 57, 70, 80, 87, 93, 99]
   )
 
 
@@ -54,7 +49,7 @@ def test_checkpoints_follow_the_recurrence(steps):
       interval = max(
         interval - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
       )
-  np.testing.assert_array_equal(auto_pgd.checkpoints(steps), expected)
+  np.testing.assert_array_equal(_apgd.checkpoints(steps), expected)
 
 
 def test_apgd_halves_a_step_that_does_not_help():
@@ -63,7 +58,7 @@ def test_apgd_halves_a_step_that_does_not_help():
   def logits(x):
     return jnp.concatenate([-jnp.sum(x, 1, keepdims=True), 0 * x[:, :1]], 1)
 
-  method = auto_pgd.label_method(
+  method = _apgd.label_method(
     "margin", norm="linf", num_steps=10, low=0.0, high=1.0
   )
   step = jax.jit(
@@ -171,7 +166,7 @@ def test_square_windows_reach_the_edges_only_if_asked():
     return jnp.stack([10 - v[:, 3, 3, 0], 0 * v[:, 0, 0, 0]], axis=1)[None]
 
   for reach in (True, False):
-    method = random_search.method(
+    method = _square.method(
       norm="linf",
       num_queries=60,
       share=0.1,

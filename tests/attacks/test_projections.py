@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import optimize
 
-from robust_info.attacks import boundary, initial, projections
+from robust_info.attacks import _fab, initial, projections
 
 NORMS = ("linf", "l2", "l1")
 SHAPE = (3, 6)
@@ -86,7 +86,7 @@ def test_hyperplane_moves_are_feasible_and_shortest(norm):
   normal[:, 0] = 0
   offset = rng.normal(size=20)
   moves = np.asarray(
-    boundary.project_to_hyperplane(
+    _fab.project_to_hyperplane(
       jnp.asarray(points, jnp.float32),
       jnp.asarray(normal, jnp.float32),
       jnp.asarray(offset, jnp.float32),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import auto_pgd, initial, projections
+from robust_info.attacks import initial, projections
 
 KEY = jax.random.key(0)
 # As many rows as inputs: a radius per row must not be one per input.
@@ -185,9 +185,7 @@ def test_one_radius_is_that_radius_for_every_row(rows):
   def points(epsilon):
     # Every part that a radius goes through.
     keys = jax.random.split(KEY, len(x))
-    found = [
-      auto_pgd.surface(keys, x, epsilon, norm) for norm in ("linf", "l2")
-    ]
+    found = [initial.surface(keys, x, epsilon, norm) for norm in ("linf", "l2")]
     for start in initial.BY_NORM.values():
       found.append(start(keys, x, epsilon))
     for name in ("project_linf", "rescale_l2", "project_l2", "project_l1"):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import forward_checks, inputs
+from robust_info.attacks import inputs
+from robust_info.attacks.sanity import forward_checks
 
 
 def report(logits_fn, batch, **options):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks
-from robust_info.attacks import inputs, random_search, square_windows
+from robust_info.attacks import _square, _square_windows, inputs
 
 KEY = jax.random.key(0)
 GOLDEN = pathlib.Path(__file__).with_name("golden_square.npz")
@@ -47,9 +47,9 @@ def test_start_and_queries_are_those_of_the_published_code(
     assert not reach_edges
     return choices["corners"].pop(0)
 
-  monkeypatch.setattr(random_search, "_corner", corner)
+  monkeypatch.setattr(_square, "_corner", corner)
   monkeypatch.setattr(
-    random_search,
+    _square,
     "_signs",
     lambda _, shape, __: choices["signs"].reshape(shape),
   )
@@ -58,7 +58,7 @@ def test_start_and_queries_are_those_of_the_published_code(
     "bernoulli",
     lambda _, shape=(): choices["turned"].reshape(shape),
   )
-  method = random_search.method(
+  method = _square.method(
     norm=norm,
     num_queries=5000,
     share=float(golden["share"]),
@@ -102,7 +102,9 @@ def test_start_and_queries_are_those_of_the_published_code(
 @pytest.mark.parametrize("size", [(4, 4), (6, 20), (28, 28), (3, 32)])
 def test_window_sizes_follow_the_published_schedule(size, norm):
   height, width = size
-  sides = square_windows.window_sizes(5000, height, width, norm=norm, share=0.8)
+  sides = _square_windows.window_sizes(
+    5000, height, width, norm=norm, share=0.8
+  )
   share = 0.8
   for query in range(5000):
     if query in (11, 51, 201, 501, 1001, 2001, 4001):
@@ -116,22 +118,22 @@ def test_window_sizes_follow_the_published_schedule(size, norm):
 
 @pytest.mark.parametrize("side", [2, 3, 5, 25])
 def test_bump_has_unit_norm_and_two_signs(side):
-  profile = square_windows.bump(side)
+  profile = _square_windows.bump(side)
   assert np.sum(profile**2) == pytest.approx(1)
   assert np.all(profile[: side // 2] > 0)
   assert np.all(profile[side // 2 :] < 0)
 
 
 def test_vectors_are_folded_to_the_squarest_image():
-  assert square_windows.image_shape((5, 64)) == (8, 8, 1)
-  assert square_windows.image_shape((5, 12)) == (3, 4, 1)
-  assert square_windows.image_shape((5, 7)) == (1, 7, 1)
-  assert square_windows.image_shape((5, 8, 9, 3)) == (8, 9, 3)
+  assert _square_windows.image_shape((5, 64)) == (8, 8, 1)
+  assert _square_windows.image_shape((5, 12)) == (3, 4, 1)
+  assert _square_windows.image_shape((5, 7)) == (1, 7, 1)
+  assert _square_windows.image_shape((5, 8, 9, 3)) == (8, 9, 3)
 
 
 def test_l2_start_on_an_image_too_narrow_for_a_bump_is_the_image():
   x = jnp.full((2, 20, 3, 1), 0.5)
-  method = random_search.method(
+  method = _square.method(
     norm="l2", num_queries=5, share=0.8, low=0.0, high=1.0, reach_edges=True
   )
   start = jax.jit(method.start)(tries(x), 0.1)

@@ -1,0 +1,374 @@
+"""Fast adaptive boundary attack, FAB (Croce & Hein 2020b): smallest steps.
+
+Walks along the decision boundary towards the clean point: each step projects
+onto the boundary linearised at the current point, inside the box, and mixes in
+the projection of the clean point. Minimises the norm and needs no step size;
+here a try succeeds when the norm gets to epsilon. Shape letters: N examples, C
+classes, D inputs flattened.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes, loops
+from robust_info.attacks import (
+  ascent,
+  initial,
+  inputs,
+  losses,
+  methods,
+  projections,
+  results,
+)
+
+NORMS = ("linf", "l2")
+_DUAL = {"linf": "l1", "l2": "l2"}
+
+# The paper's constants.
+_MAX_BIAS = 0.1
+_OVERSHOOT = 1.05
+_BACKWARD = 0.9
+_TINY = 1e-12
+_SMALLEST_MOVE = 1e-8
+
+# Newton steps on a piecewise linear concave function end after finitely many;
+# in practice about eight.
+_MAX_NEWTON = 40
+
+
+def project_to_hyperplane(
+  points: jax.Array,
+  normal: jax.Array,
+  offset: jax.Array,
+  *,
+  norm: str,
+  low: float,
+  high: float,
+) -> jax.Array:
+  """Smallest moves onto `{z: normal . z = b}` that stay in the box.
+
+  A coordinate moves by `min(s, room)` (linf) or `min(s |w_i|, room)` (l2) for
+  one `s` a row; what the moves gain is concave and piecewise linear in `s`, so
+  Newton's method from 0 increases monotonically to the exact solution. No sort.
+
+  Args:
+    points: [N, D] in the box.
+    normal: [N, D].
+    offset: [N], `normal . points - b`.
+    norm: "linf" or "l2".
+    low: the box.
+    high: the box.
+
+  Returns:
+    [N, D] moves. Where the box does not reach the hyperplane: the corner
+    nearest to it.
+  """
+  size = jnp.abs(normal)
+  unit = jnp.where(size > 0, 1.0, 0.0) if norm == "linf" else size
+  unit = unit.astype(points.dtype)
+  direction = jnp.where(offset >= 0, -1, 1)[:, None] * jnp.sign(normal)
+  room = jnp.maximum(jnp.where(direction > 0, high - points, points - low), 0)
+  wanted = jnp.abs(offset)
+
+  def apart(s):
+    # `s` may be infinite where the slope is all but flat: no 0 * inf.
+    return jnp.where(unit > 0, s[:, None] * unit, 0)
+
+  def missing(s):
+    moved = apart(s)
+    free = moved < room
+    gap = wanted - jnp.sum(size * jnp.minimum(moved, room), axis=-1)
+    slope = jnp.sum(jnp.where(free, size * unit, 0), axis=-1)
+    return gap, slope
+
+  def going(carry):
+    _, active, count = carry
+    return (count < _MAX_NEWTON) & jnp.any(active)
+
+  def newton(carry):
+    s, active, count = carry
+    gap, slope = missing(s)
+    active = active & (slope > 0) & (gap > 1e-6 * wanted)
+    s = jnp.where(active, s + gap / jnp.where(slope > 0, slope, 1), s)
+    return s, active, count + 1
+
+  s, _, _ = jax.lax.while_loop(
+    going, newton, (jnp.zeros_like(wanted), wanted > 0, 0)
+  )
+  # Out of reach: every coordinate to its face.
+  gap, slope = missing(s)
+  unreachable = (slope == 0) & (gap > 0)
+  moved = jnp.where(
+    unreachable[:, None] & (unit > 0),
+    room,
+    jnp.minimum(apart(s), room),
+  )
+  return direction * moved
+
+
+class State(NamedTuple):
+  """Rows of a FAB run; see `methods.State` for the last five.
+
+  Attributes:
+    tried: what is attacked.
+    x_adv: [N, ...] current point.
+    distance: [N] smallest norm of a misclassified point so far.
+    iteration: [N] int.
+    found: [N] bool.
+    x_found: [N, ...].
+    zero_gradient: [N] bool.
+    nonfinite_gradient: [N] bool.
+  """
+
+  tried: methods.Try
+  x_adv: jax.Array
+  distance: jax.Array
+  iteration: jax.Array
+  found: jax.Array
+  x_found: jax.Array
+  zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
+
+
+def _targeted_boundary(evaluate, tried, x_adv, key):
+  """Logit difference [N] to the target's boundary, its gradient, rows lost.
+
+  The last two are those of `ascent.finite_gradient`.
+  """
+
+  def difference(points):
+    logits = jnp.mean(evaluate(points, key), axis=0)
+    values = losses.targeted_margin(logits, tried.y, tried.target)
+    return jnp.sum(values), values
+
+  gradient, values = jax.grad(difference, has_aux=True)(x_adv)
+  return values, *ascent.finite_gradient(gradient)
+
+
+def _nearest_boundary(evaluate, tried, x_adv, key, norm):
+  """As `_targeted_boundary`, for the class whose boundary looks nearest.
+
+  C pullbacks; only the nearest class's gradient is kept.
+  """
+  logits, pullback = jax.vjp(
+    lambda points: jnp.mean(evaluate(points, key), axis=0), x_adv
+  )
+  classes = jnp.arange(logits.shape[-1], dtype=tried.y.dtype)
+  label = jax.nn.one_hot(tried.y, logits.shape[-1], dtype=logits.dtype)
+  own = jnp.take_along_axis(logits, tried.y[:, None], axis=-1)
+
+  def consider(nearest, index):
+    distance, _, _ = nearest
+    one = (classes == index).astype(logits.dtype)
+    (slope,) = pullback(one[None, :] - label)
+    slope, lost = ascent.finite_gradient(slope)
+    difference = (logits - own)[:, index]
+    length = projections.norm(slope, _DUAL[norm])
+    away = jnp.where(
+      tried.y == index, jnp.inf, jnp.abs(difference) / (length + _TINY)
+    )
+    return results.select(
+      away < distance, (away, difference, slope), nearest
+    ), lost
+
+  start = (
+    jnp.full(own.shape[:1], jnp.inf, logits.dtype),
+    jnp.zeros_like(own[:, 0]),
+    jnp.zeros_like(x_adv),
+  )
+  (_, value, gradient), lost = loops.scan(
+    consider, start, classes, length=logits.shape[-1]
+  )
+  return value, gradient, jnp.any(lost, axis=0)
+
+
+def method(
+  *, norm: str, num_steps: int, low: float, high: float, targeted: bool
+) -> methods.Method:
+  """FAB towards each try's target, or towards the nearest boundary."""
+
+  def start(tried: methods.Try, epsilon: ArrayLike) -> State:
+    x = tried.x
+    n = x.shape[0]
+    x_adv = x
+    if not targeted:
+      # The first try starts at the clean point, restarts half-way out.
+      offset = initial.surface(tried.key, x, epsilon, norm) / 2
+      x_adv = results.select(
+        tried.number > 0, jnp.clip(x + offset, low, high), x
+      )
+    no = jnp.zeros((n,), bool)
+    return State(
+      tried=tried,
+      x_adv=x_adv,
+      distance=jnp.full((n,), jnp.inf, x.dtype),
+      iteration=jnp.zeros((n,), jnp.int32),
+      found=no,
+      x_found=x,
+      zero_gradient=no,
+      nonfinite_gradient=no,
+    )
+
+  def step(
+    evaluate: methods.Evaluate, state: State, epsilon: ArrayLike, key: Any
+  ) -> State:
+    tried, x, x_adv = state.tried, state.tried.x, state.x_adv
+    if targeted:
+      found = _targeted_boundary(evaluate, tried, x_adv, key)
+    else:
+      found = _nearest_boundary(evaluate, tried, x_adv, key, norm)
+    value, gradient, lost = found
+    # Without a distance to the boundary the point stays where it is.
+    value = jnp.where(jnp.abs(value) < jnp.inf, value, 0)
+    n = x.shape[0]
+    normal = gradient.reshape(n, -1)
+    points, clean = x_adv.reshape(n, -1), x.reshape(n, -1)
+    offset = value + jnp.sum(normal * (clean - points), axis=-1)
+    moves = project_to_hyperplane(
+      jnp.concatenate([points, clean]),
+      jnp.concatenate([normal, normal]),
+      jnp.concatenate([value, offset]),
+      norm=norm,
+      low=low,
+      high=high,
+    )
+    lengths = jnp.maximum(projections.norm(moves, norm), _SMALLEST_MOVE)
+    bias = jnp.minimum(lengths[:n] / (lengths[:n] + lengths[n:]), _MAX_BIAS)
+    bias = bias[:, None]
+    mixed = (1 - bias) * (points + _OVERSHOOT * moves[:n]) + bias * (
+      clean + _OVERSHOOT * moves[n:]
+    )
+    moved = jnp.clip(mixed, low, high).reshape(x.shape)
+
+    logits = jnp.mean(evaluate(moved, key), axis=0)
+    crossed = ~results.correct(logits, tried.y)
+    length = projections.norm(moved - x, norm)
+    nearer = crossed & (length < state.distance) & (state.iteration < num_steps)
+    inside = nearer & (length <= epsilon)
+    return State(
+      tried=tried,
+      x_adv=results.select(crossed, x + _BACKWARD * (moved - x), moved),
+      distance=jnp.where(nearer, length, state.distance),
+      iteration=state.iteration + 1,
+      found=state.found | inside,
+      x_found=results.select(inside, moved, state.x_found),
+      zero_gradient=jnp.where(
+        state.iteration == 0,
+        ascent.no_gradient(gradient),
+        state.zero_gradient,
+      ),
+      nonfinite_gradient=state.nonfinite_gradient | lost,
+    )
+
+  return methods.Method(start, step, num_steps, targeted)
+
+
+@explicit_meshes.accepted(rows=True)
+def fab(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  y: ArrayLike,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  num_steps: int = 100,
+  norm: str = "linf",
+  restarts: int = 1,
+  bounds: inputs.Bounds = (0.0, 1.0),
+  where: ArrayLike | None = None,
+  example_ids: ArrayLike | None = None,
+) -> results.AttackResult:
+  """Fast adaptive boundary attack, untargeted.
+
+  `x_adv` is the misclassified point nearest to `x`, if one within epsilon was
+  found, otherwise `x`. The first try starts at `x`, restarts at random points
+  at half the radius.
+
+  Cost: a step takes two forward passes and C backward passes; restarts run as
+  one batch. See `apgd` for the other arguments, guarantees, errors, and the
+  note on compile time.
+
+  Returns:
+    An `AttackResult`; `loss` is the margin.
+  """
+  return _fab(
+    logits_fn,
+    x,
+    y,
+    key,
+    epsilon=epsilon,
+    num_steps=num_steps,
+    norm=norm,
+    tries=("restarts", restarts),
+    bounds=bounds,
+    where=where,
+    example_ids=example_ids,
+  )
+
+
+@explicit_meshes.accepted(rows=True)
+def fab_targeted(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  y: ArrayLike,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  num_steps: int = 100,
+  norm: str = "linf",
+  num_targets: int = 9,
+  bounds: inputs.Bounds = (0.0, 1.0),
+  where: ArrayLike | None = None,
+  example_ids: ArrayLike | None = None,
+) -> results.AttackResult:
+  """FAB towards each of the most likely wrong classes in turn (FAB-T).
+
+  At most C-1 targets. Cost: a step takes two forward passes and one backward
+  pass, whatever C; targets run as one batch. Deterministic: the key is
+  consumed but changes nothing. Otherwise as `fab`.
+
+  Returns:
+    An `AttackResult`; `loss` is the margin.
+  """
+  return _fab(
+    logits_fn,
+    x,
+    y,
+    key,
+    epsilon=epsilon,
+    num_steps=num_steps,
+    norm=norm,
+    tries=("num_targets", num_targets),
+    bounds=bounds,
+    where=where,
+    example_ids=example_ids,
+  )
+
+
+def _fab(
+  logits_fn, x, y, key, *, num_steps, norm, tries, bounds, where, **options
+) -> results.AttackResult:
+  """Both public forms; `tries` is the keyword's name and value."""
+  _validate.positive_int("num_steps", num_steps)
+  _validate.positive_int(*tries)
+  _validate.one_of("norm", norm, NORMS)
+  checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
+  return methods.iterate(
+    method(
+      norm=norm,
+      num_steps=num_steps,
+      low=checked.low,
+      high=checked.high,
+      targeted=tries[0] == "num_targets",
+    ),
+    logits_fn,
+    checked,
+    key,
+    loss=losses.margin,
+    tries=tries[1],
+    **options,
+  )

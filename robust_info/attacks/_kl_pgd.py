@@ -1,0 +1,112 @@
+"""PGD on the divergence from the clean prediction."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes
+from robust_info.attacks import (
+  _pgd,
+  ascent,
+  inputs,
+  projections,
+  results,
+)
+from robust_info.information import divergences
+
+
+@explicit_meshes.accepted(rows=True)
+def kl_pgd(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  step_size: ArrayLike | None = None,
+  num_steps: int = 20,
+  norm: str = "linf",
+  restarts: int = 1,
+  momentum: float = 0.0,
+  keep: str = "last",
+  anchor: str = "clean",
+  bounds: inputs.Bounds = (0.0, 1.0),
+  where: ArrayLike | None = None,
+  example_ids: ArrayLike | None = None,
+  projection: projections.Projection | None = None,
+) -> results.AttackResult:
+  """Maximises `KL(p(x) || p(x'))` in the ball, by projected gradient ascent.
+
+  No labels: the reference is the clean prediction. KL has its minimum, and a
+  zero gradient, at the clean point, so the ascent always starts uniformly at
+  random inside the ball with the reference at the clean point, as TRADES
+  (Zhang et al. 2019) does with a smaller start.
+
+  Cost: per restart `num_steps` gradients and one forward pass, and one forward
+  pass for the reference. Other arguments, guarantees and errors: see `pgd`.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C].
+    x: [N, ...] float inputs within `bounds`, in any layout.
+    key: consumed.
+    epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
+    step_size: [] or [N]; `2.5 * epsilon / num_steps` unless given.
+    num_steps: static.
+    norm: "linf", "l2" or "l1".
+    restarts: independent starts; see `pgd`.
+    momentum: see `pgd`.
+    keep: see `pgd`.
+    anchor: "clean" is the attack. "start" takes the reference at the random
+      start instead, as the paper's public code does: its first gradient is
+      rounding noise. For comparison only.
+    bounds: (low, high) or `None`.
+    where: [N] bool.
+    example_ids: [N] int.
+    projection: see `pgd`.
+
+  Returns:
+    An `AttackResult` whose `success` means that the class differs from the
+    clean prediction's, and whose `loss` is the divergence from the reference,
+    in nats. Rows whose clean logits are not finite are not `valid`.
+  """
+  _validate.one_of("anchor", anchor, ("clean", "start"))
+  checked = inputs.check(logits_fn, x, None, bounds=bounds, where=where)
+  inputs.num_classes(logits_fn, checked.x)
+  clean = logits_fn(checked.x)
+  known = results.finite(clean)
+  checked = dataclasses.replace(
+    checked, y=jnp.argmax(clean, axis=-1).astype(jnp.int32)
+  )
+
+  def objective(evaluate, start, labels):
+    if anchor == "clean":
+      reference = _pgd.tile(clean, restarts)
+    else:
+      reference = logits_fn(start)
+
+    def divergence(logits, labels):
+      del labels
+      return divergences.kl_divergence(reference, logits)
+
+    return ascent.label_objective(evaluate, labels, divergence, targeted=False)
+
+  return _pgd.attack_in_ball(
+    logits_fn,
+    checked,
+    key,
+    objective,
+    known=known,
+    epsilon=epsilon,
+    step_size=step_size,
+    num_steps=num_steps,
+    norm=norm,
+    random_start=True,
+    restarts=restarts,
+    momentum=momentum,
+    keep=keep,
+    example_ids=example_ids,
+    eot_samples=None,
+    projection=projection,
+  )

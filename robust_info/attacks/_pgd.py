@@ -1,0 +1,306 @@
+"""FGSM and PGD.
+
+Pure functions, meant to be called under `jax.jit` (outside it each call traces
+and compiles anew). Anything that changes between calls without a new
+compilation is an argument: parameters travel in a `jax.tree_util.Partial`,
+
+    attack = jax.jit(
+      attacks.pgd, static_argnames=("num_steps", "norm", "restarts", "loss"))
+    logits_fn = jax.tree_util.Partial(model.apply, variables)
+    result = attack(logits_fn, x, y, key, epsilon=0.1, num_steps=20)
+
+and here new `variables`, `x`, `epsilon` or `step_size` reuse the program.
+
+Shape letters: N examples, C classes, D inputs flattened.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes
+from robust_info.attacks import (
+  ascent,
+  fixed_step,
+  initial,
+  inputs,
+  losses,
+  projections,
+  radii,
+  results,
+  steps,
+)
+
+
+@explicit_meshes.accepted(rows=True)
+def pgd(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  y: ArrayLike,
+  key: Any = None,
+  *,
+  epsilon: ArrayLike,
+  step_size: ArrayLike | None = None,
+  num_steps: int = 20,
+  norm: str = "linf",
+  random_start: bool = True,
+  restarts: int = 1,
+  loss: str | losses.Loss = "cross_entropy",
+  targeted: bool = False,
+  momentum: float = 0.0,
+  keep: str = "last",
+  bounds: inputs.Bounds = (0.0, 1.0),
+  where: ArrayLike | None = None,
+  example_ids: ArrayLike | None = None,
+  eot_samples: int | None = None,
+  projection: projections.Projection | None = None,
+) -> results.AttackResult:
+  """Projected gradient descent (Madry et al. 2018), worst case per example.
+
+  Guarantees: `x_adv` is finite and lies in the ball to 1e-6 and in `bounds`,
+  whatever the gradients: their NaN and infinite entries count as 0 and are
+  reported; `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38,
+  may become 0); masked rows are returned unchanged; a row's result depends
+  but for rounding neither on the rest of the batch nor on its place in it
+  (given `example_ids`); values that cannot be checked, as they are traced, make
+  their rows not `valid` where they make no sense. Inputs that the model gets
+  wrong are attacked like the others and normally stay wrong; `keep="worst"`
+  guarantees it for `random_start=False` only, as the clean point itself is
+  otherwise not visited.
+
+  Cost: per restart `num_steps` gradients and one forward pass. Restarts run as
+  one batch of `restarts * N` rows, and `eot_samples` multiplies that again:
+  both multiply the memory. For the robust accuracy of a data set
+  `auto_attack(..., attacks=("pgd",))` drops broken examples on the way.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C], deterministic and row by row (evaluation
+      mode, normalisation inside), as a large batch may be evaluated in parts.
+      See the module docstring for how to pass parameters.
+    x: [N, ...] float inputs within `bounds`, in any layout.
+    y: [N] int labels (with `targeted`, the classes to reach).
+    key: consumed; may be `None` if nothing is random.
+    epsilon: radius of the ball in input units, >= 0: one number, or [N], one
+      per example; may be traced.
+    step_size: length of a step in `norm`, [] or [N]; `2.5 * epsilon /
+      num_steps` unless given; may be traced.
+    num_steps: gradient steps, static.
+    norm: "linf", "l2" or "l1".
+    random_start: start uniformly in the ball (cut to the box), not at `x`.
+    restarts: independent random starts; the worst one counts: a success beats
+      every failure, then the higher loss.
+    loss: "cross_entropy", "margin", "dlr", or `loss(logits, labels) -> [N]`.
+    targeted: descend the loss towards `y` instead; success is then `argmax ==
+      y`.
+    momentum: decay of an accumulated gradient (MI-FGSM, Dong et al. 2018); a
+      Python float, 0 for none.
+    keep: "last" returns each start's last iterate, as in the literature;
+      "worst" its worst one, at no further network cost.
+    bounds: (low, high) of valid inputs, or `None`.
+    where: [N] bool, `False` in padding rows.
+    example_ids: [N] ints that fix each row's randomness whatever the batch;
+      0..N-1 unless given.
+    eot_samples: `None` for a deterministic network. An int averages losses over
+      that many draws of a randomised one, called as `logits_fn(x, key)`
+      (expectation over transformation, Athalye et al. 2018).
+    projection: instead of the norm's usual one, for example
+      `projections.project_l2`.
+
+  Returns:
+    An `AttackResult`.
+
+  Raises:
+    ValueError: an argument has a bad shape or value, x lies outside `bounds`,
+      or labels are out of range. Shapes are checked always, values when
+      concrete; traced ones end in `AttackResult.valid`.
+    TypeError: x is not float, y not integer, or a key is missing.
+  """
+  checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
+  loss = losses.resolve(loss)
+
+  def objective(evaluate, start, labels):
+    del start
+    return ascent.label_objective(evaluate, labels, loss, targeted=targeted)
+
+  return attack_in_ball(
+    logits_fn,
+    checked,
+    key,
+    objective,
+    epsilon=epsilon,
+    step_size=step_size,
+    num_steps=num_steps,
+    norm=norm,
+    random_start=random_start,
+    restarts=restarts,
+    momentum=momentum,
+    keep=keep,
+    example_ids=example_ids,
+    eot_samples=eot_samples,
+    projection=projection,
+  )
+
+
+@explicit_meshes.accepted(rows=True)
+def fgsm(
+  logits_fn: inputs.LogitsFn,
+  x: ArrayLike,
+  y: ArrayLike,
+  key: Any = None,
+  *,
+  epsilon: ArrayLike,
+  step_size: ArrayLike | None = None,
+  norm: str = "linf",
+  random_start: bool = False,
+  loss: str | losses.Loss = "cross_entropy",
+  targeted: bool = False,
+  bounds: inputs.Bounds = (0.0, 1.0),
+  where: ArrayLike | None = None,
+  example_ids: ArrayLike | None = None,
+) -> results.AttackResult:
+  """Fast gradient (sign) method (Goodfellow et al. 2015): one step of PGD.
+
+  The step is `epsilon` long, from the clean input. `random_start=True` with
+  `step_size=1.25 * epsilon` is the FGSM-RS of Wong et al. (2020). Cost: one
+  gradient and one forward pass. Arguments, guarantees and errors: see `pgd`.
+
+  Returns:
+    An `AttackResult`.
+  """
+  return pgd(
+    logits_fn,
+    x,
+    y,
+    key,
+    epsilon=epsilon,
+    step_size=epsilon if step_size is None else step_size,
+    num_steps=1,
+    norm=norm,
+    random_start=random_start,
+    loss=loss,
+    targeted=targeted,
+    bounds=bounds,
+    where=where,
+    example_ids=example_ids,
+  )
+
+
+def tile(array: jax.Array, restarts: int) -> jax.Array:
+  """[R * N, ...]: restarts run as one batch."""
+  if restarts == 1:
+    return array
+  return jnp.tile(array, (restarts,) + (1,) * (array.ndim - 1))
+
+
+def _random_start(
+  key: Any,
+  centres: jax.Array,
+  epsilon: jax.Array,
+  norm: str,
+  restarts: int,
+  example_ids: ArrayLike | None,
+) -> jax.Array:
+  """Points of the balls around `centres` [R * N, ...], before the box."""
+  num_examples = len(centres) // restarts
+  keys = jax.vmap(
+    lambda r: inputs.example_keys(
+      jax.random.fold_in(key, r), example_ids, num_examples
+    )
+  )(jnp.arange(restarts))
+  return centres + initial.BY_NORM[norm](
+    keys.reshape(restarts * num_examples, *keys.shape[2:]), centres, epsilon
+  )
+
+
+def attack_in_ball(
+  logits_fn: inputs.LogitsFn,
+  checked: inputs.Inputs,
+  key: Any,
+  make_objective: Callable[..., ascent.Objective],
+  *,
+  known: jax.Array | bool = True,
+  epsilon: ArrayLike,
+  step_size: ArrayLike | None,
+  num_steps: int,
+  norm: str,
+  random_start: bool,
+  restarts: int,
+  momentum: float,
+  keep: str,
+  example_ids: ArrayLike | None,
+  eot_samples: int | None,
+  projection: projections.Projection | None,
+) -> results.AttackResult:
+  """Start, ascent and worst case over restarts; arguments as in `pgd`.
+
+  `make_objective(evaluate, start, labels)` sees the batch of all restarts; rows
+  where `known` is False lack what it needs and are not valid.
+  """
+  num_examples = checked.x.shape[0]
+  _validate.positive_int("num_steps", num_steps)
+  _validate.positive_int("restarts", restarts)
+  radii.check("epsilon", epsilon, num_examples)
+  _validate.one_of("norm", norm, projections.NORMS)
+  _validate.one_of("keep", keep, ("last", "worst"))
+  _validate.at_least("momentum", momentum, 0)
+  epsilon = radii.of(epsilon, checked.x)
+  if step_size is None:
+    step_size = fixed_step.REACH * epsilon / num_steps
+  radii.check("step_size", step_size, num_examples)
+  step_size = jnp.asarray(step_size, checked.x.dtype)
+  if eot_samples is not None:
+    _validate.positive_int("eot_samples", eot_samples)
+  if restarts > 1 and not random_start:
+    raise ValueError(
+      f"Expected restarts=1 with random_start=False, got restarts={restarts}: "
+      "every restart would be the same."
+    )
+  start_key = draw_key = None
+  if random_start or eot_samples is not None:
+    inputs.require_key(key)
+    start_key, draw_key = jax.random.split(key)
+  if eot_samples is None:
+    draw_key = None
+  evaluate = ascent.evaluator(logits_fn, eot_samples)
+  num_classes = inputs.num_classes(
+    lambda points: evaluate(points, draw_key)[0], checked.x
+  )
+  _validate.labels_in_range("y", checked.y, num_classes, checked.where)
+  valid = inputs.valid(checked, num_classes, epsilon, step_size) & known
+
+  box = {"low": checked.low, "high": checked.high}
+  epsilons = radii.tile(epsilon, restarts)
+  project = projection or projections.BY_NORM[norm]
+  centres = tile(checked.x, restarts)
+  start = centres
+  if random_start:
+    start = _random_start(
+      start_key, centres, epsilons, norm, restarts, example_ids
+    )
+    start = project(start, centres, epsilons, **box)
+  tries = ascent.ascend(
+    make_objective(evaluate, start, tile(checked.y, restarts)),
+    centres,
+    start,
+    tile(checked.where & valid, restarts),
+    draw_key,
+    epsilon=epsilons,
+    step_size=radii.tile(step_size, restarts),
+    num_steps=num_steps,
+    step_rule=steps.BY_NORM[norm],
+    projection=project,
+    momentum=momentum,
+    keep=keep,
+    **box,
+  )
+  if restarts > 1:
+    tries = results.keep_worst(
+      jax.tree.map(
+        lambda leaf: leaf.reshape((restarts, -1, *leaf.shape[1:])), tries
+      )
+    )
+  return results.settle(tries, checked.x, checked.where, valid)

@@ -1,0 +1,206 @@
+"""An append-only record of a long evaluation on disk.
+
+Every part is a file of its own, written under another name and renamed, so a
+process killed at any point leaves whole parts only. A header names what is
+evaluated, and the clean logits lie beside it; a folder of another network or
+with another header is refused. Shape letters: N examples, C classes.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_info.attacks.autoattack import pool, standing
+
+_HEADER = "header.json"
+_CLEAN = "clean.npy"
+# By how much the clean logits of one network may differ between two machines
+# or batch sizes, of their largest.
+_ROUNDING = 1e-3
+_PART = "part-{:06d}.npz"
+# A part is written at the latest this long after the last.
+_SECONDS_PER_PART = 10.0
+
+
+def _digest(*arrays: Any) -> str:
+  """Shapes, types and values, to the last bit."""
+  found = hashlib.sha256()
+  for leaf in arrays:
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+      leaf.dtype, jax.dtypes.prng_key
+    ):
+      leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(leaf)
+    found.update(f"{array.dtype}{array.shape}".encode())
+    found.update(array.tobytes())
+  return found.hexdigest()[:16]
+
+
+def header(
+  logits_fn: jax.tree_util.Partial,
+  clean: np.ndarray,
+  data: standing.Data,
+  key: jax.Array,
+  settings: dict[str, Any],
+) -> dict[str, Any]:
+  """What tells one evaluation from another.
+
+  A network is known by its parameters, the leaves of the `Partial`, so that
+  another machine or batch size may go on where one ended. Of a function
+  without leaves nothing but its outputs can be seen: there the clean logits
+  have to agree to the last bit.
+
+  Args:
+    logits_fn: the network.
+    clean: [N, C] clean logits.
+    data: what is attacked.
+    key: of the evaluation.
+    settings: of JSON values.
+
+  Returns:
+    JSON values.
+  """
+  leaves = jax.tree.leaves(logits_fn)
+  radii = np.unique(data.epsilon)
+  return {
+    "network": _digest(*leaves) if leaves else _digest(clean),
+    "inputs": _digest(data.x),
+    "labels": _digest(data.y),
+    "mask": _digest(data.where),
+    "example_ids": _digest(data.ids),
+    "key": _digest(key),
+    "epsilon": float(radii[0]) if len(radii) == 1 else _digest(data.epsilon),
+    **settings,
+  }
+
+
+class Journal:
+  """Parts of one evaluation, in the order they were written.
+
+  Args:
+    folder: made if missing.
+    header: what identifies the evaluation, of JSON values. Compared with the
+      folder's.
+    clean: [N, C] clean logits. They have to be the folder's up to rounding, a
+      thousandth of the largest: parameters do not tell what is done with them.
+
+  Attributes:
+    clean: [N, C] those of the folder: the evaluation goes on with the logits it
+      began with, or a resumed one could differ in a last digit.
+
+  Raises:
+    ValueError: the folder belongs to another evaluation.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike[str],
+    header: dict[str, Any],
+    clean: np.ndarray,
+  ):
+    self._folder = pathlib.Path(folder)
+    self._folder.mkdir(parents=True, exist_ok=True)
+    path = self._folder / _HEADER
+    if path.exists():
+      known = json.loads(path.read_text())
+      differing = sorted(
+        name
+        for name in known.keys() | header.keys()
+        if known.get(name) != header.get(name)
+      )
+      if differing:
+        name = differing[0]
+        raise ValueError(
+          f"Expected state_dir to hold this evaluation, got {self._folder} "
+          f"with another {name} ({known.get(name)!r}, not "
+          f"{header.get(name)!r}); remove the folder or choose another."
+        )
+      self.clean = np.load(self._folder / _CLEAN)
+      size = np.max(np.abs(clean), where=np.isfinite(clean), initial=0)
+      if clean.shape != self.clean.shape or not np.allclose(
+        clean, self.clean, rtol=0, atol=_ROUNDING * size, equal_nan=True
+      ):
+        raise ValueError(
+          f"Expected state_dir to hold this evaluation, got {self._folder} "
+          "with other clean logits: the parameters are the same, the function "
+          "is not; remove the folder or choose another."
+        )
+    else:
+      # The header comes last: a folder that has one is whole.
+      self.clean = clean
+      content = io.BytesIO()
+      np.save(content, clean)
+      self._write(self._folder / _CLEAN, content.getvalue())
+      self._write(path, json.dumps(header, indent=1).encode())
+    self._next = len(list(self._parts()))
+
+  def _parts(self) -> Iterator[pathlib.Path]:
+    number = 0
+    while (path := self._folder / _PART.format(number)).exists():
+      yield path
+      number += 1
+
+  def _write(self, path: pathlib.Path, content: bytes) -> None:
+    waiting = path.with_name(path.name + ".waiting")
+    with open(waiting, "wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(waiting, path)
+
+  def append(self, **arrays: np.ndarray) -> None:
+    """Adds a part; durable when this returns."""
+    path = self._folder / _PART.format(self._next)
+    waiting = path.with_name(path.name + ".waiting")
+    with open(waiting, "wb") as file:
+      np.savez(file, **arrays)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(waiting, path)
+    self._next += 1
+
+  def read(self) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the parts written so far, oldest first."""
+    for path in self._parts():
+      with np.load(path) as part:
+        yield dict(part)
+
+
+def recorded(
+  flow: Iterator[pool.Look],
+  book: Journal | None,
+  number: int,
+  batch_size: int,
+) -> Iterator[pool.Look]:
+  """Passes everything on and writes it down, a part at a time.
+
+  What was passed on and is not yet on disk are always fewer examples than
+  `batch_size`.
+  """
+  waiting: list[pool.Finished] = []
+  written = time.monotonic()
+
+  def write():
+    rows = [np.concatenate(field) for field in zip(*waiting, strict=True)]
+    book.append(attack=np.array(number), **pool.Finished(*rows)._asdict())
+    waiting.clear()
+
+  for look in flow:
+    if book is not None and len(look.finished.index):
+      waiting.append(look.finished)
+    late = time.monotonic() - written > _SECONDS_PER_PART
+    full = sum(len(part.index) for part in waiting) >= batch_size
+    if waiting and (late or full):
+      write()
+      written = time.monotonic()
+    yield look
+  if waiting:
+    write()

@@ -1,0 +1,95 @@
+"""The compiled programs of an ensemble, and how long they are kept.
+
+Shape letters: N examples, M any number of rows, C classes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info.attacks import (
+  _apgd,
+  _fab,
+  _square,
+  ascent,
+  fixed_step,
+  methods,
+)
+from robust_info.attacks.autoattack import pool
+
+_WINDOW_SHARE = 0.8
+
+
+class Plan(NamedTuple):
+  """All that the compiled programs depend on, hashable."""
+
+  norm: str
+  num_steps: int
+  num_queries: int
+  low: float
+  high: float
+  eot_samples: int | None
+
+
+def _method(name: str, plan: Plan) -> methods.Method:
+  """The method of that name."""
+  box = {"norm": plan.norm, "low": plan.low, "high": plan.high}
+  if name == "square":
+    return _square.method(
+      num_queries=plan.num_queries,
+      share=_WINDOW_SHARE,
+      # As published, for comparable numbers.
+      reach_edges=False,
+      **box,
+    )
+  box["num_steps"] = plan.num_steps
+  if name in ("fab", "fab-t"):
+    return _fab.method(targeted=name == "fab-t", **box)
+  if name == "pgd":
+    return fixed_step.method(**box)
+  if name == "apgd-t":
+    return _apgd.target_method(**box)
+  return _apgd.label_method(
+    {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr"}[name], **box
+  )
+
+
+def build(name: str, plan: Plan) -> pool.Programs:
+  """The start and the step of the named attack."""
+  return pool.compile_programs(_method(name, plan), plan.eot_samples)
+
+
+def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
+  """`(logits_fn, x, key, begin) -> logits [N, C]`, averaged over the draws.
+
+  The draws follow the key and `begin`, the place of the first row.
+  """
+
+  @jax.jit
+  def forward(logits_fn, x, key, begin):
+    evaluate = ascent.evaluator(logits_fn, eot_samples, backward=False)
+    return jnp.mean(evaluate(x, jax.random.fold_in(key, begin)), axis=0)
+
+  return forward
+
+
+# Programs live as long as the process, for a `Partial`: its function is the
+# caller's own promise of purity and its leaves are arguments.
+kept = functools.cache(build)
+kept_forward = functools.cache(build_forward)
+
+
+def forward_in_batches(program, logits_fn, rows, key, batch_size) -> np.ndarray:
+  """[M, C] logits of any number of rows, in batches of one shape."""
+  parts = []
+  for begin in range(0, len(rows), batch_size):
+    part = rows[begin : begin + batch_size]
+    padding = [(0, batch_size - len(part))] + [(0, 0)] * (rows.ndim - 1)
+    padded = np.pad(part, padding, mode="edge")
+    logits = program(logits_fn, padded, key, begin)
+    parts.append(np.asarray(logits)[: len(part)])
+  return np.concatenate(parts)

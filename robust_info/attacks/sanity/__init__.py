@@ -1,0 +1,1 @@
+"""Checks of whether a robust accuracy can be trusted."""

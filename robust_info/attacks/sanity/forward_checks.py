@@ -1,0 +1,96 @@
+"""Checks of a network that need no attack: what its outputs alone tell.
+
+Shape letters: N examples, C classes.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_info._xla import convolutions
+from robust_info.attacks import checks, inputs
+
+# A logit gap beyond which exp(-gap) is 0 in float32 (denormals flushed).
+_FLOAT32_GAP = 87.0
+_DERIVATIVE = "jvp("
+
+
+def run(
+  logits_fn: inputs.LogitsFn, checked: inputs.Inputs
+) -> list[checks.Check]:
+  """What the outputs alone tell; calls `logits_fn` outside `jit`."""
+  x = checked.x
+  logits = np.asarray(logits_fn(x), np.float64)
+  repeats = max(
+    checks.largest_change(logits, np.asarray(logits_fn(x), np.float64))
+    for _ in range(4)
+  )
+  # Rolled by one and cut by one: another place and another batch size.
+  rolled = np.asarray(logits_fn(jnp.roll(x, 1, axis=0)), np.float64)
+  moved = checks.largest_change(logits, np.roll(rolled, -1, axis=0))
+  if len(x) > 1:
+    fewer = np.concatenate([np.asarray(logits_fn(x[:-1])), logits[-1:]])
+    moved = max(moved, checks.largest_change(logits, fewer))
+  probabilities = float(checks.look_like_probabilities(logits))
+  ordered = np.sort(logits, axis=1)
+  wide = float(np.mean(ordered[:, -1] - ordered[:, -2] > _FLOAT32_GAP))
+  return [
+    checks.at_most(
+      "random forward pass",
+      repeats,
+      1e-4,
+      "the output changes from call to call; use version='rand'",
+    ),
+    checks.at_most(
+      "row dependence",
+      moved,
+      1e-4,
+      "a row's output depends on its batch; use evaluation mode, and noise by "
+      "an explicit key",
+    ),
+    checks.at_most(
+      "probabilities",
+      probabilities,
+      0,
+      "the outputs look like probabilities; return logits, before softmax",
+    ),
+    checks.at_most(
+      "gradient inside",
+      differentiates(logits_fn, x),
+      0,
+      "the forward pass optimises, attack it adaptively; NaN: this version of "
+      "JAX does not tell",
+    ),
+    checks.at_most(
+      "float32 saturation",
+      wide,
+      0.01,
+      "logit gaps beyond 87: cross-entropy has no gradient; use margin or DLR, "
+      "or rescale the logits",
+    ),
+  ]
+
+
+def differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> float:
+  """1 if the forward pass differentiates anything, 0 if not, NaN if unknown.
+
+  In a traced program the name of each operation says what it came from, inside
+  `jit` and loops, too: "jvp(...)" for all that `jax.grad` and its relatives
+  add. Should a version of JAX name them otherwise, the probe goes unseen.
+  """
+  probe = jax.make_jaxpr(jax.grad(jnp.sin))(1.0)
+  if not _has_derivative(probe):
+    return math.nan
+  # A new function: traced now, whatever was traced before.
+  return float(_has_derivative(jax.make_jaxpr(lambda v: logits_fn(v))(x)))
+
+
+def _has_derivative(program: Any) -> bool:
+  return any(
+    _DERIVATIVE in str(eqn.source_info.name_stack)
+    or any(map(_has_derivative, convolutions.programs(eqn)))
+    for eqn in program.eqns
+  )

@@ -1,0 +1,99 @@
+"""The metrics that training follows, on the validation split.
+
+Information in nats.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from robust_info import config as config_lib
+from robust_info import data, models
+from robust_info.evaluation import evaluator
+
+
+class Validator:
+  """The metrics that training follows, on the validation split.
+
+  Called as `validator(variables)`; a pure function. Accuracy, cross-entropy
+  and information are exact over the split; attack and Fisher metrics use a
+  fixed random subset of `settings.validation_examples`, both lenses a fixed
+  set of pairs.
+  """
+
+  def __init__(
+    self,
+    apply_fn: evaluator.ApplyFn,
+    split: data.Split,
+    *,
+    num_classes: int,
+    settings: config_lib.EvaluationConfig,
+    seed: int,
+  ):
+    """See `evaluation.Evaluator`."""
+    self._settings = settings
+    self._whole = evaluator.Evaluator(
+      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
+    )
+    if settings.validation_examples:
+      rows = evaluator.random_rows(split, settings.validation_examples, seed)
+      split = data.Split(split.images[rows], split.labels[rows])
+    self._subset = evaluator.Evaluator(
+      apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
+    )
+
+  def __call__(self, variables: Any) -> Mapping[str, float]:
+    """The metrics of a network.
+
+    Args:
+      variables: what `apply_fn` takes.
+
+    Returns:
+      `accuracy`, `cross_entropy`, `cckl`, `mutual_information`,
+      `lautum_information` and `label_information` over the whole split;
+      `robust_accuracy` (PGD at `settings.epsilon`) and the mean
+      `fisher_frobenius` over the subset; and the means of `local_total`,
+      `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
+      `path_robust` over the pairs.
+    """
+    summary = self._whole.predict(variables).summary
+    attacked = self._subset.attack(variables, epsilon=self._settings.epsilon)
+    norms = self._subset.fisher_norms(variables)
+    metrics = {
+      name: float(getattr(summary, name))
+      for name in (
+        "accuracy",
+        "cross_entropy",
+        "cckl",
+        "mutual_information",
+        "lautum_information",
+        "label_information",
+      )
+    }
+    metrics["robust_accuracy"] = float(attacked.correct.mean())
+    metrics["fisher_frobenius"] = float(norms.frobenius.mean(dtype=np.float64))
+    for name, lens in (
+      ("local", self._whole.local_lens(variables)),
+      ("path", self._whole.path_lens(variables)),
+    ):
+      for part in ("total", "non_robust", "robust"):
+        values = getattr(lens, part)
+        metrics[f"{name}_{part}"] = float(values.mean(dtype=np.float64))
+    return metrics
+
+
+def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:
+  """The metrics that a run follows.
+
+  Args:
+    config: resolved, see `resolution`.
+    source: what it was resolved for.
+  """
+  return Validator(
+    models.apply_fn(models.from_config(config.model)),
+    source.validation,
+    num_classes=source.num_classes,
+    settings=config.evaluation,
+    seed=config.seed,
+  )

@@ -1,0 +1,174 @@
+"""Products with the input-space Fisher information, whatever C.
+
+`F(x) v` and `v^T F(x) v` from derivatives along v; F is never formed. See
+`robust_info.fisher.norms` for F, its norms and its eigenvectors.
+
+Shapes: `N` examples, `C` classes, `D` inputs (flattened).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes, loops
+from robust_info.information import divergences
+
+LogitsFn = Callable[[jax.Array], jax.Array]
+
+
+class Operator(NamedTuple):
+  """`F(x)` of N examples as functions of [N, D] arrays.
+
+  Attributes:
+    product: v -> F v.
+    quadratic: v -> v^T F v, [N].
+    size: D.
+    logits: [N, C], those of the network.
+  """
+
+  product: Callable[[jax.Array], jax.Array]
+  quadratic: Callable[[jax.Array], jax.Array]
+  size: int
+  logits: jax.Array
+
+
+@explicit_meshes.accepted(rows=True)
+def fisher_vector_product(
+  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
+) -> jax.Array:
+  """`F(x) v`, without forming F.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C].
+    x: [N, ...], floating point.
+    v: one direction an example, the shape of x.
+
+  Returns:
+    The shape of x. Linear in v, and `u . F v = v . F u`. Cost: one
+    forward-mode and one backward pass, whatever C; memory of one backward.
+  """
+  logits_fn, x, v = _check_direction(logits_fn, x, v)
+  product = operator(logits_fn, x).product
+  return product(v.reshape(x.shape[0], math.prod(x.shape[1:]))).reshape(x.shape)
+
+
+@explicit_meshes.accepted(rows=True)
+def fisher_quadratic(
+  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
+) -> jax.Array:
+  """`v^T F(x) v = Var_{k~p}((J v)_k)`.
+
+  Args:
+    logits_fn: [N, ...] -> [N, C].
+    x: [N, ...], floating point.
+    v: one direction an example, the shape of x.
+
+  Returns:
+    [N], at least 0. `KL(p(x) || p(x + h v)) = h^2/2 v^T F v + O(h^3)`. Cost:
+    one JVP (about two forward passes), no backward pass.
+  """
+  logits_fn, x, v = _check_direction(logits_fn, x, v)
+  logits, tangent = jax.jvp(logits_fn, (x,), (v,))
+  _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  return prediction_variance(logits, tangent)
+
+
+def prediction_variance(logits: jax.Array, values: jax.Array) -> jax.Array:
+  """`Var_{k ~ softmax(logits)}(values_k)`: [..., C], [..., C] -> [...].
+
+  Accurate for confident predictions: deviations are taken from the most
+  probable class, never as a difference of large moments.
+  """
+  logits = _validate.float_array("logits", logits)
+  deviation, p = _centred(logits)(values)
+  return jnp.sum(p * deviation**2, axis=-1)
+
+
+def operator(
+  logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> Operator:
+  """Linearises the network once; products then cost no new forward pass."""
+  logits, pushforward = jax.linearize(loops.side_by_side(logits_fn), x)
+  _validate.logits_shape(logits.shape, x.shape[0])
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  pullback = jax.linear_transpose(pushforward, x)
+  flat = (x.shape[0], math.prod(x.shape[1:]))
+  change = _centred(logits)
+
+  def push(v):
+    # A sum: inside `jax.shard_map` the tangent differs by device, as x does.
+    v = v.reshape(x.shape).astype(x.dtype) + jnp.zeros_like(x)
+    return change(pushforward(v))
+
+  def product(v):
+    deviation, p = push(v)
+    cotangent, scale = _scaled(p * deviation, logits.dtype)
+    (row,) = pullback(cotangent)
+    return scale * _validate.float_array("x", row).reshape(flat)
+
+  def quadratic(v):
+    deviation, p = push(v)
+    return jnp.sum(p * deviation**2, axis=-1)
+
+  return Operator(product, quadratic, flat[1], logits)
+
+
+def _centred(
+  logits: jax.Array,
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+  """`values -> (values - E_p[values], p)`, exact for confident predictions.
+
+  Deviations are taken from the most probable class first, never as a
+  difference of large moments.
+  """
+  p = jnp.exp(divergences.log_softmax(logits))
+  top = jnp.argmax(logits, axis=-1, keepdims=True)
+
+  def change(values):
+    values = _validate.float_array("values", values)
+    values = values - jnp.take_along_axis(values, top, axis=-1)
+    return values - jnp.sum(p * values, axis=-1, keepdims=True), p
+
+  return change
+
+
+def _scaled(cotangent, dtype):
+  """A cotangent [N, C] in `dtype`, and the factor [N, 1] that it lacks.
+
+  float16 ends at 6e-8: small probabilities keep their digits by a scale.
+  """
+  if cotangent.dtype == dtype:
+    return cotangent, jnp.ones((), dtype)
+  scale = jnp.max(jnp.abs(cotangent), axis=-1, keepdims=True)
+  scale = jnp.where(scale == 0, 1.0, scale)
+  return (cotangent / scale).astype(dtype), scale
+
+
+def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
+  """A function and its floating-point inputs [N, ...], or a clear error."""
+  _validate.logits_fn("logits_fn", logits_fn)
+  x = _validate.inputs("x", x, "[N, ...]")
+  _validate.network("logits_fn", logits_fn, x)
+  return logits_fn, x
+
+
+def check_count(num_eigenvectors: int, x: jax.Array) -> None:
+  """No more eigenvectors than dimensions."""
+  size = math.prod(x.shape[1:])
+  if num_eigenvectors > size:
+    raise ValueError(
+      f"Expected k <= {size}, the number of input dimensions, got "
+      f"k={num_eigenvectors}."
+    )
+
+
+def _check_direction(logits_fn, x, v):
+  logits_fn, x = check_inputs(logits_fn, x)
+  v = jnp.asarray(v, x.dtype)
+  _validate.same_shape("v", v, "x", x)
+  return logits_fn, x, v

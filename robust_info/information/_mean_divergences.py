@@ -1,0 +1,63 @@
+"""Divergences between compensated means: they keep their digits when close."""
+
+import jax
+import jax.numpy as jnp
+
+from robust_info.information import divergences
+from robust_info.information._compensated import Compensated
+
+
+def kl_of_means(p: Compensated, q: Compensated) -> jax.Array:
+  """`KL(p||q)` of probabilities [..., C] given with twice the digits.
+
+  For a q that is a mixture of p and others: where q is 0, p is, or nearly so.
+  """
+  possible = (p.value > 0) & (q.value > 0)
+  ones = Compensated(jnp.ones_like(p.high), jnp.zeros_like(p.low))
+  u = _log_ratio(
+    jax.tree.map(lambda a, b: jnp.where(possible, a, b), p, ones),
+    jax.tree.map(lambda a, b: jnp.where(possible, a, b), q, ones),
+  )
+  return divergences.kl_from_log_ratio(
+    jnp.where(possible, p.value, 0.0), q.value, u
+  )
+
+
+@jax.custom_jvp
+def _log_ratio(p: Compensated, q: Compensated) -> jax.Array:
+  """`log q - log p` of positive numbers, to relative precision near 0."""
+  ratio = q.minus(p).value / p.value
+  is_near = jnp.abs(ratio) < 0.5
+  return jnp.where(
+    is_near,
+    jnp.log1p(jnp.where(is_near, ratio, 0.0)),
+    jnp.log(q.value) - jnp.log(p.value),
+  )
+
+
+@_log_ratio.defjvp
+def _log_ratio_jvp(primals, tangents):
+  # By hand: the derivative of a quotient squares its divisor, which underflows.
+  (p, q), (tangent_p, tangent_q) = primals, tangents
+  return _log_ratio(p, q), (
+    tangent_q.value / q.value - tangent_p.value / p.value
+  )
+
+
+def kl_of_geometric_means(p: Compensated, q: Compensated) -> jax.Array:
+  """`KL(p||q)` of normalised geometric means, from their mean log p."""
+  log_p = divergences.log_softmax(p.value)
+  log_q = divergences.log_softmax(q.value)
+  prob_p = jnp.exp(log_p)
+  # Differences first, the normaliser after, as for two rows of logits.
+  impossible = p.high == -jnp.inf
+  change = q.minus(Compensated(jnp.where(impossible, 0.0, p.high), p.low)).value
+  change = jnp.where(impossible, 0.0, change)
+  is_near = jnp.all(jnp.abs(change) < 0.5, axis=-1, keepdims=True)
+  change = jnp.where(is_near, change, 0.0)
+  normaliser = jnp.log1p(
+    jnp.sum(prob_p * jnp.expm1(change), axis=-1, keepdims=True)
+  )
+  far = jnp.where(impossible, 0.0, log_q) - jnp.where(impossible, 0.0, log_p)
+  u = jnp.where(is_near, change - normaliser, far)
+  return divergences.kl_from_log_ratio(prob_p, jnp.exp(log_q), u)

@@ -1,0 +1,91 @@
+"""Temperature: how confident a classifier should have been.
+
+Information quantities depend on the scale of the logits. At the temperature
+that minimises cross-entropy (Guo et al. 2017) they compare classifiers rather
+than their calibration: `label_information(logits / fit_temperature(...))`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes
+from robust_info.information import divergences, stats
+
+# The range that is searched, and the halvings that exhaust float64 in it.
+MIN_TEMPERATURE = 1e-3
+MAX_TEMPERATURE = 1e3
+_NUM_HALVINGS = 60
+
+
+@explicit_meshes.accepted(rows=False)
+def fit_temperature(
+  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+  """The T that minimises the cross-entropy of `softmax(logits / T)`.
+
+  Cross-entropy is convex in 1/T, so that the minimum is the one zero of its
+  derivative, `mean_i (E_p[z_i] - z_i(k_i))`, found by bisection.
+
+  Args:
+    logits: [N, C].
+    labels: [N] integers in [0, C).
+    where: [N] booleans; `False` rows do not count.
+
+  Returns:
+    [], in [1e-3, 1e3], at an end if the minimum lies beyond: a classifier
+    without a mistake wants T = 0, one that is no better than chance infinity.
+    NaN if no row counts, and if a counted row holds NaN, `inf`, an impossible
+    label (logit `-inf`) or (under `jax.jit`) a label out of range. A class of
+    logit `-inf` that is not the label is left out. Not differentiable. Cost: 60
+    passes over the logits.
+
+  Raises:
+    TypeError: labels that are not integers.
+    ValueError: wrong shapes, or labels out of range.
+  """
+  logits = stats.check_batch(logits)
+  num_examples, num_classes = logits.shape
+  where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
+  _validate.labels_in_range("labels", labels, num_classes, where)
+  _validate.warn_of_probabilities("logits", logits, where)
+  logits = jax.lax.stop_gradient(jnp.where(where[:, None], logits, 0.0))
+  labels = jnp.where(where, labels, 0)
+  # A label of logit -inf has an infinite loss at every temperature.
+  own = jnp.take_along_axis(
+    logits, jnp.clip(labels, 0, num_classes - 1)[:, None], axis=-1
+  )
+  is_valid = (
+    jnp.any(where)
+    & ~jnp.any(jnp.isnan(logits) | (logits == jnp.inf))
+    & jnp.all(jnp.isfinite(own))
+    & jnp.all((labels >= 0) & (labels < num_classes))
+  )
+  # Relative to the label's logit, whose own term is then zero.
+  margin = logits - own
+
+  def slope(log_beta):
+    p = jnp.exp(divergences.log_softmax(margin * jnp.exp(log_beta)))
+    surplus = jnp.sum(jnp.where(p == 0, 0.0, p * margin), axis=-1)
+    return jnp.sum(jnp.where(where, surplus, 0.0))
+
+  def halve(_, ends):
+    low, high = ends
+    middle = (low + high) / 2
+    is_rising = slope(middle) > 0
+    return (
+      jnp.where(is_rising, low, middle),
+      jnp.where(is_rising, middle, high),
+    )
+
+  # Inside `jax.shard_map` a carry differs by device from the start, or never.
+  ends = tuple(
+    jnp.full_like(margin, math.log(1 / end), shape=())
+    for end in (MAX_TEMPERATURE, MIN_TEMPERATURE)
+  )
+  low, high = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, ends)
+  temperature = jnp.exp(-(low + high) / 2)
+  return jnp.where(is_valid, temperature, jnp.nan)

@@ -1,0 +1,102 @@
+"""Statistics of many sets of examples side by side: groups, devices.
+
+Shapes: `N` examples, `C` classes, `G` groups of examples.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes
+from robust_info.information import stats as stats_lib
+from robust_info.information.stats import InformationStats
+
+
+@explicit_meshes.accepted(rows=False)
+def grouped_information_stats(
+  logits: jax.Array,
+  labels: jax.Array,
+  groups: jax.Array,
+  *,
+  num_groups: int,
+  where: jax.Array | None = None,
+) -> InformationStats:
+  """`information_stats` of every group of examples, in one pass [ours].
+
+  What `jackknife` takes; `merge_groups` gives the statistics of all examples.
+
+  Args:
+    logits: [N, C], any float dtype.
+    labels: [N] integers in [0, C).
+    groups: [N] integers in [0, G), the group of each example.
+    num_groups: G.
+    where: [N] booleans, as for `information_stats`.
+
+  Returns:
+    `InformationStats` with a leading axis [G, ...] on every field. Stacked
+    statistics of other examples in the same groups merge with
+    `jax.vmap(operator.add)`. Cost: that of `information_stats`, and O(G C^2)
+    for every block of rows, of at least 4096 and 4 G C rows.
+
+  Raises:
+    TypeError: labels or groups that are not integers.
+    ValueError: wrong shapes, or labels or groups out of range.
+  """
+  logits = stats_lib.check_batch(logits)
+  num_examples, num_classes = logits.shape
+  _validate.positive_int("num_groups", num_groups)
+  where = _validate.mask("where", where, num_examples)
+  labels = _validate.labels("labels", labels, num_examples, where)
+  _validate.labels_in_range("labels", labels, num_classes, where)
+  _validate.warn_of_probabilities("logits", logits, where)
+  groups = _validate.labels("groups", groups, num_examples, where)
+  _validate.labels_in_range(
+    "groups", groups, num_groups, where, meaning="num_groups"
+  )
+  # One row of statistics for each group and class; a label out of range must
+  # not land in the next group.
+  in_range = (labels >= 0) & (labels < num_classes)
+  cells = jnp.where(in_range, groups * num_classes + labels, -1)
+  stats = stats_lib.stats_of_groups(
+    logits, cells, where, num_groups * num_classes
+  )
+  return jax.tree.map(
+    lambda rows: rows.reshape(num_groups, num_classes, *rows.shape[1:]), stats
+  )
+
+
+def split_groups(stacked: InformationStats) -> list[InformationStats]:
+  """Fields [G, ...] to a list of G."""
+  stacked = jax.device_get(stacked)
+  return [
+    jax.tree.map(lambda leaf, g=g: leaf[g], stacked)
+    for g in range(len(stacked.confusion))
+  ]
+
+
+@explicit_meshes.accepted(rows=False)
+def merge_groups(stacked: InformationStats) -> InformationStats:
+  """The union of G groups: fields [G, ...] to fields [...]."""
+  start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), stacked)
+  return jax.lax.scan(lambda total, part: (total + part, None), start, stacked)[
+    0
+  ]
+
+
+def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
+  """The union over a mesh axis, for use inside `jax.shard_map`.
+
+  Args:
+    stats: each device's own.
+    axis_name: of the mesh.
+
+  Returns:
+    `InformationStats` of all devices' examples, the same on every device, bit
+    for bit: `out_specs=PartitionSpec()` takes it out of `shard_map`. Cost: one
+    all-gather of O(C^2) and as many merges as devices.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if axis_name not in getattr(mesh, "manual_axes", ()):
+    # An axis of `jax.vmap` or `jax.pmap`, whose types know of no devices.
+    return merge_groups(jax.lax.all_gather(stats, axis_name))
+  return merge_groups(jax.lax.all_gather(stats, axis_name, to="invarying"))

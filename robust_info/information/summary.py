@@ -1,0 +1,364 @@
+"""Information of a batch or a data set of predictions: I, L, CCKL, exactly.
+
+`N` examples with logits [N, C] and labels [N] in [0, C). `p_i = softmax` of
+row i, `Y^` a label drawn from it, `K` the true class. Everything is in nats.
+
+All quantities come from one mergeable accumulator, `InformationStats`, of size
+O(C^2): per class `a` the arithmetic mean `m_a` of the predictions, their
+normalised geometric mean `g_a`, and the two spreads around them,
+
+    I_a = mean_{i in a} KL(p_i || m_a),   L_a = mean_{i in a} KL(g_a || p_i).
+
+For every pair of classes (each KL is a Bregman divergence, so that means
+split off without a remainder, on either side) [ours]:
+
+    mean_{i in a, j in b} KL(p_i || p_j) = I_a + KL(m_a || g_b) + L_b.
+
+Every term is non-negative, so nothing cancels: the mean over all ordered
+pairs is as accurate for nearly identical predictions as for confident ones,
+at the price of O(N C) for the data and O(C^3) once for the summary.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate
+from robust_info._xla import explicit_meshes
+from robust_info.information import _mean_divergences, divergences
+from robust_info.information import stats as stats_lib
+from robust_info.information._compensated import Compensated
+from robust_info.information.stats import InformationStats, information_stats
+
+__all__ = [
+  "InformationStats",
+  "InformationSummary",
+  "cckl",
+  "information_stats",
+  "label_information",
+  "lautum_information",
+  "mutual_information",
+  "pointwise_information",
+  "summarize",
+]
+
+# Up to this many classes the [C, C, C] table of the summary is one array.
+_DENSE_CLASSES = 64
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InformationSummary:
+  """The information quantities of a set of labelled predictions, in nats.
+
+  Attributes:
+    count: [], number of examples (int32).
+    class_count: [C], examples by label (int32).
+    accuracy: [], share of examples whose most probable class is the label.
+    cross_entropy: [], mean of `-log p_i(k_i)`.
+    label_entropy: [], `H(K)` of the empirical labels.
+    prediction_entropy: [], `H(pbar)` of the mean prediction.
+    mutual_information: [], `I(X;Y^) = mean_i KL(p_i || pbar)`.
+    lautum_information: [], `L(X;Y^) = mean_i KL(pbar || p_i)` (Palomar and
+      Verdu 2008).
+    label_information: [], `I(K;Y^)` of the joint of label and prediction.
+    class_information: [C], `KL(m_a || pbar)`, what class a contributes:
+      `label_information` is its mean weighted by the class shares. NaN for
+      classes without examples.
+    conditional_information: [], `I(X;Y^|K)`; the chain rule
+      `I(X;Y^) = I(K;Y^) + I(X;Y^|K)` holds by construction.
+    variational_bound: [], `H(K) - cross_entropy`, for the population that the
+      examples are drawn from a lower bound of `I(K;X)` (Barber and Agakov
+      2003): what the whole prediction, not only a label drawn from it, is
+      known to tell. May exceed `label_information`; may be negative.
+    hard_label_information: [], `I(K;argmax_y p(y))` of the confusion matrix:
+      the plug-in estimate, biased up for small samples.
+    hard_label_information_corrected: [], the same with the bias correction of
+      Miller and Madow (1955), `(|K| + |Y| - |K,Y| - 1) / 2N` in the numbers of
+      occupied cells; may be negative.
+    cckl: [], mean of `KL(p_i || p_j)` over all ordered pairs with different
+      labels (arXiv:1906.02494). NaN if there is no such pair.
+    cckl_matrix: [C, C], mean of `KL(p_i || p_j)` over all i of class a (row)
+      and j of class b (column); on the diagonal over all ordered pairs within
+      the class, i = j included. NaN for classes without examples.
+
+  With no examples every mean is NaN, and so is every float field if a counted
+  row held a NaN or an invalid label (under `jax.jit`). Identity A: the mean of
+  the matrix weighted by `n_a n_b` is `mutual_information +
+  lautum_information`.
+  """
+
+  count: jax.Array
+  class_count: jax.Array
+  accuracy: jax.Array
+  cross_entropy: jax.Array
+  label_entropy: jax.Array
+  prediction_entropy: jax.Array
+  mutual_information: jax.Array
+  lautum_information: jax.Array
+  label_information: jax.Array
+  class_information: jax.Array
+  conditional_information: jax.Array
+  variational_bound: jax.Array
+  hard_label_information: jax.Array
+  hard_label_information_corrected: jax.Array
+  cckl: jax.Array
+  cckl_matrix: jax.Array
+
+
+@explicit_meshes.accepted(rows=False)
+@_validate.promises_nan
+@jax.jit
+def summarize(stats: InformationStats) -> InformationSummary:
+  """The information quantities of the examples behind `stats`.
+
+  Args:
+    stats: from `information_stats`, or a sum of such.
+
+  Returns:
+    `InformationSummary`; see there for the edge cases. Cost: O(C^3) time,
+    O(C^3) memory up to 64 classes and O(C^2) beyond.
+  """
+  dtype = stats.prob_sum.high.dtype
+  class_count = stats_lib.class_count(stats)
+  count = jnp.sum(class_count, dtype=jnp.int32)
+  total = count.astype(dtype)
+  weight = class_count.astype(dtype) / total
+  present = class_count > 0
+  spread, dual_spread = _mean_spreads(stats)
+  log_mean, log_geometric = _log_centres(stats)
+  pbar = stats_lib.total(stats.prob_sum).over(jnp.maximum(total, 1))
+  log_pbar = stats_lib.safe_log(pbar.value)
+
+  means = stats_lib.arithmetic_means(stats)
+  to_pbar = _mean_divergences.kl_of_means(
+    means,
+    jax.tree.map(lambda row: jnp.broadcast_to(row, means.high.shape), pbar),
+  )
+  from_pbar = divergences.kl_divergence(
+    jnp.broadcast_to(log_pbar, log_geometric.shape), log_geometric
+  )
+  label_information = jnp.sum(stats_lib.times(weight, to_pbar))
+  conditional = jnp.sum(stats_lib.times(weight, spread))
+  lautum = jnp.sum(stats_lib.times(weight, from_pbar + dual_spread))
+
+  matrix = (
+    spread[:, None]
+    + _centre_divergences(log_mean, log_geometric)
+    + dual_spread[None, :]
+  )
+  pairs = weight[:, None] * weight[None, :]
+  cross_weight = jnp.where(jnp.eye(stats.num_classes, dtype=bool), 0.0, pairs)
+  cckl = jnp.sum(stats_lib.times(cross_weight, matrix))
+
+  label_entropy = _entropy_of_counts(class_count, dtype)
+  hard, hard_corrected = _hard_information(stats.confusion, dtype)
+  # log_prob_sum[a, a] sums log p_i(k_i) over class a.
+  own = Compensated(*(jnp.diagonal(part) for part in stats.log_prob_sum))
+  cross_entropy = -stats_lib.total(own).value / total
+  is_valid = (count > 0) & ~jnp.any(jnp.isnan(stats.prob_sum.high))
+  valid = jnp.where(is_valid, jnp.zeros((), dtype), jnp.nan)
+  absent = jnp.where(present, valid, jnp.nan)
+  return InformationSummary(
+    count=count,
+    class_count=class_count,
+    accuracy=jnp.trace(stats.confusion).astype(dtype) / total + valid,
+    cross_entropy=cross_entropy + valid,
+    label_entropy=label_entropy + valid,
+    prediction_entropy=divergences.entropy(log_pbar) + valid,
+    mutual_information=label_information + conditional + valid,
+    lautum_information=lautum + valid,
+    label_information=label_information + valid,
+    class_information=to_pbar + absent,
+    conditional_information=conditional + valid,
+    variational_bound=label_entropy - cross_entropy + valid,
+    hard_label_information=hard + valid,
+    hard_label_information_corrected=hard_corrected + valid,
+    cckl=cckl / jnp.sum(cross_weight) + valid,
+    cckl_matrix=matrix + absent[:, None] + absent[None, :],
+  )
+
+
+@explicit_meshes.accepted(rows=True)
+def pointwise_information(
+  logits: jax.Array,
+  *,
+  stats: InformationStats | None = None,
+  where: jax.Array | None = None,
+) -> jax.Array:
+  """`KL(p_i || pbar)`: what each example contributes to `I(X;Y^)`.
+
+  Args:
+    logits: [N, C].
+    stats: of the population that pbar is the mean of, for example of a whole
+      data set; `None` takes the rows themselves.
+    where: [N] booleans; `False` rows do not count and get 0.
+
+  Returns:
+    [N], nats, at least 0. Without `stats` the mean over the counted rows is
+    `mutual_information`. Cost O(N C).
+
+  Raises:
+    ValueError: `stats` of another number of classes.
+  """
+  logits = stats_lib.check_batch(logits)
+  if stats is None:
+    stats = stats_lib.unlabelled_stats(logits, where)
+  if stats.num_classes != logits.shape[-1]:
+    raise ValueError(
+      f"Expected stats of the {logits.shape[-1]} classes of the logits, got "
+      f"num_classes={stats.num_classes}."
+    )
+  prob_sum = stats_lib.total(stats.prob_sum).value
+  log_pbar = stats_lib.safe_log(prob_sum / _count(stats, prob_sum.dtype))
+  if where is not None:
+    where = _validate.mask("where", where, logits.shape[0])
+    logits = jnp.where(where[:, None], logits, 0.0)
+  divergence = divergences.kl_divergence(
+    logits, jnp.broadcast_to(log_pbar.astype(logits.dtype), logits.shape)
+  )
+  return divergence if where is None else jnp.where(where, divergence, 0.0)
+
+
+@explicit_meshes.accepted(rows=False)
+def mutual_information(
+  logits: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+  """`I(X;Y^) = H(pbar) - mean_i H(p_i) = mean_i KL(p_i || pbar)` of a batch.
+
+  The mutual information between which of the N inputs was shown and the label
+  drawn from its prediction; equals the generalised Jensen-Shannon divergence.
+
+  Args:
+    logits: [N, C].
+    where: [N] booleans; `False` rows do not count.
+
+  Returns:
+    [], nats, in [0, min(log N, log C)]. NaN if no row counts. A batch estimate
+    is biased low for small N (bounded by log N): over a data set merge
+    `information_stats` instead of averaging batches. Cost O(N C).
+  """
+  stats = stats_lib.unlabelled_stats(logits, where)
+  return _per_example(stats.spread, stats)
+
+
+@explicit_meshes.accepted(rows=False)
+def lautum_information(
+  logits: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+  """`L(X;Y^) = mean_i KL(pbar || p_i)` (Palomar and Verdu 2008).
+
+  Args:
+    logits: [N, C].
+    where: [N] booleans; `False` rows do not count.
+
+  Returns:
+    [], nats, at least 0, unbounded; `inf` if some class is impossible for one
+    example and possible for another. NaN if no row counts. With
+    `mutual_information` it adds up to the mean of `KL(p_i||p_j)` over all N^2
+    ordered pairs (Identity A [ours]). Cost O(N C).
+  """
+  return _lautum_information(stats_lib.unlabelled_stats(logits, where))
+
+
+@explicit_meshes.accepted(rows=False)
+def label_information(
+  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+  """`I(K;Y^)`: what the predicted label tells about the true one.
+
+  From the joint `q(k, y) = (1/N) sum_i 1[k_i = k] p_i(y)`.
+
+  Args:
+    logits: [N, C].
+    labels: [N] integers in [0, C).
+    where: [N] booleans; `False` rows do not count.
+
+  Returns:
+    [], nats, in [0, I(X;Y^)]. NaN if no row counts. Cost O(N C + C^3).
+  """
+  return summarize(
+    information_stats(logits, labels, where=where)
+  ).label_information
+
+
+@explicit_meshes.accepted(rows=False)
+def cckl(
+  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+  """CCKL: mean of `KL(p_i||p_j)` over ordered pairs of different classes.
+
+  The performance metric of arXiv:1906.02494, exact over *all* such pairs of
+  the batch in O(N C + C^3) [ours].
+
+  Args:
+    logits: [N, C].
+    labels: [N] integers in [0, C).
+    where: [N] booleans; `False` rows do not count.
+
+  Returns:
+    [], nats, at least 0, unbounded. NaN if no two counted rows differ in
+    label.
+  """
+  return summarize(information_stats(logits, labels, where=where)).cckl
+
+
+@jax.jit
+def _lautum_information(stats: InformationStats) -> jax.Array:
+  log_mean, log_geometric = _log_centres(stats)
+  between = divergences.kl_divergence(log_mean, log_geometric)[0]
+  return between + _per_example(stats.dual_spread, stats)
+
+
+def _per_example(total: Compensated, stats: InformationStats) -> jax.Array:
+  return total.value[0] / _count(stats, total.high.dtype)
+
+
+def _count(stats, dtype) -> jax.Array:
+  return jnp.sum(stats.confusion).astype(dtype)
+
+
+def _mean_spreads(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
+  count = jnp.maximum(stats_lib.class_count(stats), 1)
+  divisor = count.astype(stats.spread.high.dtype)
+  return stats.spread.value / divisor, stats.dual_spread.value / divisor
+
+
+def _log_centres(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
+  """Logits of the arithmetic and of the geometric mean prediction by group."""
+  mean = stats_lib.arithmetic_means(stats).value
+  return stats_lib.safe_log(mean), stats_lib.log_prob_means(stats).value
+
+
+def _centre_divergences(log_mean, log_geometric):
+  """`KL(m_a || g_b)` for all pairs of groups, [C, C]."""
+
+  def row(log_m):
+    return divergences.kl_divergence(
+      jnp.broadcast_to(log_m, log_geometric.shape), log_geometric
+    )
+
+  if log_mean.shape[0] <= _DENSE_CLASSES:
+    return jax.vmap(row)(log_mean)
+  return jax.lax.map(row, log_mean)
+
+
+def _entropy_of_counts(counts, dtype):
+  return divergences.entropy(stats_lib.safe_log(counts.astype(dtype)))
+
+
+def _hard_information(confusion, dtype):
+  """Plug-in `I(K;argmax)` of a table of counts, and Miller-Madow's."""
+  joint = confusion.astype(dtype)
+  by_label, by_guess = jnp.sum(joint, axis=1), jnp.sum(joint, axis=0)
+  total = jnp.sum(joint)
+  # sum of KL between rows and the column marginal: no cancellation.
+  rows = divergences.kl_divergence(
+    stats_lib.safe_log(jnp.where(by_label[:, None] == 0, 1.0, joint)),
+    jnp.broadcast_to(stats_lib.safe_log(by_guess), joint.shape),
+  )
+  plug_in = jnp.sum(stats_lib.times(by_label / total, rows))
+  occupied = [jnp.sum(x > 0).astype(dtype) for x in (by_label, by_guess, joint)]
+  bias = (occupied[0] + occupied[1] - occupied[2] - 1) / (2 * total)
+  return plug_in, plug_in + bias

@@ -1,0 +1,141 @@
+"""Cross-entropy plus a penalty on the input-space Fisher information.
+
+Signature, contract of the modes and units: see the package.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from robust_info import _validate, fisher
+from robust_info._xla import loops
+from robust_info.fisher import products
+from robust_info.objectives import _pgd, base
+
+QUANTITIES = ("trace", "frobenius")
+ESTIMATORS = ("exact", "hutchinson", "label")
+
+
+def fisher_regularised(
+  network: base.Network,
+  batch: base.Examples,
+  key: jax.Array,
+  *,
+  progress: jax.Array | float = 1.0,
+  coefficient: float = 0.1,
+  quantity: str = "trace",
+  estimator: str = "hutchinson",
+  num_probes: int = 1,
+  label_smoothing: float = 0.0,
+) -> base.Outcome:
+  """Cross-entropy at the images plus `coefficient` times tr F or ||F||_F.
+
+  F is the Fisher information of the prediction with respect to the input, so
+  that this penalises the non-robust component at the samples directly, with
+  no attack and no epsilon.
+
+  Args:
+    network: training mode in the cross-entropy; evaluation mode in the
+      penalty, differentiated through.
+    batch: N examples.
+    key: typed PRNG key; consumed by the probes; not used by `exact`.
+    progress: not used.
+    coefficient: of the penalty, in squared input units; with 0 the loss is
+      that of `standard`.
+    quantity: `trace` or `frobenius`.
+    estimator: how, and at what cost beside the cross-entropy's forward pass
+      (each is then differentiated with respect to the parameters once more):
+
+      - `exact`: a forward and C - 1 backward passes;
+      - `hutchinson`: a JVP a probe for the trace, unbiased, by Var_p(J v)
+        with random signs v; a JVP and a VJP a probe for the Frobenius norm,
+        the root of an unbiased estimate of its square, so on average at most
+        the norm;
+      - `label`: a gradient a probe, for the trace only: |grad log p_k|^2 of
+        a label k drawn from the prediction; unbiased in value and gradient.
+    num_probes: of the last two; averaged.
+    label_smoothing: of the cross-entropy.
+
+  Returns:
+    Loss [N] with the metrics of `standard` and `fisher_QUANTITY`.
+
+  Raises:
+    ValueError: an unknown quantity or estimator, or the Frobenius norm by
+      labels.
+  """
+  _validate.one_of("quantity", quantity, QUANTITIES)
+  _validate.one_of("estimator", estimator, ESTIMATORS)
+  _validate.positive_int("num_probes", num_probes)
+  if (quantity, estimator) == ("frobenius", "label"):
+    raise ValueError(
+      "Expected estimator 'exact' or 'hutchinson' for quantity='frobenius', "
+      "got estimator='label'."
+    )
+  outcome = _pgd.standard(network, batch, key, label_smoothing=label_smoothing)
+  if estimator == "exact":
+    norm = {"trace": fisher.fisher_trace, "frobenius": fisher.fisher_frobenius}
+    penalty = norm[quantity](network.evaluate, batch.image, method="gram")
+  else:
+    probe = {
+      ("trace", "hutchinson"): _trace_by_signs,
+      ("trace", "label"): _trace_by_label,
+      ("frobenius", "hutchinson"): _squared_frobenius_by_signs,
+    }[quantity, estimator]
+
+    def add(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+      return total + probe(network, batch.image, key), None
+
+    total, _ = loops.scan(
+      add,
+      jnp.zeros(batch.image.shape[0], batch.image.dtype),
+      jax.random.split(key, num_probes),
+      length=num_probes,
+      differentiable=True,
+    )
+    penalty = total / num_probes
+    if quantity == "frobenius":
+      penalty = _safe_sqrt(penalty)
+  return dataclasses.replace(
+    outcome,
+    loss=outcome.loss + coefficient * penalty,
+    metrics={**outcome.metrics, f"fisher_{quantity}": penalty},
+  )
+
+
+def _trace_by_signs(
+  network: base.Network, x: jax.Array, key: jax.Array
+) -> jax.Array:
+  v = jax.random.rademacher(key, x.shape, x.dtype)
+  return products.fisher_quadratic(network.evaluate, x, v)
+
+
+def _squared_frobenius_by_signs(
+  network: base.Network, x: jax.Array, key: jax.Array
+) -> jax.Array:
+  v = jax.random.rademacher(key, x.shape, x.dtype)
+  product = products.fisher_vector_product(network.evaluate, x, v)
+  return jnp.sum(product.reshape(x.shape[0], -1) ** 2, axis=-1)
+
+
+def _trace_by_label(
+  network: base.Network, x: jax.Array, key: jax.Array
+) -> jax.Array:
+  logits = jax.lax.stop_gradient(network.evaluate(x))
+  labels = jax.random.categorical(key, logits)
+
+  def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    losses = base.cross_entropy(network.evaluate(x), labels)
+    return jnp.sum(losses), losses
+
+  gradient, losses = jax.grad(total, has_aux=True)(x)
+  squares = jnp.sum(gradient.reshape(x.shape[0], -1) ** 2, axis=-1)
+  # The probability of the draw depends on the parameters too: a factor of
+  # value 1 whose gradient is that of log p_k.
+  return squares * jnp.exp(jax.lax.stop_gradient(losses) - losses)
+
+
+def _safe_sqrt(values: jax.Array) -> jax.Array:
+  """The square root, with gradient 0 at 0."""
+  positive = values > 0.0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), 0.0)

@@ -1,0 +1,301 @@
+"""Reports: several runs side by side, measured, stored, and drawn.
+
+A report is plain JSON: `schema`, `data`, `threat`, `settings`, `software`, and
+one entry of `runs` for each run, in the order given. Information is in nats;
+a *share* is a part over the total. Numbers that are not finite are NaN in
+memory and null on disk.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_info import _validate, data, models, training
+from robust_info import config as config_lib
+from robust_info.evaluation import cache as measurement_cache
+from robust_info.evaluation import evaluator as evaluator_lib
+from robust_info.evaluation import metrics
+from robust_info.evaluation.metrics import attacked
+from robust_info.report import store
+from robust_info.runtime import environment, processes, progress
+from robust_info.training import agreement
+
+_CURVES = "validation"
+_NUM_PORTRAITS = 6
+
+
+def build(
+  runs: Sequence[training.Run],
+  source: data.DataSource,
+  settings: config_lib.EvaluationConfig,
+  *,
+  output: str | os.PathLike[str],
+  seed: int = 0,
+  num_examples: int | None = None,
+) -> dict[str, Any]:
+  """Measures runs on the test split, writes `report.json` and figures.
+
+  Of several processes, which all call this alike, the first alone writes.
+
+  Args:
+    runs: at least one, from `training.restore_run`, all trained on this data.
+    source: the data.
+    settings: threat model and sizes, the same for all runs.
+    output: directory for the report; a stopped report started again with the
+      same arguments goes on where it was.
+    seed: of attacks and pairs.
+    num_examples: only the first examples of the test split; `None` for all.
+
+  Returns:
+    The report.
+
+  Raises:
+    ValueError: no run, one twice, or one of other data.
+    OSError: the directory cannot be written.
+  """
+  names = _names(runs)
+  _check_data(runs, source)
+  split = source.test
+  if num_examples is not None:
+    _validate.positive_int("num_examples", num_examples)
+    split = data.Split(split.images[:num_examples], split.labels[:num_examples])
+  output = pathlib.Path(output)
+  processes.on_first(lambda: _make(output), errors=(OSError,))
+  report = {
+    "schema": store.SCHEMA,
+    "data": {
+      "name": source.name,
+      "version": source.version,
+      "split": "test",
+      "num_examples": len(split),
+      "num_classes": source.num_classes,
+      "label_names": list(source.label_names),
+    },
+    "threat": {"norm": settings.norm, "epsilon": settings.epsilon},
+    "settings": {**dataclasses.asdict(settings), "seed": seed},
+    "software": environment.of_report(),
+    "runs": [],
+  }
+  evaluators: dict[config_lib.ModelConfig, evaluator_lib.Evaluator] = {}
+  used = []
+  for run, name in zip(runs, names, strict=True):
+    model = run.config.model
+    # Runs of one architecture share the compiled measurements.
+    if model not in evaluators:
+      evaluators[model] = evaluator_lib.Evaluator(
+        models.apply_fn(run.model),
+        split,
+        num_classes=source.num_classes,
+        settings=settings,
+        seed=seed,
+      )
+    evaluator = evaluators[model]
+    used.append((name, run, evaluator))
+    cache = measurement_cache.MeasurementCache(
+      output / "measurements",
+      _fingerprint(run, split, settings, seed),
+    )
+    entry = metrics.measure(
+      evaluator, run.variables, settings, cache, ticks=_ticks(name)
+    )
+    report["runs"].append({**_identity(run, name), **entry})
+  if processes.is_first():
+    store.save(report, output / "report.json")
+    draw(report, output)
+  if source.image_shape[2] in (1, 3):
+    _draw_examples(used, split, source, settings, output)
+  return report
+
+
+def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
+  """Draws every figure that the report alone determines."""
+  from robust_info.report import figures
+
+  figures.training_curves(report, output / "training_curves.png")
+  figures.robust_accuracy(report, output / "robust_accuracy.png")
+  figures.components(report, output / "components.png")
+  figures.cckl_matrices(report, output / "cckl_matrices.png")
+  if report["settings"]["attack"] != "pgd":  # Else there is one strength.
+    figures.strength(report, output / "strength.png")
+
+
+def _make(output: pathlib.Path) -> None:
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise OSError(
+      f"Cannot write to output {output}: {error.strerror}; choose another."
+    ) from error
+
+
+def _names(runs: Sequence[training.Run]) -> list[str]:
+  """Distinct short names: the end of each workdir, as long as it takes."""
+  if not runs:
+    raise ValueError("Expected at least one run, got none.")
+  paths = [pathlib.Path(os.path.abspath(run.workdir)).parts[1:] for run in runs]
+  suffixes = [""] * len(runs)
+  if len({run.checkpoint for run in runs}) > 1:
+    suffixes = [f" ({run.checkpoint})" for run in runs]
+  names = []
+  for depth in range(1, max(map(len, paths)) + 1):
+    names = [
+      "/".join(path[-depth:]) + suffix
+      for path, suffix in zip(paths, suffixes, strict=True)
+    ]
+    if len(set(names)) == len(names):
+      return names
+  raise ValueError(
+    f"Expected every workdir once, got {', '.join(map(repr, names))}."
+  )
+
+
+def _check_data(runs: Sequence[training.Run], source: data.DataSource) -> None:
+  """Requires all runs to be trained on this data."""
+  for run in runs:
+    name = run.config.data.name
+    if name != runs[0].config.data.name:
+      raise ValueError(
+        f"Expected runs on the same data, got {runs[0].config.data.name} in "
+        f"{runs[0].workdir} and {name} in {run.workdir}."
+      )
+    model = run.config.model
+    if (model.num_classes, model.image_shape) != (
+      source.num_classes,
+      tuple(source.image_shape),
+    ):
+      raise ValueError(
+        f"Expected the data of {run.workdir}, images {model.image_shape} of "
+        f"{model.num_classes} classes, got {source.name} with images "
+        f"{tuple(source.image_shape)} of {source.num_classes} classes."
+      )
+
+
+def _fingerprint(
+  run: training.Run,
+  split: data.Split,
+  settings: config_lib.EvaluationConfig,
+  seed: int,
+) -> str:
+  """Stands for all that a measurement depends on, beside its name."""
+  # Radii and attacks are in the names, the last field is the validator's.
+  others = dataclasses.replace(
+    settings,
+    epsilon=0.0,
+    epsilon_grid=(),
+    attack="pgd",
+    autoattack_version="standard",
+    validation_examples=0,
+  )
+  return measurement_cache.fingerprint(
+    store.SCHEMA,
+    # No number of other code is taken for its own.
+    agreement.code_digest(),
+    jax.__version__,
+    jax.default_backend(),
+    run.config.model,
+    run.variables,
+    others,
+    seed,
+    split.images,
+    split.labels,
+  )
+
+
+def _identity(run: training.Run, name: str) -> dict[str, Any]:
+  return {
+    "name": name,
+    "objective": run.config.objective.name,
+    "model": _model_name(run.config.model),
+    "checkpoint": run.checkpoint,
+    "step": run.step,
+    "config": dataclasses.asdict(run.config),
+    "curves": [row for row in run.history if row["kind"] == _CURVES],
+    "starts": [
+      {key: start.get(key) for key in ("time", "git", "device", "backend")}
+      for start in run.environment
+    ],
+  }
+
+
+def _model_name(model: config_lib.ModelConfig) -> str:
+  name = model.name if model.width == 1 else f"{model.name}x{model.width}"
+  if model.name == "logistic":  # It has no activation.
+    details = []
+  elif model.name.startswith("vgg"):
+    details = [model.variant]
+  else:
+    details = [model.activation]
+  if model.dtype != "float32":
+    details.append(model.dtype)
+  return f"{name} ({', '.join(details)})" if details else name
+
+
+def _draw_examples(used, split, source, settings, output) -> None:
+  """One figure of single examples, the first of different classes."""
+  _, first = np.unique(split.labels, return_index=True)
+  indices = np.sort(first)[:_NUM_PORTRAITS]
+  found = [
+    evaluator.portraits(run.variables, indices) for _, run, evaluator in used
+  ]
+  if not processes.is_first():
+    return
+  from robust_info.report import figures
+
+  figures.examples(
+    split.images[indices] / 255.0,
+    *(
+      np.stack([portrait[key] for portrait in found])
+      for key in (
+        "eigenvectors",
+        "adversarial",
+        "probabilities",
+        "adversarial_probabilities",
+      )
+    ),
+    output / "examples.png",
+    labels=split.labels[indices].tolist(),
+    label_names=source.label_names,
+    run_names=[name for name, _, _ in used],
+    threat=(
+      f"{attacked.attack_name('pgd', settings)}, {settings.norm} "
+      f"{settings.epsilon:g}"
+    ),
+  )
+
+
+def _ticks(name: str) -> attacked.Ticks:
+  """Progress on stderr for each measurement of a run."""
+
+  def start(label: str) -> evaluator_lib.Tick | None:
+    if not processes.is_first():
+      return None
+    state = {"done": 0, "progress": None}
+
+    def tick(
+      done: int,
+      total: int,
+      *,
+      resumed: int = 0,
+      under_way: float = 0.0,
+      note: str = "",
+    ) -> None:
+      if state["progress"] is None:
+        state["done"] = resumed
+        state["progress"] = progress.CountProgress(
+          f"{name}: {label}", total, unit="examples", start=resumed
+        )
+      state["progress"].advance(
+        done - state["done"], under_way=under_way, note=note
+      )
+      state["done"] = done
+      if done == total:
+        state["progress"].close()
+
+    return tick
+
+  return start

@@ -1,0 +1,111 @@
+"""Heat maps: the divergence between each pair of classes."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.axes
+import matplotlib.collections
+import matplotlib.patches
+import numpy as np
+
+from robust_info.report.figures import style
+
+_MAP = "viridis"
+_MAX_NAMED = 30
+
+
+def cckl_matrices(
+  report: Mapping[str, Any], path: str | os.PathLike
+) -> pathlib.Path:
+  """The class-by-class CCKL matrix of every run, on one colour scale.
+
+  Row a, column b: mean of KL(p(x) || p(x')) over x of class a and x' of class
+  b, in nats. The diagonal is no part of CCKL: it is the divergence within a
+  class, and outlined. Entries that are not finite (a class without examples)
+  are grey. Up to 30 classes are named, more are numbered.
+
+  Args:
+    report: with `data.label_names` and `runs`, each with `name` and
+      `cckl_matrix` [C, C].
+    path: of the PNG file; directories are made.
+
+  Returns:
+    The path.
+  """
+  runs = report["runs"]
+  matrices = [_matrix(run["cckl_matrix"]) for run in runs]
+  finite = np.concatenate([m[np.isfinite(m)] for m in matrices])
+  top = max(finite.max(initial=0.0), 1e-12)
+  columns = min(len(runs), 2)
+  rows = -(-len(runs) // columns)
+  width = style.WIDTH if columns == 2 else 0.62 * style.WIDTH
+  with style.figure(path, width=width, height=0.9 + 4.0 * rows) as figure:
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(runs) :]:
+      axes.set_axis_off()
+    for axes, run, matrix in zip(grid.flat, runs, matrices, strict=False):
+      image = _heat_map(axes, matrix, report["data"]["label_names"], top)
+      style.title(axes, style.shorten(run["name"], 30))
+      axes.set_ylabel(r"class of $x$")
+      axes.set_xlabel(r"class of $x'$")
+    bar = figure.colorbar(
+      image, ax=grid, shrink=0.8, aspect=30 * rows, pad=0.02
+    )
+    bar.set_label(r"mean $KL(p(x)\,\|\,p(x'))$ (nats)")
+    style.plain_ticks(bar.ax.yaxis)
+    bar.outline.set_visible(False)
+    note = "outlined: within a class, no part of CCKL"
+    if not all(np.isfinite(matrix).all() for matrix in matrices):
+      note += "; grey: not a number"
+    figure.supxlabel(note, fontsize=8.5, color=style.QUIET)
+  return pathlib.Path(path)
+
+
+def _matrix(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+  values = np.array([[style.number(value) for value in row] for row in rows])
+  return np.where(np.isfinite(values), values, np.nan)
+
+
+def _heat_map(
+  axes: matplotlib.axes.Axes,
+  matrix: np.ndarray,
+  label_names: Sequence[str],
+  top: float,
+):
+  colours = matplotlib.colormaps[_MAP].with_extremes(bad=style.FAINT)
+  image = axes.imshow(
+    np.ma.masked_invalid(matrix),
+    cmap=colours,
+    vmin=0,
+    vmax=top,
+    interpolation="nearest",
+  )
+  num_classes = len(matrix)
+  axes.add_collection(
+    matplotlib.collections.PatchCollection(
+      [
+        matplotlib.patches.Rectangle((i - 0.5, i - 0.5), 1, 1)
+        for i in range(num_classes)
+      ],
+      facecolor="none",
+      edgecolor="white",
+      linewidth=min(1.5, 24 / num_classes),
+    )
+  )
+  if num_classes <= _MAX_NAMED:
+    ticks = np.arange(num_classes)
+    names = [style.shorten(name, 14) for name in label_names]
+  else:
+    ticks = np.arange(0, num_classes, 10 ** int(np.log10(num_classes / 5)))
+    names = [str(tick) for tick in ticks]
+  size = 8.5 if num_classes <= 15 else 6.5
+  turn = 90 if max(map(len, names)) > 2 else 0
+  axes.set_xticks(ticks, names, rotation=turn, fontsize=size)
+  axes.set_yticks(ticks, names, fontsize=size)
+  axes.tick_params(length=0)
+  axes.grid(False)
+  axes.spines[:].set_visible(False)
+  return image

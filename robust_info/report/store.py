@@ -1,0 +1,60 @@
+"""report.json: strict JSON, NaN in memory and null on disk."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from robust_info.runtime import files
+
+SCHEMA = 1
+
+
+# Fields of a run that are no numbers: null in them means "none".
+_VERBATIM = ("config", "starts")
+
+
+def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+  """Writes a report as strict JSON, whole or not at all."""
+  text = json.dumps(_nullified(report), indent=1, allow_nan=False)
+  files.write_whole(path, text + "\n")
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads what `save` wrote; null numbers come back as NaN.
+
+  Raises:
+    ValueError: the file is no report of this schema.
+    OSError: it cannot be read.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except (UnicodeDecodeError, json.JSONDecodeError):
+    found = None
+  if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    raise ValueError(f"Expected {path} to be a report of schema {SCHEMA}.")
+  runs = [
+    {k: v if k in _VERBATIM else _with_nan(v) for k, v in run.items()}
+    for run in found["runs"]
+  ]
+  return {**found, "runs": runs}
+
+
+def _nullified(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {name: _nullified(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_nullified(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _with_nan(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _with_nan(item) for name, item in value.items()}
+  if isinstance(value, list):
+    return [_with_nan(item) for item in value]
+  return math.nan if value is None else value

@@ -1,0 +1,241 @@
+"""What the entry points share: flags in, one line out.
+
+An error that a user can act on is one line on stderr, without a traceback:
+exit code 2 for a command line or configuration that is wrong, 1 for anything
+later, and 128 plus its number when a signal ended the work in good order. Set
+ROBUST_INFO_TRACEBACK=1 to see where it came from.
+"""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from robust_info import config as config_lib
+from robust_info.runtime import interruption, memory, processes, self_check
+
+# The flags are those of the program that imports this module.
+flags.disclaim_key_flags()
+
+USAGE_ERROR, RUN_ERROR = 2, 1
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "Whether this is one of several processes that Slurm, Open MPI, Kubernetes "
+  "or Cloud TPU started.",
+)
+_SELF_CHECK = flags.DEFINE_bool(
+  "self_check",
+  True,
+  "Whether to compare the device's arithmetic with NumPy's first, once per "
+  "device and versions.",
+)
+# For processes started by hand, all three on each of them.
+_BY_HAND = (
+  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0."),
+  flags.DEFINE_integer("num_processes", None, "How many processes.", 1),
+  flags.DEFINE_integer("process_id", None, "Which one this is, from 0.", 0),
+)
+
+
+class ConfigFileError(Exception):
+  """A configuration file that cannot be used; one line."""
+
+
+class _ConfigFile(flags.ArgumentParser):
+  """The configuration that a Python file gives, by `get_config()`.
+
+  Replaces the parser of ml_collections, which loads the file through
+  `load_module()`, gone in Python 3.15, and says of an error in a file neither
+  its kind nor its place.
+  """
+
+  def parse(self, argument: str) -> Any:
+    path, *settings = argument.split(":", 1)
+    if not pathlib.Path(path).is_file():
+      raise ConfigFileError(
+        f"No configuration file {path}; try --config=configs/digits.py."
+      )
+    spec = importlib.util.spec_from_file_location("configuration", path)
+    if spec is None:
+      raise ConfigFileError(
+        f"Expected --config to be a Python file, got --config={path}."
+      )
+    module = importlib.util.module_from_spec(spec)
+    # Classes of the file look up their module by its name.
+    sys.modules[spec.name] = module
+    try:
+      spec.loader.exec_module(module)
+      config = module.get_config(*settings)
+    # A configuration file is a program; it may raise anything.
+    except (Exception, SystemExit) as error:
+      raise ConfigFileError(_place_of(error, path)) from error
+    if not config_lib.is_config(config):
+      raise ConfigFileError(
+        f"In {path}: expected get_config() to return a ConfigDict, for example "
+        f"config.defaults(), got {type(config).__name__}."
+      )
+    if hasattr(config, "lock"):
+      config.lock()
+    return config
+
+  def flag_type(self) -> str:
+    return "configuration file"
+
+
+def run(
+  main: Callable[[], None], *, errors: tuple[type[Exception], ...] = ()
+) -> NoReturn:
+  """Parses the flags, calls `main()` and exits.
+
+  Args:
+    main: takes no arguments; reads its flags.
+    errors: beside ValueError, TypeError, OSError and errors for lack of memory,
+      the exceptions of `main` whose message is for users.
+  """
+  expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
+  expected += (self_check.SelfCheckError, *errors)
+
+  def guarded(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1:
+      _fail(
+        ValueError(
+          f"Unexpected argument {arguments[1]!r}; flags start with --"
+        ),
+        USAGE_ERROR,
+      )
+    try:
+      _join()
+      if _SELF_CHECK.value:
+        self_check.self_check()
+      main()
+    except expected as error:
+      _fail(error, RUN_ERROR)
+    except interruption.Interrupted as error:
+      _fail(error, error.exit_code)
+    except jax.errors.JaxRuntimeError as error:
+      if not memory.is_lack(error):
+        raise
+      _fail(error, RUN_ERROR)
+
+  interruption.raise_stopped()
+  try:
+    app.run(guarded, flags_parser=_parse)
+  except interruption.Stopped as error:
+    _fail(error, error.exit_code)
+  except KeyboardInterrupt as error:
+    _fail(error, 128 + signal.SIGINT)
+
+
+def define_config(
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
+  """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
+  holder = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file.", flag_values
+  )
+  flag_values["config"].parser = _ConfigFile()
+  return holder
+
+
+def define_directory(
+  name: str, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[str | None]:
+  """A flag that holds a path; an empty one would be the current directory."""
+  holder = flags.DEFINE_string(name, None, help_text, flag_values)
+  require_path(name, flag_values)
+  return holder
+
+
+def require_path(
+  name: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+  """Refuses an empty value of a flag, or an empty one of its values."""
+  flags.register_validator(
+    name,
+    lambda value: value is None or (bool(value) and all(value)),
+    "Expected a path, got an empty one.",
+    flag_values,
+  )
+
+
+def checked_config(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> config_lib.Config:
+  """The configuration of a `define_config` flag.
+
+  A wrong one ends the process with one line and exit code 2.
+
+  Args:
+    holder: what `define_config` returned.
+    flag_values: what it was given.
+  """
+  given = config_flags.get_override_values(flag_values[holder.name])
+  try:
+    return config_lib.from_config_dict(holder.value, given=given)
+  except (ValueError, TypeError) as error:
+    _fail(error, USAGE_ERROR)
+
+
+def _place_of(error: BaseException, path: str) -> str:
+  """What an error in a configuration file is, and where."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == os.path.abspath(path)
+  ]
+  if isinstance(error, SyntaxError):
+    lines = [error.lineno]
+  where = f", line {lines[-1]}" if lines else ""
+  return f"In {path}{where}: {type(error).__name__}: {error}"
+
+
+def _join() -> None:
+  given = {flag.name: flag.value for flag in _BY_HAND}
+  if _DISTRIBUTED.value or any(v is not None for v in given.values()):
+    processes.join(**given)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+  try:
+    config_lib.check_overrides(arguments)
+    rest = flags.FLAGS(arguments)
+  # Overrides are values of the caller's; anything may come of them.
+  except Exception as error:
+    _fail(error, USAGE_ERROR)
+  # Libraries log every file they touch, and the traceback of every error that
+  # they raise as well; --verbosity=0 shows it all.
+  if flags.FLAGS["verbosity"].using_default_value:
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _named_only
+  return rest
+
+
+def _named_only(unraisable: Any) -> None:
+  """Leaves out what callbacks of native threads raise into nowhere.
+
+  A full disk gives dozens of such tracebacks; the error itself is raised
+  where the main thread waits for the work.
+  """
+  if unraisable.object is not None or unraisable.err_msg is not None:
+    sys.__unraisablehook__(unraisable)
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+  if os.environ.get("ROBUST_INFO_TRACEBACK"):
+    raise error
+  text = " ".join(str(error).split()) or type(error).__name__
+  print(f"Error: {text}", file=sys.stderr, flush=True)
+  if processes.is_joined():
+    # At a regular exit JAX waits for the others, which may wait for this one.
+    os._exit(code)
+  sys.exit(code)

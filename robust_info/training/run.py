@@ -1,0 +1,96 @@
+"""A finished or interrupted run, brought back from its workdir."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from flax import linen as nn
+
+from robust_info import config as config_lib
+from robust_info import models
+from robust_info.runtime import processes
+from robust_info.training import checkpoints, metrics_log, setup
+from robust_info.training import workdir as workdir_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A finished or interrupted run, brought back from its workdir.
+
+  Attributes:
+    workdir: where it came from.
+    config: its resolved configuration.
+    model: the Flax module; `models.apply_fn(model)(variables, x)`.
+    variables: of the restored checkpoint.
+    step: step of that checkpoint.
+    checkpoint: `best` or `last`, as asked for.
+    history: rows of the log, oldest first; see `writers`.
+    environment: one entry a start; see `workdir`.
+  """
+
+  workdir: pathlib.Path
+  config: config_lib.Config
+  model: nn.Module
+  variables: dict[str, Any]
+  step: int
+  checkpoint: str
+  history: list[metrics_log.Row]
+  environment: list[dict[str, Any]]
+
+
+def restore_run(
+  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.LAST
+) -> Run:
+  """Brings a run back for evaluation; nothing in its workdir is touched.
+
+  A damaged checkpoint costs a line on stderr that names it and the one taken
+  in its place; `step` says which that is.
+
+  Args:
+    workdir: directory of the run, which may still be training.
+    checkpoint: `last`, as in evaluate.py, or `best` (by robust validation
+      accuracy). The last is chosen by the configuration alone; the best is
+      chosen by what it did on the validation split.
+
+  Raises:
+    ValueError: another value of `checkpoint`, or a damaged log.
+    OSError: the log cannot be read.
+    workdir.WorkdirError: there is no run.
+    checkpoints.CheckpointError: it has no checkpoint that can be used.
+  """
+  if checkpoint not in (checkpoints.BEST, checkpoints.LAST):
+    raise ValueError(
+      f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
+    )
+  path = pathlib.Path(workdir)
+  text = processes.on_first(
+    lambda: config_lib.to_json(workdir_lib.read_config(path)),
+    errors=(workdir_lib.WorkdirError,),
+  )
+  config = config_lib.from_json(text)
+  model = models.from_config(config.model)
+  like = setup.abstract_state(config, model)
+  with checkpoints.Store(path / "checkpoints", read_only=True) as store:
+    restored = store.restore(like, which=checkpoint)
+  if restored is None:
+    raise checkpoints.CheckpointError(
+      f"No checkpoint in workdir {path}; train there first."
+    )
+  history, environment = processes.on_first(
+    lambda: (
+      metrics_log.read_rows(path / "metrics.jsonl"),
+      workdir_lib.read_environment(path),
+    ),
+    errors=(ValueError, OSError),
+  )
+  return Run(
+    workdir=path,
+    config=config,
+    model=model,
+    variables=restored.state.evaluated,
+    step=restored.step,
+    checkpoint=checkpoint,
+    history=history,
+    environment=environment,
+  )

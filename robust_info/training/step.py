@@ -1,0 +1,252 @@
+"""The training step: pure, compiled once, the same for every objective.
+
+Shape letters: N examples, C classes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from robust_info import data, models, objectives
+from robust_info._xla import loops
+from robust_info.runtime import sharding
+from robust_info.training import state as train_state_lib
+from robust_info.training import weight_perturbation
+
+TrainState = train_state_lib.TrainState
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+  """What a step measured, in one array: one transfer to the host, not many.
+
+  Attributes:
+    values: float [M], on every device.
+    names: of the values; `count`, the unmasked examples of the batch;
+      `finite`, 1 if the loss and all updated variables are finite, else 0; and
+      sums over the unmasked examples of `loss`, of every metric of the
+      objective, and of `gradient_norm`, which is that of the batch times the
+      count, so that averages over steps weigh every example the same.
+  """
+
+  values: jax.Array
+  names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+  def read(self) -> dict[str, float]:
+    """Values by name, on the host; waits for the step."""
+    values = np.asarray(self.values).tolist()
+    return dict(zip(self.names, values, strict=True))
+
+
+TrainStep = Callable[[TrainState, data.Batch], tuple[TrainState, StepMetrics]]
+
+
+def create_state(
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  image_shape: tuple[int, ...],
+  averaged: bool = False,
+) -> TrainState:
+  """The state at step 0 on all devices, a pure function of its arguments.
+
+  Args:
+    model: from `models.create`.
+    optimizer: an optax transformation.
+    seed: of parameters and of the randomness of the run.
+    image_shape: (height, width, channels).
+    averaged: whether the state keeps moving averages of the variables.
+  """
+  init_key, run_key = jax.random.split(jax.random.key(seed))
+
+  def create(init_key: jax.Array, run_key: jax.Array) -> TrainState:
+    variables = models.init(model, init_key, image_shape)
+    return train_state_lib.create(
+      variables, optimizer, run_key, averaged=averaged
+    )
+
+  placed = jax.jit(create, out_shardings=sharding.replicated())
+  return placed(init_key, run_key)
+
+
+def learning_rate_factor(rollbacks: jax.Array | int) -> jax.Array:
+  """What is left of the learning rate: half after each rollback."""
+  return 0.5 ** jnp.asarray(rollbacks, jnp.float32)
+
+
+def make_train_step(
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  objective: objectives.Objective,
+  *,
+  num_steps: int,
+  accumulate: int = 1,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+  awp_gamma: float = 0.0,
+  awp_warmup: float = 0.0,
+  ema_decay: float = 0.0,
+) -> TrainStep:
+  """Builds the compiled training step.
+
+  Args:
+    model: from `models.create`.
+    optimizer: an optax transformation.
+    objective: (network, batch, key, *, progress) -> `objectives.Outcome`.
+    num_steps: steps of the whole training, for `progress`.
+    accumulate: micro-batches a step, which divide the batch: the memory of
+      one, the gradient of the mean over all. Row r of the batch is in number
+      r mod `accumulate`, with a key of its own. What an objective or a layer
+      computes over a batch it computes over each micro-batch, and batch
+      statistics are updated by one after the other.
+    augment: (uint8 images, key) -> images, or None; see `data.crop_flip`.
+    awp_gamma: size of the adversarial weight perturbation relative to the
+      weights, see `weight_perturbation`; 0 means none. It costs one more
+      forward and backward pass of the loss: the attack's points are kept.
+      Metrics, finiteness and batch statistics are those of the first pass, at
+      the parameters themselves.
+    awp_warmup: share of training before which nothing is perturbed, nor paid
+      for it.
+    ema_decay: of the moving averages of a state that keeps them.
+
+  Returns:
+    (state, batch) -> (state, metrics), compiled once for all batches of one
+    shape. The given state is donated: use the returned one. `batch` has
+    uint8 images, and is spread over all devices, see `sharding`; the state
+    and the metrics, `StepMetrics`, are on each of them.
+  """
+  evaluate_fn, train_fn = models.apply_fn(model), models.train_fn(model)
+
+  def step(
+    state: TrainState, batch: data.Batch
+  ) -> tuple[TrainState, StepMetrics]:
+    key = jax.random.fold_in(state.key, state.step)
+    progress = state.step / num_steps
+    image = batch.image
+    if augment is not None:
+      key, augment_key = jax.random.split(key)
+      image = augment(image, augment_key)
+    examples = dataclasses.replace(batch, image=data.to_float(image))
+    count = jnp.sum(examples.mask, dtype=jnp.float32)
+
+    parts = (examples, key)
+    if accumulate > 1:
+      parts = (
+        _micro_batches(examples, accumulate),
+        jax.random.split(key, accumulate),
+      )
+
+    def share_of_loss(
+      params: Any,
+      batch_stats: Any,
+      part: data.Batch,
+      key: jax.Array,
+      points: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[objectives.Outcome, dict[str, jax.Array]]]:
+      network = objectives.Network(
+        train_state_lib.variables(params, batch_stats),
+        evaluate_fn,
+        train_fn,
+        points,
+      )
+      outcome = objective(network, part, key, progress=progress)
+      values = {**outcome.metrics, "loss": outcome.loss}
+      sums = {
+        name: jnp.sum(jnp.where(part.mask, value, 0.0))
+        for name, value in values.items()
+      }
+      # Divided by the count of the batch: shares add up to its mean.
+      return sums["loss"] / jnp.maximum(count, 1.0), (outcome, sums)
+
+    def differentiate(
+      params: Any, points: jax.Array | None
+    ) -> tuple[Any, Any, dict[str, jax.Array], jax.Array | None]:
+      """Gradients, batch statistics, sums and attacked points."""
+
+      def add(carry: tuple[Any, Any], part: tuple[Any, ...]) -> Any:
+        gradients, batch_stats = carry
+        found, (outcome, sums) = jax.grad(share_of_loss, has_aux=True)(
+          params, batch_stats, *part
+        )
+        gradients = optax.tree.add(gradients, found)
+        return (gradients, outcome.batch_stats), (sums, outcome.points)
+
+      carry = optax.tree.zeros_like(params), state.batch_stats
+      if accumulate == 1:
+        carry, (sums, points) = add(carry, (*parts, points))
+      else:
+        carry, (sums, points) = loops.scan(
+          add, carry, (*parts, points), length=accumulate
+        )
+        sums = {name: jnp.sum(value) for name, value in sums.items()}
+      return *carry, sums, points
+
+    def at_perturbed_weights(gradients: Any, points: jax.Array | None) -> Any:
+      moved = weight_perturbation.perturb(
+        state.params, gradients, gamma=awp_gamma
+      )
+      return differentiate(moved, points)[0]
+
+    gradients, batch_stats, sums, points = differentiate(state.params, None)
+    if awp_gamma:
+      gradients = loops.cond(
+        progress >= awp_warmup,
+        at_perturbed_weights,
+        lambda gradients, points: gradients,
+        gradients,
+        points,
+      )
+    updates, opt_state = optimizer.update(
+      gradients, state.opt_state, state.params
+    )
+    updates = optax.tree.scale(learning_rate_factor(state.rollbacks), updates)
+    params = optax.apply_updates(state.params, updates)
+    new_state = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=params,
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+      average=train_state_lib.updated_average(
+        state,
+        train_state_lib.variables(params, batch_stats),
+        decay=ema_decay,
+      ),
+    )
+    sums["gradient_norm"] = optax.tree.norm(gradients) * count
+    finite = jnp.isfinite(sums["loss"])
+    for leaf in jax.tree.leaves(new_state.variables):
+      finite &= jnp.all(jnp.isfinite(leaf))
+    measured = {"count": count, "finite": finite.astype(count.dtype), **sums}
+    return new_state, StepMetrics(
+      jnp.stack(list(measured.values())), tuple(measured)
+    )
+
+  everywhere = sharding.replicated()
+  return jax.jit(
+    step,
+    in_shardings=(everywhere, sharding.by_rows()),
+    out_shardings=everywhere,
+    donate_argnums=0,
+  )
+
+
+def _micro_batches(batch: data.Batch, number: int) -> data.Batch:
+  """[N, ...] to [number, N / number, ...], row r in micro-batch r mod number.
+
+  So rows stay on their devices, whatever their number, and the padding at the
+  end of a batch is spread over all micro-batches.
+  """
+
+  def split(rows: jax.Array) -> jax.Array:
+    parts = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(parts, sharding.by_rows(axis=1))
+
+  return jax.tree.map(split, batch)
