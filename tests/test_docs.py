@@ -153,7 +153,7 @@ STATED_AGAIN = {
   },
   "convolutions in loops": {
     "docs/results/attacks_cpu.md": r"CNN, 256 images in two parts \|(.*?)\n",
-    "robust_info/_loops.py": r"as a\sloop (.*?) ms, compiled in",
+    "robust_info/_xla/loops.py": r"as a\sloop (.*?) ms, compiled in",
   },
   "cost of AutoAttack": {
     "docs/attacks.md": r"about (.*?) gradients and (.*?)k f",

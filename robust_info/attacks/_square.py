@@ -2,7 +2,7 @@
 
 Each query changes one square window of the best point so far and keeps the
 change if the margin shrinks. Windows shrink over the queries: see
-`square_windows`. Shape letters: N examples, H x W pixels, C channels (inputs
+`_square_windows`. Shape letters: N examples, H x W pixels, C channels (inputs
 are channels-last).
 """
 

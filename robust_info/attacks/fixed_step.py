@@ -1,6 +1,6 @@
 """PGD with a step of fixed length, as a method whose rows may end early.
 
-`gradient.pgd` takes every example through all its steps, as a loss or a lens
+`pgd` takes every example through all its steps, as a loss or a lens
 needs it. This is the same ascent for robust accuracy alone, where an example
 is done with at its first misclassified iterate. Shape letters: N examples.
 """

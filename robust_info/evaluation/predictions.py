@@ -54,7 +54,7 @@ class Predictions:
 
   @functools.cached_property
   def jackknife(self) -> _jackknife.Jackknife:
-    """`resampling.jackknife` of the summary."""
+    """`jackknife` of the summary."""
     return _jackknife.jackknife(self.parts, information.summarize)
 
   @property

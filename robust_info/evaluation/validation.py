@@ -87,7 +87,7 @@ def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:
   """The metrics that a run follows.
 
   Args:
-    config: resolved, see `resolution`.
+    config: resolved, see `setup.resolve`.
     source: what it was resolved for.
   """
   return Validator(

@@ -70,7 +70,7 @@ def train(
   first alone has use for a workdir.
 
   Args:
-    config: resolved, see `resolution`.
+    config: resolved, see `setup.resolve`.
     split: the training split.
     validate: variables -> metrics on the validation split, among them
       `accuracy` and `robust_accuracy`, which choose the best checkpoint. A

@@ -21,7 +21,7 @@ def of_training(config: config_lib.Config) -> list[memory.Need]:
   """The needs of a training step and of a validation.
 
   Args:
-    config: resolved, see `resolution`.
+    config: resolved, see `setup.resolve`.
   """
   example = _bytes_per_example(config.model)
   return [
@@ -54,7 +54,7 @@ def require(config: config_lib.Config) -> None:
   """Refuses a training whose lower bounds no device of this machine can meet.
 
   Args:
-    config: resolved, see `resolution`.
+    config: resolved, see `setup.resolve`.
 
   Raises:
     OutOfMemoryError: a bound exceeds the memory of a device; of a CPU, that of

@@ -16,7 +16,7 @@ class Window:
     self.sums = dict(sums or {})
 
   def add(self, values: Mapping[str, float]) -> None:
-    """Adds the metrics of a step, see `train_step.StepMetrics`."""
+    """Adds the metrics of a step, see `step.StepMetrics`."""
     for name, value in values.items():
       self.sums[name] = self.sums.get(name, 0.0) + value
 

@@ -25,7 +25,7 @@ class Run:
     variables: of the restored checkpoint.
     step: step of that checkpoint.
     checkpoint: `best` or `last`, as asked for.
-    history: rows of the log, oldest first; see `writers`.
+    history: rows of the log, oldest first; see `metrics_log`.
     environment: one entry a start; see `workdir`.
   """
 

@@ -5,7 +5,7 @@ Of a training of several processes the first alone touches the directory.
 config.json        the resolved configuration, with a checksum (`crc32`)
 environment.json   one entry per start: versions, commit, device, command; a
                    damaged one is renamed environment.json.damaged
-metrics.jsonl      the log, see `writers`
+metrics.jsonl      the log, see `metrics_log`
 tensorboard/       the same numbers as event files
 checkpoints/       see `checkpoints`
 damaged/           checkpoints that were damaged

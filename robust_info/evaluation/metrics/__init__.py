@@ -59,7 +59,7 @@ def measure(
     The fields of a `runs` entry that are measured. Standard errors are over
     examples: of `performance`, `information` and `cckl_matrix` in
     `standard_errors`, of all else beside the numbers. For what is measured
-    under attack see `under_attack.measure`.
+    under attack see `attacked.measure`.
   """
   clean = evaluator.predict(variables)
   jackknife = clean.jackknife
