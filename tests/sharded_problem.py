@@ -16,6 +16,9 @@ import tiny_problem
 from flax import linen as nn
 
 from robust_info import data, evaluation, objectives
+from robust_info.evaluation.metrics import attacked as attacked_lib
+from robust_info.evaluation.metrics import fisher as fisher_metric
+from robust_info.evaluation.metrics import lenses as lenses_metric
 from robust_info.runtime import sharding
 from robust_info.training import step as train_step
 
@@ -77,15 +80,15 @@ def evaluate():
   """Fisher norms and a lens."""
   evaluator, variables = _evaluator()
   return {
-    "fisher": evaluator.fisher_norms(variables),
-    "local": evaluator.local_lens(variables),
+    "fisher": fisher_metric.norms(evaluator, variables),
+    "local": lenses_metric.local(evaluator, variables),
   }
 
 
 def attack():
   """Predictions at attacked inputs."""
   evaluator, variables = _evaluator()
-  return vars(evaluator.attack(variables, epsilon=0.05))
+  return vars(attacked_lib.predictions(evaluator, variables, epsilon=0.05))
 
 
 def _evaluator():

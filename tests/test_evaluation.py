@@ -11,6 +11,10 @@ import tiny_problem as tiny
 
 from robust_info.evaluation import evaluator as evaluator_lib
 from robust_info.evaluation import validation
+from robust_info.evaluation.metrics import attacked as attacked_lib
+from robust_info.evaluation.metrics import fisher as fisher_metric
+from robust_info.evaluation.metrics import lenses as lenses_metric
+from robust_info.evaluation.metrics import portraits
 from robust_info.lenses import path as path_lens
 
 PARTS = ("total", "non_robust", "robust", "error")
@@ -52,7 +56,7 @@ def evaluator():
 
 @pytest.fixture(scope="module")
 def norms(evaluator):
-  return evaluator.fisher_norms(MLP)
+  return fisher_metric.norms(evaluator, MLP)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
     )
 
 
-@pytest.mark.parametrize("attack", evaluator_lib.ATTACKS)
+@pytest.mark.parametrize("attack", attacked_lib.ATTACKS)
 def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
   one, other = (
     make_evaluator(batch_size=size).attack(MLP, epsilon=0.1, attack=attack)
@@ -110,7 +114,7 @@ def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
 def test_randomness_of_an_attack_belongs_to_seed_and_example(evaluator):
   split = tiny.make_split()
   first = type(split)(split.images[:20], split.labels[:20])
-  whole = evaluator.attack(MLP, epsilon=0.2)
+  whole = attacked_lib.predictions(evaluator, MLP, epsilon=0.2)
   part = make_evaluator(split=first).attack(MLP, epsilon=0.2)
   np.testing.assert_allclose(part.confidence, whole.confidence[:20], rtol=1e-4)
   reseeded = make_evaluator(split=first, seed=4).attack(MLP, epsilon=0.2)
@@ -123,7 +127,9 @@ def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
   other = make_evaluator(batch_size=25)
   for name in ("trace", "frobenius", "spectral_norm"):
     np.testing.assert_allclose(
-      getattr(other.fisher_norms(MLP), name), getattr(norms, name), rtol=1e-4
+      getattr(fisher_metric.norms(other, MLP), name),
+      getattr(norms, name),
+      rtol=1e-4,
     )
   for lens in ("local_lens", "path_lens"):
     one, two = (getattr(e, lens)(MLP) for e in (evaluator, other))
@@ -134,15 +140,18 @@ def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
       )
 
 
-@pytest.mark.parametrize("attack", evaluator_lib.ATTACKS)
+@pytest.mark.parametrize("attack", attacked_lib.ATTACKS)
 def test_epsilon_zero_gives_the_clean_predictions(evaluator, attack):
   clean = evaluator.predict(MLP)
-  found = evaluator.attack(MLP, epsilon=0.0, attack=attack)
+  found = attacked_lib.predictions(evaluator, MLP, epsilon=0.0, attack=attack)
   assert_same_predictions(clean, found)
 
 
 def test_attacks_take_accuracy_and_confidence_more_with_epsilon(evaluator):
-  attacked = [evaluator.attack(MLP, epsilon=e) for e in (0.0, 0.05, 0.3)]
+  attacked = [
+    attacked_lib.predictions(evaluator, MLP, epsilon=e)
+    for e in (0.0, 0.05, 0.3)
+  ]
   accuracy = [a.correct.mean() for a in attacked]
   assert accuracy[0] > accuracy[1] > accuracy[2]
   entropies = [float(a.summary.cross_entropy) for a in attacked]
@@ -152,24 +161,26 @@ def test_attacks_take_accuracy_and_confidence_more_with_epsilon(evaluator):
 def test_the_divergence_attack_moves_predictions_further_than_noise(evaluator):
   """It ascends the divergence, not the label loss: CCKL tells them apart."""
   label, divergence = (
-    evaluator.attack(MLP, epsilon=0.1, attack=attack).summary.cross_entropy
-    for attack in evaluator_lib.ATTACKS
+    attacked_lib.predictions(
+      evaluator, MLP, epsilon=0.1, attack=attack
+    ).summary.cross_entropy
+    for attack in attacked_lib.ATTACKS
   )
   clean = evaluator.predict(MLP).summary.cross_entropy
   assert clean < divergence < label
 
 
 def test_more_restarts_fool_no_fewer_examples(evaluator):
-  one = evaluator.attack(MLP, epsilon=0.05).correct
+  one = attacked_lib.predictions(evaluator, MLP, epsilon=0.05).correct
   two = make_evaluator(restarts=2).attack(MLP, epsilon=0.05).correct
   assert not (two & ~one).any()
 
 
 def test_attack_arguments_are_checked_at_the_door(evaluator):
   with pytest.raises(ValueError, match="Expected attack to be one of 'pgd'"):
-    evaluator.attack(MLP, epsilon=0.1, attack="fgsm")
+    attacked_lib.predictions(evaluator, MLP, epsilon=0.1, attack="fgsm")
   with pytest.raises(ValueError, match="Expected epsilon >= 0, got epsilon=-1"):
-    evaluator.attack(MLP, epsilon=-1)
+    attacked_lib.predictions(evaluator, MLP, epsilon=-1)
 
 
 def test_fisher_norms_are_those_of_the_dense_matrix():
@@ -204,7 +215,10 @@ def test_lenses_split_the_divergence_of_their_pairs(evaluator):
   first, second = evaluator.pair_indices()
   logits = tiny.logits_of(tiny.apply_mlp, MLP, tiny.make_split())
   expected = oracles.kl_divergence(logits[first], logits[second])
-  for lens in (evaluator.local_lens(MLP), evaluator.path_lens(MLP)):
+  for lens in (
+    lenses_metric.local(evaluator, MLP),
+    lenses_metric.path(evaluator, MLP),
+  ):
     np.testing.assert_allclose(lens.total, expected.astype(float), rtol=1e-4)
     np.testing.assert_allclose(
       lens.non_robust + lens.robust, lens.total, rtol=1e-5, atol=1e-5
@@ -239,9 +253,9 @@ def test_pairs_need_two_classes():
 def test_progress_counts_every_example_and_pair_once(evaluator):
   seen = []
   tick = lambda done, total: seen.append((done, total))  # noqa: E731
-  evaluator.attack(MLP, epsilon=0.1, tick=tick)
-  evaluator.fisher_norms(MLP, tick=tick)
-  evaluator.path_lens(MLP, tick=tick)
+  attacked_lib.predictions(evaluator, MLP, epsilon=0.1, tick=tick)
+  fisher_metric.norms(evaluator, MLP, tick=tick)
+  lenses_metric.path(evaluator, MLP, tick=tick)
   examples = [(16, 45), (32, 45), (45, 45)]
   assert seen == [*examples, *examples, (16, 37), (32, 37), (37, 37)]
 
@@ -249,10 +263,10 @@ def test_progress_counts_every_example_and_pair_once(evaluator):
 def test_portraits_are_those_of_the_measurements(evaluator, norms):
   rows = np.array([2, 30, 44])
   split = tiny.make_split()
-  found = evaluator.portraits(MLP, rows)
+  found = portraits.portraits(evaluator, MLP, rows)
   clean, attacked = (
     evaluator.predict(MLP),
-    evaluator.attack(MLP, epsilon=0.05),
+    attacked_lib.predictions(evaluator, MLP, epsilon=0.05),
   )
   np.testing.assert_allclose(
     found["probabilities"].max(-1), clean.confidence[rows], rtol=1e-4
@@ -282,12 +296,14 @@ def test_checkpoints_of_one_architecture_share_all_programs():
 
   def measure_all(variables, epsilon, row):
     evaluator.predict(variables)
-    for attack in evaluator_lib.ATTACKS:
-      evaluator.attack(variables, epsilon=epsilon, attack=attack)
-    evaluator.fisher_norms(variables)
-    evaluator.local_lens(variables)
-    evaluator.path_lens(variables)
-    evaluator.portraits(variables, np.array([row, row + 1, 40]))
+    for attack in attacked_lib.ATTACKS:
+      attacked_lib.predictions(
+        evaluator, variables, epsilon=epsilon, attack=attack
+      )
+    fisher_metric.norms(evaluator, variables)
+    lenses_metric.local(evaluator, variables)
+    lenses_metric.path(evaluator, variables)
+    portraits.portraits(evaluator, variables, np.array([row, row + 1, 40]))
     validate(variables)
 
   measure_all(MLP, 0.1, 0)
@@ -313,15 +329,15 @@ def test_validator_on_all_examples_reports_what_the_evaluator_measures(
 ):
   metrics = validator(MLP)
   clean = evaluator.predict(MLP)
-  attacked = evaluator.attack(MLP, epsilon=0.05)
-  path = evaluator.path_lens(MLP)
+  attacked = attacked_lib.predictions(evaluator, MLP, epsilon=0.05)
+  path = lenses_metric.path(evaluator, MLP)
   for name, expected in {
     "accuracy": clean.correct.mean(),
     "cross_entropy": clean.summary.cross_entropy,
     "cckl": clean.summary.cckl,
     "robust_accuracy": attacked.correct.mean(),
     "fisher_frobenius": norms.frobenius.mean(),
-    "local_non_robust": evaluator.local_lens(MLP).non_robust.mean(),
+    "local_non_robust": lenses_metric.local(evaluator, MLP).non_robust.mean(),
     "path_total": path.total.mean(),
     "path_robust": path.robust.mean(),
   }.items():

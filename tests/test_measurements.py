@@ -11,6 +11,8 @@ import tiny_problem as tiny
 from robust_info import evaluation
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics, sample_statistics
+from robust_info.evaluation.metrics import fisher as fisher_metric
+from robust_info.evaluation.metrics import lenses as lenses_metric
 
 VARIABLES = tiny.mlp()
 SETTINGS = tiny.make_settings(sanity_examples=32)
@@ -50,7 +52,7 @@ def measured(evaluator, tmp_path_factory):
   cache = measurement_cache.MeasurementCache(tmp_path_factory.mktemp("m"), "f")
   seen = []
   entry = metrics.measure(
-    evaluator, VARIABLES, SETTINGS, cache, ticks=make_ticks(seen)
+    metrics.Subject(evaluator, VARIABLES, SETTINGS, cache, make_ticks(seen))
   )
   return entry, cache, seen
 
@@ -63,7 +65,9 @@ def entry(measured):
 def test_finished_measurements_are_not_made_again(evaluator, measured):
   entry, cache, _ = measured
   again = metrics.measure(
-    Unmeasurable(evaluator), VARIABLES, SETTINGS, cache, ticks=make_ticks([])
+    metrics.Subject(
+      Unmeasurable(evaluator), VARIABLES, SETTINGS, cache, make_ticks([])
+    )
   )
   assert json.dumps(again) == json.dumps(entry)
 
@@ -156,7 +160,7 @@ def test_epsilon_lenses_name_their_attack_and_add_up(entry):
 
 
 def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
-  norms = evaluator.fisher_norms(VARIABLES)
+  norms = fisher_metric.norms(evaluator, VARIABLES)
   for name, field in (("trace", "trace"), ("spectral", "spectral_norm")):
     values = getattr(norms, field).astype(float)
     assert entry["fisher"][name]["mean"] == pytest.approx(values.mean())
@@ -164,7 +168,7 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
     # Of so few classes the norms are exact but for rounding.
     error = entry["fisher"][name]["estimation_error"]
     assert 0 < error < 1e-3 * values.mean()
-  path = evaluator.path_lens(VARIABLES)
+  path = lenses_metric.path(evaluator, VARIABLES)
   found = entry["path_lens"]
   assert found["num_pairs"] == 37
   sample = sample_statistics.describe(path.robust)
@@ -191,7 +195,7 @@ def parts_of(components):
 def test_lens_means_follow_their_controls(evaluator, entry):
   cckl = entry["information"]["cckl"]
   pairs, many = evaluator.pair_indices(), evaluator.coarse_pair_indices()
-  local, total = parts_of(evaluator.local_lens(VARIABLES, many))
+  local, total = parts_of(lenses_metric.local(evaluator, VARIABLES, many))
   assert entry["local_lens"]["num_pairs"] == len(local) == 90
   assert entry["local_lens"]["non_robust"]["mean"] == pytest.approx(
     by_regression(local, [total], [cckl]), rel=1e-4
@@ -201,9 +205,11 @@ def test_lens_means_follow_their_controls(evaluator, entry):
     "variance_reduction"
   ] == pytest.approx(explained * 88 / 89, rel=1e-3)
 
-  path, total = parts_of(evaluator.path_lens(VARIABLES))
-  coarse, coarse_total = parts_of(evaluator.coarse_path_lens(VARIABLES, many))
-  same, _ = parts_of(evaluator.coarse_path_lens(VARIABLES, pairs))
+  path, total = parts_of(lenses_metric.path(evaluator, VARIABLES))
+  coarse, coarse_total = parts_of(
+    lenses_metric.coarse_path(evaluator, VARIABLES, many)
+  )
+  same, _ = parts_of(lenses_metric.coarse_path(evaluator, VARIABLES, pairs))
   below = by_regression(coarse, [coarse_total], [cckl])
   assert entry["path_lens"]["num_coarse_pairs"] == 90
   assert entry["path_lens"]["non_robust"]["mean"] == pytest.approx(
@@ -262,7 +268,7 @@ def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
   settings = tiny.make_settings(epsilon=0.0, epsilon_grid=())
   cache = measurement_cache.MeasurementCache(tmp_path, "f")
   entry = metrics.measure(
-    evaluator, VARIABLES, settings, cache, ticks=make_ticks([])
+    metrics.Subject(evaluator, VARIABLES, settings, cache, make_ticks([]))
   )
   [point] = entry["robust_accuracy"]
   assert entry["robustness"]["sanity"] == {}

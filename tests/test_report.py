@@ -12,6 +12,9 @@ import tiny_problem as tiny
 
 from robust_info import attacks, config, data, evaluation, models, training
 from robust_info.evaluation import metrics, worst_case
+from robust_info.evaluation.metrics import attacked as attacked_lib
+from robust_info.evaluation.metrics import fisher as fisher_metric
+from robust_info.evaluation.metrics import lenses as lenses_metric
 from robust_info.report import _build, figures, store
 
 MODEL = config.ModelConfig(
@@ -89,27 +92,28 @@ def calls(monkeypatch, known):
   """
   seen = []
 
-  def spy(name):
-    method = getattr(evaluation.Evaluator, name)
+  def spy(module, name):
+    measure = getattr(module, name)
 
-    def measured(self, *args, **kwargs):
+    def measured(evaluator, *args, **kwargs):
       epsilon = kwargs.get("epsilon")
       seen.append((name, epsilon))
-      asked = (name, epsilon, len(self.split), self.settings.num_pairs)
+      split, settings = evaluator.split, evaluator.settings
+      asked = (name, epsilon, len(split), settings.num_pairs)
       if asked not in known:
-        known[asked] = method(self, *args, **kwargs)
+        known[asked] = measure(evaluator, *args, **kwargs)
       return known[asked]
 
-    monkeypatch.setattr(evaluation.Evaluator, name, measured)
+    monkeypatch.setattr(module, name, measured)
 
-  for name in (
-    "attack",
-    "fisher_norms",
-    "local_lens",
-    "path_lens",
-    "coarse_path_lens",
+  for module, name in (
+    (attacked_lib, "predictions"),
+    (fisher_metric, "norms"),
+    (lenses_metric, "local"),
+    (lenses_metric, "path"),
+    (lenses_metric, "coarse_path"),
   ):
-    spy(name)
+    spy(module, name)
   return seen
 
 
@@ -189,7 +193,7 @@ def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
   calls.clear()
   more = dataclasses.replace(SETTINGS, epsilon_grid=(0.02, 0.1, 0.3))
   build([make_run("a")], tmp_path, settings=more)
-  assert calls == [("attack", 0.3)]
+  assert calls == [("predictions", 0.3)]
   calls.clear()
   # The same network by another name is known; another network is not.
   build([make_run("b"), make_run("c", seed=1)], tmp_path)
@@ -216,7 +220,7 @@ def test_numbers_of_other_code_are_not_taken(
 ):
   build([make_run("a")], tmp_path)
   calls.clear()
-  monkeypatch.setattr(_build.agreement, "code_digest", lambda: "edited")
+  monkeypatch.setattr(_build.environment, "code_digest", lambda: "edited")
   build([make_run("a")], tmp_path)
   assert len(calls) == 8
 

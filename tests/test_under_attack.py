@@ -15,7 +15,8 @@ import tiny_problem as tiny
 from robust_info import attacks
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import evaluator as evaluator_lib
-from robust_info.evaluation import worst_case
+from robust_info.evaluation import metrics, worst_case
+from robust_info.evaluation.metrics import attack_runs, robustness
 from robust_info.evaluation.metrics import attacked as attacked_lib
 
 pytestmark = pytest.mark.filterwarnings(
@@ -69,13 +70,14 @@ def evaluator():
 
 def measure(evaluator, folder, watch=lambda *args, **kwargs: None):
   cache = measurement_cache.MeasurementCache(folder, "f")
-  return attacked_lib.measure(
-    evaluator,
-    VARIABLES,
-    evaluator.predict(VARIABLES),
-    cache,
-    SETTINGS,
-    ticks=lambda label: lambda *args, **kw: watch(label, *args, **kw),
+  return robustness.measure(
+    metrics.Subject(
+      evaluator,
+      VARIABLES,
+      SETTINGS,
+      cache,
+      lambda label: lambda *args, **kw: watch(label, *args, **kw),
+    )
   )
 
 
@@ -192,10 +194,10 @@ def test_bounds_are_those_of_logits_at_points_of_the_ball(evaluator, entry):
   clean = evaluator.logits(VARIABLES)
   found = [
     [
-      evaluator.attacked_logits(
-        VARIABLES, epsilon=0.05, attack=kind, num_steps=steps
+      attacked_lib.logits(
+        evaluator, VARIABLES, epsilon=0.05, attack=kind, num_steps=steps
       )
-      for kind in evaluator_lib.ATTACKS
+      for kind in attacked_lib.ATTACKS
     ]
     for steps in (1, 2)
   ]
@@ -233,7 +235,7 @@ def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
     }
     for i, rows in enumerate(values)
   ]
-  curve = attacked_lib.strength_curve(strengths)
+  curve = robustness.strength_curve(strengths)
   for column, name in enumerate(("label_information", "cckl")):
     flat = values[:, :, column]
     # A bound that is not a number at the start stays one.
@@ -263,7 +265,7 @@ def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
 )
 def test_an_ensemble_is_named_with_its_version(changes, expected):
   settings = tiny.make_settings(**changes)
-  assert attacked_lib.ensemble_name(settings) == expected
+  assert attack_runs.ensemble_name(settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_an_attack_is_named_with_its_strength(
 def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
   clean, *attacked = outcomes
   before = outcomes.copy()
-  curve = attacked_lib.accuracy_curve(
+  curve = robustness.accuracy_curve(
     clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
   )
   np.testing.assert_array_equal(outcomes, before)

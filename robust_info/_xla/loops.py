@@ -3,7 +3,7 @@
 XLA's CPU backend runs the convolutions of input gradients inside a loop three
 to fourteen times slower than outside, unless their weights have the usual order
 of axes; GPU and TPU backends do not mind. So the steps of loops are rewritten
-on CPUs, see `_xla.convolutions`, and loops stay loops, which compile faster than
+on CPUs, see `convolutions`, and loops stay loops, which compile faster than
 their steps unrolled and take less memory. Every loop over network evaluations
 goes through `scan` below.
 

@@ -6,11 +6,9 @@ Information in nats.
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from robust_info import config as config_lib
 from robust_info import data, models
-from robust_info.evaluation import evaluator
+from robust_info.evaluation import evaluator, metrics
 
 
 class Validator:
@@ -57,30 +55,9 @@ class Validator:
       `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
       `path_robust` over the pairs.
     """
-    summary = self._whole.predict(variables).summary
-    attacked = self._subset.attack(variables, epsilon=self._settings.epsilon)
-    norms = self._subset.fisher_norms(variables)
-    metrics = {
-      name: float(getattr(summary, name))
-      for name in (
-        "accuracy",
-        "cross_entropy",
-        "cckl",
-        "mutual_information",
-        "lautum_information",
-        "label_information",
-      )
-    }
-    metrics["robust_accuracy"] = float(attacked.correct.mean())
-    metrics["fisher_frobenius"] = float(norms.frobenius.mean(dtype=np.float64))
-    for name, lens in (
-      ("local", self._whole.local_lens(variables)),
-      ("path", self._whole.path_lens(variables)),
-    ):
-      for part in ("total", "non_robust", "robust"):
-        values = getattr(lens, part)
-        metrics[f"{name}_{part}"] = float(values.mean(dtype=np.float64))
-    return metrics
+    return metrics.follow(
+      metrics.Followed(self._whole, self._subset, variables)
+    )
 
 
 def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:

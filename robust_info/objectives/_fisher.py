@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from robust_info import _validate, fisher
 from robust_info._xla import loops
 from robust_info.fisher import products
-from robust_info.objectives import _pgd, base
+from robust_info.objectives import _standard, base
 
 QUANTITIES = ("trace", "frobenius")
 ESTIMATORS = ("exact", "hutchinson", "label")
@@ -72,7 +72,9 @@ def fisher_regularised(
       "Expected estimator 'exact' or 'hutchinson' for quantity='frobenius', "
       "got estimator='label'."
     )
-  outcome = _pgd.standard(network, batch, key, label_smoothing=label_smoothing)
+  outcome = _standard.standard(
+    network, batch, key, label_smoothing=label_smoothing
+  )
   if estimator == "exact":
     norm = {"trace": fisher.fisher_trace, "frobenius": fisher.fisher_frobenius}
     penalty = norm[quantity](network.evaluate, batch.image, method="gram")

@@ -15,15 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from robust_info import _validate, data, models, training
+from robust_info import _validate, data, evaluation, models, training
 from robust_info import config as config_lib
 from robust_info.evaluation import cache as measurement_cache
-from robust_info.evaluation import evaluator as evaluator_lib
 from robust_info.evaluation import metrics
-from robust_info.evaluation.metrics import attacked
+from robust_info.evaluation.metrics import attacked, portraits
 from robust_info.report import store
 from robust_info.runtime import environment, processes, progress
-from robust_info.training import agreement
 
 _CURVES = "validation"
 _NUM_PORTRAITS = 6
@@ -81,13 +79,13 @@ def build(
     "software": environment.of_report(),
     "runs": [],
   }
-  evaluators: dict[config_lib.ModelConfig, evaluator_lib.Evaluator] = {}
+  evaluators: dict[config_lib.ModelConfig, evaluation.Evaluator] = {}
   used = []
   for run, name in zip(runs, names, strict=True):
     model = run.config.model
     # Runs of one architecture share the compiled measurements.
     if model not in evaluators:
-      evaluators[model] = evaluator_lib.Evaluator(
+      evaluators[model] = evaluation.Evaluator(
         models.apply_fn(run.model),
         split,
         num_classes=source.num_classes,
@@ -101,7 +99,9 @@ def build(
       _fingerprint(run, split, settings, seed),
     )
     entry = metrics.measure(
-      evaluator, run.variables, settings, cache, ticks=_ticks(name)
+      metrics.Subject(
+        evaluator, run.variables, settings, cache, ticks=_ticks(name)
+      )
     )
     report["runs"].append({**_identity(run, name), **entry})
   if processes.is_first():
@@ -194,7 +194,7 @@ def _fingerprint(
   return measurement_cache.fingerprint(
     store.SCHEMA,
     # No number of other code is taken for its own.
-    agreement.code_digest(),
+    environment.code_digest(),
     jax.__version__,
     jax.default_backend(),
     run.config.model,
@@ -240,7 +240,8 @@ def _draw_examples(used, split, source, settings, output) -> None:
   _, first = np.unique(split.labels, return_index=True)
   indices = np.sort(first)[:_NUM_PORTRAITS]
   found = [
-    evaluator.portraits(run.variables, indices) for _, run, evaluator in used
+    portraits.portraits(evaluator, run.variables, indices)
+    for _, run, evaluator in used
   ]
   if not processes.is_first():
     return
@@ -268,10 +269,10 @@ def _draw_examples(used, split, source, settings, output) -> None:
   )
 
 
-def _ticks(name: str) -> attacked.Ticks:
+def _ticks(name: str) -> progress.Ticks:
   """Progress on stderr for each measurement of a run."""
 
-  def start(label: str) -> evaluator_lib.Tick | None:
+  def start(label: str) -> progress.Tick | None:
     if not processes.is_first():
       return None
     state = {"done": 0, "progress": None}

@@ -10,6 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+# (done, total): called after each part of a long measurement.
+Tick = Callable[..., None]
+# The label of a measurement -> its progress, None where nothing is shown.
+Ticks = Callable[[str], Tick | None]
+
 _TERMINAL_INTERVAL = 0.2
 _STEP_INTERVAL = 20.0
 _COUNT_INTERVAL = 5.0

@@ -1,0 +1,179 @@
+"""Attacks on one network, each made once and kept."""
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from robust_info import attacks
+from robust_info import config as config_lib
+from robust_info.evaluation import worst_case
+from robust_info.evaluation.metrics import attacked, subject
+
+
+def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
+  """What a number of the attack of evaluate.py is called, with its version."""
+  if settings.attack == "autoattack":
+    return f"AutoAttack {settings.autoattack_version}"
+  if settings.attack == "apgd":
+    return _apgd_name(worst_case.APGD)
+  return attacked.attack_name("pgd", settings)
+
+
+def _apgd_name(names: Sequence[str]) -> str:
+  """What several APGD attacks are called, "APGD-CE+T"."""
+  return "APGD-" + "+".join(n.removeprefix("apgd-").upper() for n in names)
+
+
+class AttackRuns:
+  """Attacks on one network, each made once."""
+
+  def __init__(self, network: subject.Subject):
+    """Attacks nothing yet."""
+    self._network = network
+    self._evaluator = network.evaluator
+    self._variables = network.variables
+    self._settings = network.settings
+    self._cache = network.cache
+    self._ticks = network.ticks
+
+  def pgd(self, kind: str, epsilon: float) -> dict[str, Any]:
+    """Who is correct under PGD or KL-PGD, and the lens."""
+    settings = self._settings
+    label = (
+      f"{attacked.attack_name(kind, settings)} {settings.norm} {epsilon:g}"
+    )
+
+    def run():
+      found = attacked.predictions(
+        self._evaluator,
+        self._variables,
+        epsilon=epsilon,
+        attack=kind,
+        tick=self._ticks(label),
+      )
+      return {
+        "correct": found.correct.astype(int).tolist(),
+        "lens": attacked.describe(self._network.clean, found),
+      }
+
+    return self._cache.get(f"{kind}-{epsilon!r}", run)
+
+  def sanity(self) -> dict[str, Any]:
+    """The checks in the ball of the settings."""
+    epsilon = self._settings.epsilon
+    return self._cache.get(
+      f"sanity-{epsilon!r}", lambda: self._check(epsilon, None)
+    )
+
+  def ensemble(self) -> dict[str, Any]:
+    """The ensemble of the settings, with all that comes before it."""
+    settings = self._settings
+    name = (
+      f"{settings.attack}-{settings.autoattack_version}-{settings.epsilon!r}"
+    )
+    state = self._cache.folder(name)
+    found = self._cache.get(name, lambda: self._run_ensemble(state))
+    # The state has served its purpose, and holds every attacked image.
+    shutil.rmtree(state, ignore_errors=True)
+    return found
+
+  def _check(self, epsilon, evaluated):
+    report = worst_case.sanity(
+      self._evaluator, self._variables, epsilon=epsilon, evaluated=evaluated
+    )
+    return {
+      "num_examples": min(
+        self._settings.sanity_examples, len(self._evaluator.split)
+      ),
+      "trustworthy": report.trustworthy,
+      "verdict": report.verdict,
+      "accuracies": report.accuracies,
+      "checks": [dataclasses.asdict(check) for check in report.checks],
+    }
+
+  def _run_ensemble(self, state):
+    settings, evaluator = self._settings, self._evaluator
+    epsilon = settings.epsilon
+    plain = settings.attack == "apgd"
+    result = worst_case.auto_attack(
+      evaluator,
+      self._variables,
+      epsilon=epsilon,
+      version=settings.autoattack_version,
+      names=worst_case.APGD if plain else None,
+      state_dir=state,
+      progress=self._follow(),
+    )
+    clean = evaluator.logits(self._variables)
+
+    def gradient_attacks(num_steps):
+      weaker = dataclasses.replace(settings, num_steps=num_steps)
+      return attacked.attack_name("pgd", weaker), [
+        attacked.logits(
+          evaluator,
+          self._variables,
+          epsilon=epsilon,
+          attack=kind,
+          num_steps=num_steps,
+        )
+        for kind in attacked.ATTACKS
+      ]
+
+    groups = [
+      gradient_attacks(n) for n in dict.fromkeys((1, settings.num_steps))
+    ]
+    first = [
+      *itertools.takewhile(lambda n: n.startswith("apgd"), result.attacks)
+    ]
+    cuts = {_apgd_name(first): len(first)}
+    if not plain:
+      cuts[ensemble_name(settings)] = len(result.attacks)
+    groups += [
+      (name, [worst_case.after_prefix(result, clean, number)])
+      for name, number in cuts.items()
+    ]
+    strengths = [{"attack": "none", **self._lenses(clean, clean)}]
+    for strength in worst_case.accumulate(clean, evaluator.labels, groups):
+      strengths.append(
+        {"attack": strength.attack, **self._lenses(*strength.choice)}
+      )
+    worst = evaluator.tally(strength.choice.label)
+    return {
+      "accuracies": {name: result.accuracies[name] for name in result.attacks},
+      "correct": worst.correct.astype(int).tolist(),
+      "strengths": strengths,
+      "sanity": self._check(epsilon, result) if epsilon > 0 else {},
+      "warnings": list(result.warnings),
+    }
+
+  def _lenses(self, label, divergence):
+    return {
+      rule: attacked.describe(
+        self._network.clean, self._evaluator.tally(logits)
+      )
+      for rule, logits in (("label", label), ("divergence", divergence))
+    }
+
+  def _follow(self) -> Callable[[attacks.Progress], None]:
+    """Progress of the ensemble: each attack anew, with the accuracy so far."""
+    settings, started = self._settings, {}
+
+    def follow(event: attacks.Progress) -> None:
+      if event.attack not in started:
+        started[event.attack] = self._ticks(
+          f"{ensemble_name(settings)} {settings.norm} {settings.epsilon:g}, "
+          f"{event.attack}"
+        )
+      if started[event.attack] is None:  # Not this process's to show.
+        return
+      started[event.attack](
+        event.finished,
+        event.total,
+        resumed=event.resumed,
+        under_way=event.under_way,
+        note=f"robust accuracy so far {100 * event.robust_accuracy:.1f} %",
+      )
+
+    return follow

@@ -1,0 +1,90 @@
+"""Norms of the Fisher information at the examples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_info import fisher
+from robust_info.evaluation import evaluator as evaluator_lib
+from robust_info.evaluation import sample_statistics
+from robust_info.evaluation.metrics import rows, subject
+from robust_info.runtime import progress
+
+# Name in a report -> field of `fisher.FisherNorms`, label in the table.
+_NORMS = {
+  "trace": ("trace", "trace"),
+  "frobenius": ("frobenius", "Frobenius norm"),
+  "spectral": ("spectral_norm", "largest eigenvalue"),
+}
+
+
+def norms(
+  evaluator: evaluator_lib.Evaluator,
+  variables: Any,
+  *,
+  tick: progress.Tick | None = None,
+) -> fisher.FisherNorms:
+  """`fisher.fisher_norms` of every example, NumPy [N].
+
+  Cost per example: one forward and C - 1 backward passes up to
+  `fisher.norms.AUTO_CLASSES` classes; for the estimates beyond, and their
+  errors, see there.
+  """
+  return evaluator.over_examples(
+    _norms, variables, evaluator.keys.probes, tick=tick
+  )
+
+
+def measure(network: subject.Subject) -> dict[str, Any]:
+  """`fisher`: sample statistics of the norms over examples.
+
+  `estimation_error` is the mean over examples of how far each value may be
+  off, by rounding alone where the norms are exact.
+  """
+
+  def described():
+    found = norms(
+      network.evaluator,
+      network.variables,
+      tick=network.ticks("Fisher information"),
+    )
+    return {
+      name: {
+        **sample_statistics.describe(getattr(found, field)),
+        "estimation_error": float(
+          getattr(found, f"{field}_error").mean(dtype=np.float64)
+        ),
+      }
+      for name, (field, _) in _NORMS.items()
+    }
+
+  return {"fisher": network.cache.get("fisher", described)}
+
+
+def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
+  """The part of the table."""
+
+  def cell(name):
+    return lambda run: (
+      f"{rows.sampled(run['fisher'][name])} "
+      f"({rows.number(run['fisher'][name]['median'])})"
+    )
+
+  yield rows.section(
+    "Fisher information at the samples, mean (median)",
+    runs,
+    [(label, cell(name)) for name, (_, label) in _NORMS.items()],
+  )
+
+
+def follow(network: subject.Followed) -> Mapping[str, float]:
+  """The curve of a training."""
+  found = norms(network.subset, network.variables)
+  return {"fisher_frobenius": float(found.frobenius.mean(dtype=np.float64))}
+
+
+def _norms(logits_fn, examples, key):
+  key = jax.random.fold_in(key, examples.start)
+  return fisher.fisher_norms(logits_fn, examples.x, key=key)

@@ -1,0 +1,55 @@
+"""Accuracy, cross-entropy and calibration of the clean predictions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from robust_info.evaluation.metrics import rows, subject
+from robust_info.information import _jackknife
+
+_FOLLOWED = ("accuracy", "cross_entropy")
+
+
+def measure(network: subject.Subject) -> dict[str, Any]:
+  """`performance` and its standard errors."""
+  clean = network.clean
+  summary, errors = clean.jackknife.estimate, clean.jackknife.standard_error
+  deleted = clean.calibration_error_deleted
+  return {
+    "performance": {
+      "accuracy": float(clean.correct.mean()),
+      "cross_entropy": float(summary.cross_entropy),
+      "calibration_error": clean.calibration_error,
+    },
+    "standard_errors": {
+      "performance": {
+        "accuracy": float(errors.accuracy),
+        "cross_entropy": float(errors.cross_entropy),
+        "calibration_error": float(_jackknife.standard_error(deleted)),
+      }
+    },
+  }
+
+
+def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
+  """The part of the table, with the identity of the runs."""
+
+  def cell(show, name):
+    return lambda run: show(*rows.pair(run, name, "performance"))
+
+  yield rows.section(
+    "Performance",
+    runs,
+    [
+      ("objective, model", lambda r: f"{r['objective']}, {r['model']}"),
+      ("checkpoint", lambda r: f"{r['checkpoint']}, step {r['step']:,}"),
+      ("accuracy", cell(rows.percent, "accuracy")),
+      ("cross-entropy", cell(rows.number, "cross_entropy")),
+      ("calibration error", cell(rows.percent, "calibration_error")),
+    ],
+  )
+
+
+def follow(network: subject.Followed) -> Mapping[str, float]:
+  """The curves of a training."""
+  summary = network.summary
+  return {name: float(getattr(summary, name)) for name in _FOLLOWED}

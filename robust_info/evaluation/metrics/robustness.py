@@ -1,0 +1,235 @@
+"""Robust accuracy by radius and attack, and whether to believe it.
+
+Shapes: `N` examples. Information in nats.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
+
+# The parts of the epsilon lens that a curve over strengths shows.
+_BOUNDED = ("label_information", "cckl")
+
+
+def measure(network: subject.Subject) -> dict[str, Any]:
+  """Attacks one network; finished attacks come from the cache.
+
+  Returns:
+    `robust_accuracy`: of PGD by radius. Each example counts at its worst up to
+    that radius, the clean point included, and so this may lie below the
+    accuracy of `epsilon_lens`, which is that of one attack.
+
+    `robustness`: the accuracy in the ball under `settings.attack`, at worst
+    over all that `robust_accuracy` saw up to this radius as well; what each
+    attack left (of an ensemble by itself, as it is published); the `sanity`
+    checks, which tell whether it can be believed (empty at epsilon 0); and the
+    `warnings` of an ensemble, with counts of examples whose logits or gradients
+    are not finite.
+
+    `epsilon_lens_by_attack`: the lens at the largest label loss and at the
+    largest divergence. For PGD these are two attacks; for an ensemble the two
+    choices of `worst_case`, among its points and those of PGD. `epsilon_lens`
+    is the first.
+
+    `strength_curve`: of an ensemble, the lens from no attack to that ensemble.
+    At each strength the accuracy at worst, and the least label information and
+    the least CCKL of both choices so far, which bound what survives from
+    above; none of them ever rises. Empty for PGD.
+  """
+  runs, settings = attack_runs.AttackRuns(network), network.settings
+  grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
+  by_radius = [
+    (epsilon, np.array(runs.pgd("pgd", epsilon)["correct"], bool))
+    for epsilon in grid
+    if epsilon > 0
+  ]
+  correct = network.clean.correct
+  curve = accuracy_curve(correct, by_radius)
+  survivors = np.logical_and.reduce(
+    [correct] + [c for epsilon, c in by_radius if epsilon <= settings.epsilon]
+  )
+  threat = {"norm": settings.norm, "epsilon": settings.epsilon}
+  pgd_name = attacked.attack_name("pgd", settings)
+  [at_radius] = [p for p in curve if p["epsilon"] == settings.epsilon]
+  steps = [{**at_radius, "attack": pgd_name}]
+  lenses = [
+    {
+      "attack": attacked.attack_name(kind, settings),
+      **threat,
+      **runs.pgd(kind, settings.epsilon)["lens"],
+    }
+    for kind in attacked.ATTACKS
+  ]
+  strengths, warnings = [], []
+  if settings.attack == "pgd":
+    sanity = runs.sanity() if settings.epsilon > 0 else {}
+  else:
+    found = runs.ensemble()
+    sanity, warnings = found["sanity"], found["warnings"]
+    steps += [
+      {
+        "attack": name,
+        "epsilon": settings.epsilon,
+        **_share(accuracy, len(survivors)),
+      }
+      for name, accuracy in found["accuracies"].items()
+    ]
+    survivors &= np.array(found["correct"], bool)
+    name = attack_runs.ensemble_name(settings)
+    lenses = [
+      {"attack": title, **threat, **found["strengths"][-1][rule]}
+      for rule, title in (
+        ("label", name),
+        ("divergence", f"{name}, largest KL"),
+      )
+    ]
+    strengths = strength_curve(found["strengths"])
+  return {
+    "epsilon_lens": lenses[0],
+    "epsilon_lens_by_attack": lenses,
+    "robust_accuracy": [
+      {"attack": pgd_name, "norm": settings.norm, **point} for point in curve
+    ],
+    "robustness": {
+      "attack": attack_runs.ensemble_name(settings),
+      **threat,
+      **_share(float(survivors.mean()), len(survivors)),
+      "steps": steps,
+      "sanity": sanity,
+      "warnings": warnings,
+    },
+    "strength_curve": [{**threat, **point} for point in strengths],
+  }
+
+
+def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
+  """The parts of the table: by radius, by attack, and the sanity checks."""
+  points = runs[0]["robust_accuracy"]
+
+  def at_radius(i):
+    return lambda run: _accuracy(run["robust_accuracy"][i])
+
+  yield rows.section(
+    f"Accuracy under {points[0]['attack']}, {points[0]['norm']} ball",
+    runs,
+    [
+      (f"epsilon {point['epsilon']:g}", at_radius(i))
+      for i, point in enumerate(points)
+    ],
+  )
+  first = runs[0]["robustness"]
+  place = f"{first['norm']} {first['epsilon']:g}"
+  if len(first["steps"]) > 1:
+    yield rows.section(
+      f"Accuracy under {first['attack']}, {place}",
+      runs,
+      _readers(first["steps"]),
+    )
+  if first["sanity"]:  # Else there is no ball.
+    yield _checks(runs, place)
+
+
+def _readers(steps):
+  def after(i):
+    return lambda run: _accuracy(run["robustness"]["steps"][i])
+
+  for i, step in enumerate(steps):
+    yield (
+      f"after {step['attack']}" if i else f"{step['attack']} alone",
+      after(i),
+    )
+  yield "each example at its worst", lambda run: _accuracy(run["robustness"])
+
+
+def _checks(runs, place):
+  def value(i):
+    def read(run):
+      check = run["robustness"]["sanity"]["checks"][i]
+      verdict = "pass" if check["passed"] else "FAIL"
+      return f"{verdict} {rows.number(check['value'])}"
+
+    return read
+
+  sanity = runs[0]["robustness"]["sanity"]
+  found = rows.section(
+    f"Sanity checks at {place}, {sanity['num_examples']:,} examples",
+    runs,
+    [
+      (f"{check['name']} <= {rows.number(check['limit'])}", value(i))
+      for i, check in enumerate(sanity["checks"])
+    ],
+  )
+  return found._replace(
+    notes=[
+      f"{run['name']}: {run['robustness']['sanity']['verdict']}" for run in runs
+    ]
+  )
+
+
+def _accuracy(entry) -> str:
+  return rows.percent(entry["accuracy"], entry["standard_error"])
+
+
+def strength_curve(strengths: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """What survives at most, attack after attack.
+
+  Args:
+    strengths: `attack` and the lenses `label` and `divergence` at the worst
+      points by each rule, from no attack to the strongest.
+
+  Returns:
+    For each strength the `attack`, the `accuracy` at the largest label loss,
+    and of `label_information` and `cckl` the parts of the lens with the least
+    robust part so far, with the attack and the rule that `found` it. Robust
+    parts never rise.
+  """
+  curve, least = [], {}
+  for strength in strengths:
+    for rule, name in itertools.product(("label", "divergence"), _BOUNDED):
+      part = strength[rule][name]
+      if name not in least or part["robust"] < least[name]["robust"]:
+        found = {"attack": strength["attack"], "chosen_by": rule}
+        least[name] = {**part, "found": found}
+    curve.append(
+      {
+        "attack": strength["attack"],
+        "accuracy": strength["label"]["accuracy"],
+        **least,
+      }
+    )
+  return curve
+
+
+def accuracy_curve(
+  clean: np.ndarray, attacked: list[tuple[float, np.ndarray]]
+) -> list[dict[str, float]]:
+  """Robust accuracy by radius, each example at its worst so far.
+
+  A point that fools the network at a radius lies in every larger ball, so an
+  example broken once stays broken: the curve never rises.
+
+  Args:
+    clean: bool [N], correct at the clean inputs.
+    attacked: radii, in increasing order, with who is correct there, bool [N].
+
+  Returns:
+    `epsilon`, `accuracy` and its binomial `standard_error`, from radius 0 on.
+  """
+  correct = clean.copy()
+  curve = []
+  for epsilon, survivors in [(0.0, clean), *attacked]:
+    correct &= survivors
+    share = _share(float(correct.mean()), len(correct))
+    curve.append({"epsilon": epsilon, **share})
+  return curve
+
+
+def _share(accuracy: float, num_examples: int) -> dict[str, float]:
+  """An accuracy with its binomial standard error."""
+  error = math.sqrt(accuracy * (1 - accuracy) / num_examples)
+  return {"accuracy": accuracy, "standard_error": error}

@@ -1,0 +1,65 @@
+"""Rows of the table of a report: labels, and one cell a run."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Run = Mapping[str, Any]
+
+
+class Section(NamedTuple):
+  """A part of the table.
+
+  Attributes:
+    title: one line.
+    rows: a label and a cell per run.
+    notes: paragraphs below.
+  """
+
+  title: str
+  rows: list[tuple[str, list[str]]]
+  notes: Sequence[str] = ()
+
+
+def section(
+  title: str,
+  runs: Sequence[Run],
+  readers: Iterable[tuple[str, Callable[[Run], str]]],
+) -> Section:
+  """A section from labels and functions that give a cell of a run."""
+  return Section(
+    title, [(label, [read(run) for run in runs]) for label, read in readers]
+  )
+
+
+def number(value: float, error: float = math.nan) -> str:
+  """A number in four digits, with its standard error in two."""
+  if not math.isfinite(value):
+    return "n/a"
+  text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+  return f"{text} ± {error:.2g}" if math.isfinite(error) else text
+
+
+def percent(value: float, error: float = math.nan) -> str:
+  """A share, with its standard error."""
+  if not math.isfinite(value):
+    return "n/a"
+  text = f"{100 * value:.1f} %"
+  return f"{text} ± {100 * error:.1f}" if math.isfinite(error) else text
+
+
+def sampled(part: Mapping[str, float]) -> str:
+  """A mean with its standard error."""
+  return number(part["mean"], part["standard_error"])
+
+
+def pair(run: Run, name: str, part: str) -> tuple[float, float]:
+  """The number `name` of a part of a run, and its standard error."""
+  return run[part][name], run["standard_errors"][part][name]
+
+
+def floats(array: Any) -> Any:
+  """An array as nested lists of float64."""
+  return np.asarray(array, np.float64).tolist()
