@@ -4,7 +4,7 @@ r"""Trains a classifier; an interrupted run resumes by itself.
     --config.objective.name=pgd
 
 Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
-All visible devices train together; for several hosts see docs/scaling.md.
+All visible devices train together; for several hosts see docs/guide/scaling.md.
 """
 
 # ruff: noqa: E402

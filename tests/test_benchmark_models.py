@@ -1,4 +1,4 @@
-"""The table of docs/models.md is what its command prints."""
+"""The table of docs/guide/models.md is what its command prints."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import jax
 from benchmarks import models as table
 from robust_info import models
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "guide" / "models.md"
 
 
 def test_rows_of_the_page_are_current():

@@ -12,17 +12,17 @@ from robust_info.report import table
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-API = sorted((DOCS / "api").glob("*.md"))
+REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
 def test_examples_run_and_print_what_they_say(path):
   result = doctest.testfile(str(path), module_relative=False)
   assert result.attempted > 0
   assert result.failed == 0
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
 def test_pages_name_existing_modules_and_members(path):
   text = path.read_text()
   modules = re.findall(r"^::: (\S+)((?:\n    .*|\n      .*)*)", text, re.M)
@@ -147,7 +147,7 @@ STATED_AGAIN = {
     "docs/results/mnist.md": r"\| clean \| 98.*?\| (\S+ %)",
   },
   "small CNN": {
-    "docs/models.md": r"\| `cnn` \| 28x28x1 \| (.*?) \|",
+    "docs/guide/models.md": r"\| `cnn` \| 28x28x1 \| (.*?) \|",
     "docs/results/mnist.md": r"same small CNN\s\((.*?) parameters\)",
     "robust_info/models/small.py": r"of 100: (.*?) parameters on 28x28x1",
   },
@@ -156,16 +156,16 @@ STATED_AGAIN = {
     "robust_info/_xla/loops.py": r"as a\sloop (.*?) ms, compiled in",
   },
   "cost of AutoAttack": {
-    "docs/attacks.md": r"about (.*?) gradients and (.*?)k f",
-    "robust_info/attacks/ensemble.py": r"about (\S+) forward.*? (\S+)k forward",
+    "docs/guide/attacks.md": r"about (.*?) gradients and (.*?)k f",
+    "robust_info/attacks/autoattack/ensemble.py": r"about (\S+) forward.*? (\S+)k forward",
   },
   "cost of the sanity checks": {
-    "docs/attacks.md": r"about (\d+) gradients and (\d+) forward",
-    "robust_info/attacks/sanity.py": r"about (\d+) gradients and (\d+) forward",
-    "robust_info/worst_case.py": r"about (\d+) gradients and (\d+) forward",
+    "docs/guide/attacks.md": r"about (\d+) gradients and (\d+) forward",
+    "robust_info/attacks/sanity/report.py": r"about (\d+) gradients and (\d+) forward",
+    "robust_info/evaluation/worst_case.py": r"about (\d+) gradients and (\d+) forward",
   },
   "images a second": {
-    "docs/scaling.md": r"decodes about (.*?) images of MNIST a second",
+    "docs/guide/scaling.md": r"decodes about (.*?) images of MNIST a second",
     "robust_info/data/loading.py": r"about (.*?) MNIST images a second",
   },
 }
@@ -199,7 +199,7 @@ def test_training_page_states_numbers_of_the_page_of_objectives():
   # Means and deviations of the columns, in turn.
   robust, share, deviation = 2, 8, 9
   standard, pgd, pair_lens = map(row, ("standard", "pgd", "pair_lens"))
-  text = (DOCS / "training.md").read_text()
+  text = (DOCS / "guide" / "training.md").read_text()
   stated = re.search(r"lowers the share (from.*?) and gains", text, re.DOTALL)[
     1
   ]

@@ -3,7 +3,7 @@
 Every attack takes `logits_fn: [N, ...] -> [N, C]` and returns an
 `AttackResult`; `auto_attack` runs an ensemble over a data set from the host.
 Inputs of any layout, but for `square` and what runs it, which take images
-channels-last. Guide: docs/attacks.md.
+channels-last. Guide: docs/guide/attacks.md.
 """
 
 from robust_info.attacks._apgd import apgd, apgd_targeted

@@ -35,7 +35,7 @@ class AttackResult:
     zero_gradients: [N] bool. The gradient at the attack's start was zero in
       every input coordinate (entries that are not finite count as zero): a
       saturated loss or a masked gradient, and a result that says little. See
-      docs/attacks.md.
+      docs/guide/attacks.md.
     nonfinite_gradients: [N] bool. Some gradient on the way had a NaN or
       infinite entry. The attack took it for 0 and may be too weak.
     nonfinite_logits: [N] bool. Some logit at `x_adv` is NaN or infinite, of a

@@ -93,7 +93,7 @@ class EnsembleResult:
       AutoAttack among them: outputs that are probabilities or change from call
       to call, logits or gradients that are not finite, zero gradients, a random
       search that beats the gradient attacks, fewer classes than targets. See
-      docs/attacks.md.
+      docs/guide/attacks.md.
   """
 
   x_adv: np.ndarray
