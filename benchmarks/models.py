@@ -1,4 +1,4 @@
-r"""Parameters and operations of every network, as the table of docs/guide/models.md.
+r"""Parameters and operations of every network, see docs/guide/models.md.
 
     python -m benchmarks.models
 

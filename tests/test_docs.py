@@ -157,12 +157,18 @@ STATED_AGAIN = {
   },
   "cost of AutoAttack": {
     "docs/guide/attacks.md": r"about (.*?) gradients and (.*?)k f",
-    "robust_info/attacks/autoattack/ensemble.py": r"about (\S+) forward.*? (\S+)k forward",
+    "robust_info/attacks/autoattack/ensemble.py": (
+      r"about (\S+) forward.*? (\S+)k forward"
+    ),
   },
   "cost of the sanity checks": {
     "docs/guide/attacks.md": r"about (\d+) gradients and (\d+) forward",
-    "robust_info/attacks/sanity/report.py": r"about (\d+) gradients and (\d+) forward",
-    "robust_info/evaluation/worst_case.py": r"about (\d+) gradients and (\d+) forward",
+    "robust_info/attacks/sanity/report.py": (
+      r"about (\d+) gradients and (\d+) forward"
+    ),
+    "robust_info/evaluation/worst_case.py": (
+      r"about (\d+) gradients and (\d+) forward"
+    ),
   },
   "images a second": {
     "docs/guide/scaling.md": r"decodes about (.*?) images of MNIST a second",

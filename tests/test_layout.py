@@ -58,7 +58,6 @@ LONG = {
   "report/_build.build": "one report, in order",
   "report/figures/examples.examples": "the layout of one figure",
   "training/step.make_train_step": "the step, which closes over its options",
-  "training/step.step": "see make_train_step, which holds it",
 }
 LONG_FILES = {"fisher/norms": "four public norms with their contracts"}
 

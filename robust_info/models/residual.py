@@ -8,7 +8,7 @@
     wide_resnet28     activation first  4         16 / 16 32 64        369,498
     wide_resnet34     activation first  5         16 / 16 32 64        466,714
 
-(10 classes, 3 channels, width 1; docs/guide/models.md has the other widths.) `width`
+(10 classes, 3 channels, width 1; others: docs/guide/models.md.) `width`
 multiplies the channels of the stages, not of the stem: width 5 and 10 of
 resnet20 and resnet32 are the paper's resnet20x5 to resnet32x10, width 10 of
 the wide ones WRN-28-10 and WRN-34-10.

@@ -5,7 +5,6 @@ Shape letters: N examples, C classes.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +13,9 @@ import optax
 from flax import linen as nn
 
 from robust_info import data, models, objectives
-from robust_info._xla import loops
 from robust_info.runtime import sharding
+from robust_info.training import gradients as gradients_lib
 from robust_info.training import state as train_state_lib
-from robust_info.training import weight_perturbation
 
 TrainState = train_state_lib.TrainState
 
@@ -122,92 +120,28 @@ def make_train_step(
     uint8 images, and is spread over all devices, see `sharding`; the state
     and the metrics, `StepMetrics`, are on each of them.
   """
-  evaluate_fn, train_fn = models.apply_fn(model), models.train_fn(model)
+  gradients_of = gradients_lib.BatchGradients(
+    model, objective, accumulate, awp_gamma, awp_warmup
+  )
 
   def step(
     state: TrainState, batch: data.Batch
   ) -> tuple[TrainState, StepMetrics]:
     key = jax.random.fold_in(state.key, state.step)
-    progress = state.step / num_steps
     image = batch.image
     if augment is not None:
       key, augment_key = jax.random.split(key)
       image = augment(image, augment_key)
     examples = dataclasses.replace(batch, image=data.to_float(image))
-    count = jnp.sum(examples.mask, dtype=jnp.float32)
-
-    parts = (examples, key)
-    if accumulate > 1:
-      parts = (
-        _micro_batches(examples, accumulate),
-        jax.random.split(key, accumulate),
-      )
-
-    def share_of_loss(
-      params: Any,
-      batch_stats: Any,
-      part: data.Batch,
-      key: jax.Array,
-      points: jax.Array | None,
-    ) -> tuple[jax.Array, tuple[objectives.Outcome, dict[str, jax.Array]]]:
-      network = objectives.Network(
-        train_state_lib.variables(params, batch_stats),
-        evaluate_fn,
-        train_fn,
-        points,
-      )
-      outcome = objective(network, part, key, progress=progress)
-      values = {**outcome.metrics, "loss": outcome.loss}
-      sums = {
-        name: jnp.sum(jnp.where(part.mask, value, 0.0))
-        for name, value in values.items()
-      }
-      # Divided by the count of the batch: shares add up to its mean.
-      return sums["loss"] / jnp.maximum(count, 1.0), (outcome, sums)
-
-    def differentiate(
-      params: Any, points: jax.Array | None
-    ) -> tuple[Any, Any, dict[str, jax.Array], jax.Array | None]:
-      """Gradients, batch statistics, sums and attacked points."""
-
-      def add(carry: tuple[Any, Any], part: tuple[Any, ...]) -> Any:
-        gradients, batch_stats = carry
-        found, (outcome, sums) = jax.grad(share_of_loss, has_aux=True)(
-          params, batch_stats, *part
-        )
-        gradients = optax.tree.add(gradients, found)
-        return (gradients, outcome.batch_stats), (sums, outcome.points)
-
-      carry = optax.tree.zeros_like(params), state.batch_stats
-      if accumulate == 1:
-        carry, (sums, points) = add(carry, (*parts, points))
-      else:
-        carry, (sums, points) = loops.scan(
-          add, carry, (*parts, points), length=accumulate
-        )
-        sums = {name: jnp.sum(value) for name, value in sums.items()}
-      return *carry, sums, points
-
-    def at_perturbed_weights(gradients: Any, points: jax.Array | None) -> Any:
-      moved = weight_perturbation.perturb(
-        state.params, gradients, gamma=awp_gamma
-      )
-      return differentiate(moved, points)[0]
-
-    gradients, batch_stats, sums, points = differentiate(state.params, None)
-    if awp_gamma:
-      gradients = loops.cond(
-        progress >= awp_warmup,
-        at_perturbed_weights,
-        lambda gradients, points: gradients,
-        gradients,
-        points,
-      )
+    gradients, batch_stats, sums = gradients_of(
+      state, examples, key, state.step / num_steps
+    )
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
     updates = optax.tree.scale(learning_rate_factor(state.rollbacks), updates)
     params = optax.apply_updates(state.params, updates)
+    variables = train_state_lib.variables(params, batch_stats)
     new_state = dataclasses.replace(
       state,
       step=state.step + 1,
@@ -215,11 +149,10 @@ def make_train_step(
       batch_stats=batch_stats,
       opt_state=opt_state,
       average=train_state_lib.updated_average(
-        state,
-        train_state_lib.variables(params, batch_stats),
-        decay=ema_decay,
+        state, variables, decay=ema_decay
       ),
     )
+    count = jnp.sum(examples.mask, dtype=jnp.float32)
     sums["gradient_norm"] = optax.tree.norm(gradients) * count
     finite = jnp.isfinite(sums["loss"])
     for leaf in jax.tree.leaves(new_state.variables):
@@ -236,17 +169,3 @@ def make_train_step(
     out_shardings=everywhere,
     donate_argnums=0,
   )
-
-
-def _micro_batches(batch: data.Batch, number: int) -> data.Batch:
-  """[N, ...] to [number, N / number, ...], row r in micro-batch r mod number.
-
-  So rows stay on their devices, whatever their number, and the padding at the
-  end of a batch is spread over all micro-batches.
-  """
-
-  def split(rows: jax.Array) -> jax.Array:
-    parts = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(parts, sharding.by_rows(axis=1))
-
-  return jax.tree.map(split, batch)
