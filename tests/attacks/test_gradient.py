@@ -292,7 +292,7 @@ def test_half_precision_input_is_attacked_in_float32(mlp, batch):
   assert result.x_adv.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_kl_pgd_raises_the_divergence_from_the_clean_prediction(
   mlp, batch, norm
 ):
