@@ -3,7 +3,7 @@
 import functools
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import oracles
 import pytest
@@ -44,8 +44,18 @@ def make_evaluator(
 
 
 @pytest.fixture(scope="module")
-def evaluator():
-  return make_evaluator()
+def network():
+  return tiny.Counting(tiny.apply_mlp)
+
+
+@pytest.fixture(scope="module")
+def evaluator(network):
+  return make_evaluator(network)
+
+
+@pytest.fixture(scope="module")
+def in_other_batches():
+  return make_evaluator(batch_size=25)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +64,19 @@ def norms(evaluator):
 
 
 @pytest.fixture(scope="module")
-def validator():
-  return make_evaluator(cls=validation.Validator)
+def validator(network):
+  return make_evaluator(network, cls=validation.Validator)
+
+
+def validated(**options):
+  """The metrics of MLP from a validator of its own."""
+  return make_evaluator(cls=validation.Validator, **options)(MLP)
+
+
+@pytest.fixture(scope="module")
+def ten():
+  """The metrics where attacks and Fisher norms see ten examples."""
+  return validated(validation_examples=10)
 
 
 def assert_same_predictions(one, two):
@@ -68,9 +89,11 @@ def assert_same_predictions(one, two):
 
 
 @pytest.mark.parametrize("batch_size", [16, 64])
-def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
+def test_padded_ragged_batches_equal_one_direct_pass(evaluator, batch_size):
   split = tiny.make_split()
-  found = make_evaluator(batch_size=batch_size).predict(MLP)
+  if batch_size != evaluator.settings.batch_size:
+    evaluator = make_evaluator(batch_size=batch_size)
+  found = evaluator.predict(MLP)
   logits = tiny.logits_of(tiny.apply_mlp, MLP, split)
   p = oracles.softmax(logits)
   correct = logits.argmax(-1) == split.labels
@@ -97,10 +120,12 @@ def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
 
 
 @pytest.mark.parametrize("attack", evaluation.ATTACKS)
-def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
+def test_attacked_predictions_do_not_depend_on_the_batch_size(
+  evaluator, in_other_batches, attack
+):
   one, other = (
-    make_evaluator(batch_size=size).attack(MLP, epsilon=0.1, attack=attack)
-    for size in (16, 25)
+    each.attack(MLP, epsilon=0.1, attack=attack)
+    for each in (evaluator, in_other_batches)
   )
   assert_same_predictions(one, other)
 
@@ -116,12 +141,13 @@ def test_randomness_of_an_attack_belongs_to_seed_and_example(evaluator):
 
 
 def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
-  evaluator, norms
+  evaluator, norms, in_other_batches
 ):
-  other = make_evaluator(batch_size=25)
+  other = in_other_batches
+  norms_of_other = other.fisher_norms(MLP)
   for name in ("trace", "frobenius", "spectral_norm"):
     np.testing.assert_allclose(
-      getattr(other.fisher_norms(MLP), name), getattr(norms, name), rtol=1e-4
+      getattr(norms_of_other, name), getattr(norms, name), rtol=1e-4
     )
   for lens in ("local_lens", "path_lens"):
     one, two = (getattr(e, lens)(MLP) for e in (evaluator, other))
@@ -212,14 +238,16 @@ def test_lenses_split_the_divergence_of_their_pairs(evaluator):
 
 def test_path_lens_is_extrapolated_from_a_multiple_of_four_segments(evaluator):
   first, second = evaluator.pair_indices()
-  x = jnp.asarray(tiny.make_split().images / np.float32(255))
-  wanted = disentangle.disentangle_path(
-    functools.partial(tiny.apply_mlp, MLP),
-    x[first],
-    x[second],
-    num_nodes=4,
-    method="extrapolated",
+  x = tiny.make_split().images / np.float32(255)
+  path = jax.jit(
+    functools.partial(
+      disentangle.disentangle_path,
+      functools.partial(tiny.apply_mlp, MLP),
+      num_nodes=4,
+      method="extrapolated",
+    )
   )
+  wanted = path(x[first], x[second])
   found = make_evaluator(num_nodes=3).path_lens(MLP)
   for name in ("total", "non_robust", "error", "geodesic"):
     np.testing.assert_allclose(
@@ -273,11 +301,9 @@ def test_portraits_are_those_of_the_measurements(evaluator, norms):
   )
 
 
-def test_checkpoints_of_one_architecture_share_all_programs():
-  network = tiny.Counting(tiny.apply_mlp)
-  evaluator = make_evaluator(network)
-  validate = make_evaluator(network, cls=validation.Validator)
-
+def test_checkpoints_of_one_architecture_share_all_programs(
+  network, evaluator, validator
+):
   def measure_all(variables, epsilon, row):
     evaluator.predict(variables)
     for attack in evaluation.ATTACKS:
@@ -286,7 +312,7 @@ def test_checkpoints_of_one_architecture_share_all_programs():
     evaluator.local_lens(variables)
     evaluator.path_lens(variables)
     evaluator.portraits(variables, np.array([row, row + 1, 40]))
-    validate(variables)
+    validator(variables)
 
   measure_all(MLP, 0.1, 0)
   before = network.traces
@@ -295,7 +321,7 @@ def test_checkpoints_of_one_architecture_share_all_programs():
   assert network.traces == before
 
 
-def test_validator_gives_the_same_finite_numbers_every_time(validator):
+def test_validator_gives_the_same_finite_numbers_every_time(validator, ten):
   first = validator(MLP)
   assert set(first) == VALIDATOR_KEYS
   assert all(
@@ -303,7 +329,7 @@ def test_validator_gives_the_same_finite_numbers_every_time(validator):
   )
   validator(tiny.mlp(seed=1))
   assert validator(MLP) == first
-  assert make_evaluator(cls=validation.Validator)(MLP) == first
+  assert validated(validation_examples=10) == ten
 
 
 def test_validator_on_all_examples_reports_what_the_evaluator_measures(
@@ -326,20 +352,17 @@ def test_validator_on_all_examples_reports_what_the_evaluator_measures(
     assert metrics[name] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_subset_is_used_by_attack_and_fisher_metrics_only(validator):
-  def subset(limit, seed=3):
-    return make_evaluator(
-      cls=validation.Validator, validation_examples=limit, seed=seed
-    )(MLP)
-
-  whole, ten = validator(MLP), subset(10)
+def test_subset_is_used_by_attack_and_fisher_metrics_only(validator, ten):
+  whole = validator(MLP)
   changed = {k for k in whole if whole[k] != ten[k]}
   assert changed <= {"robust_accuracy", "fisher_frobenius"}
   assert "fisher_frobenius" in changed
   assert ten["robust_accuracy"] * 10 == pytest.approx(
     round(ten["robust_accuracy"] * 10)
   )
-  assert subset(10) == ten
-  assert subset(10, seed=4)["fisher_frobenius"] != ten["fisher_frobenius"]
+  other = validated(validation_examples=10, seed=4)
+  assert other["fisher_frobenius"] != ten["fisher_frobenius"]
   # A limit that no split reaches changes nothing.
-  assert subset(45) == subset(1000) == whole
+  assert validated(validation_examples=1000) == whole
+  rows = evaluation.random_rows(tiny.make_split(), 45, 3)
+  np.testing.assert_array_equal(rows, range(45))
