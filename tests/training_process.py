@@ -14,7 +14,8 @@ many were killed. Events are
   saving:K        while the checkpoint of step K is being saved
   line:K          in the middle of writing a row of step K
   seconds:S       S seconds after the first step, if it still runs
-  epoch:S         the same, and in the next validation at the latest
+  epoch:S         S seconds after the first row that the process writes, in its
+                  next validation at the latest
   moment:S        S seconds after the start of the process, if it still runs
   full:K          no SIGKILL: the disk is full from the checkpoint of step K on
 """
@@ -132,7 +133,7 @@ def arm(event, validate):
       die()
 
   def deadly_batch(split, *, step, **kwargs):
-    if kind in ("seconds", "epoch") and not asked:
+    if kind == "seconds" and not asked:
       threading.Timer(float(moment), die).start()
     asked.append(step)
     at("batch", step + 1)
@@ -159,6 +160,8 @@ def arm(event, validate):
       self._file.write('{"kind": "train", "st')
       self._file.flush()
       die()
+    if kind == "epoch" and len(logged) == 1:
+      threading.Timer(float(moment), die).start()
     write(self, row)
     logged.append(row["step"])
 
