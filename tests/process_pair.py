@@ -10,6 +10,7 @@ workdir `reported`, and the report of both on it.
 """
 
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -166,7 +167,8 @@ def merged_cckl():
   rows = sharding.split_rows((logits[local], labels[local]))
 
   def merge(logits, labels):
-    return ri.merge_across(ri.information_stats(logits, labels), sharding.AXIS)
+    stats = ri.information_stats(logits, labels)
+    return ri.summarize(ri.merge_across(stats, sharding.AXIS)).cckl
 
   spec = jax.sharding.PartitionSpec(sharding.AXIS)
   merged = jax.jit(
@@ -178,7 +180,7 @@ def merged_cckl():
       check_vma=False,
     )
   )(*rows)
-  return ri.summarize(jax.device_get(merged)).cckl
+  return jax.device_get(merged)
 
 
 def statistics_input():
@@ -220,10 +222,13 @@ def main():
   """See the module docstring."""
   directory = pathlib.Path(sys.argv[1])
   warnings.filterwarnings("ignore", message="os.fork")
+  # Processes as short as these need not look for garbage.
+  gc.disable()
 
-  def undisturbed(number):
+  def undisturbed_and_killed(number):
     train_as(number, directory / "undisturbed")
     measure(directory, number)
+    train_as(number, directory / "killed", "batch:17")
 
   def reported(number):
     train_as(number, directory / "reported")
@@ -232,11 +237,7 @@ def main():
   if sys.argv[2:] == ["report"]:
     in_pair(reported)
     return
-  in_pair(undisturbed)
-  in_pair(
-    lambda number: train_as(number, directory / "killed", "batch:17"),
-    deadly=True,
-  )
+  in_pair(undisturbed_and_killed, deadly=True)
   in_pair(lambda number: stopped_and_finished(number, directory))
 
 

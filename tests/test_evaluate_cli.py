@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import preloaded
 import pytest
 
 from robust_info import config, data, report, training
@@ -92,16 +93,13 @@ def command(*flags):
   return [sys.executable, "evaluate.py", *map(str, flags)]
 
 
-def evaluate(environment, *flags):
-  return subprocess.run(
-    command(*flags),
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+@pytest.fixture(scope="module")
+def evaluate(environment):
+  """Runs the program with flags, in a fork of a process with its imports."""
+  with preloaded.Preloaded(
+    "evaluate.py", cwd=ROOT, environment=environment
+  ) as program:
+    yield program.run
 
 
 def both(run, output, *flags):
@@ -114,9 +112,9 @@ def both(run, output, *flags):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(environment, runs, home):
+def undisturbed(evaluate, runs, home):
   """The report on both checkpoints of the run, and what was printed."""
-  result = evaluate(environment, *both(runs[0], home / "report"))
+  result = evaluate(*both(runs[0], home / "report"))
   assert result.returncode == 0, result.stderr
   return home / "report", result
 
@@ -152,7 +150,7 @@ def test_report_table_and_figures_are_written(undisturbed):
 
 
 def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
-  undisturbed, environment, runs, home
+  undisturbed, evaluate, environment, runs, home
 ):
   output = home / "killed"
   process = subprocess.Popen(
@@ -173,7 +171,7 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
     process.wait()
   assert not (output / "report.json").exists()
   kept = measured_files(output)
-  result = evaluate(environment, *both(runs[0], output))
+  result = evaluate(*both(runs[0], output))
   assert result.returncode == 0, result.stderr
   after = measured_files(output)
   assert len(after) > len(kept)
@@ -233,9 +231,9 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
   ],
   ids=lambda value: None if isinstance(value, list | int) else value[:20],
 )
-def test_errors_are_one_line(environment, runs, home, flags, code, message):
+def test_errors_are_one_line(evaluate, runs, home, flags, code, message):
   places = {"home": home, "standard": runs[0], "elsewhere": runs[1]}
-  result = evaluate(environment, *(flag.format(**places) for flag in flags))
+  result = evaluate(*(flag.format(**places) for flag in flags))
   assert result.returncode == code
   assert result.stdout == ""
   [line] = result.stderr.strip().splitlines()
@@ -244,14 +242,12 @@ def test_errors_are_one_line(environment, runs, home, flags, code, message):
 
 
 @pytest.mark.real_data
-def test_mnist_is_evaluated_like_any_other_data(environment, home):
+def test_mnist_is_evaluated_like_any_other_data(evaluate, home):
   root = os.environ.get("TFDS_DATA_DIR")
   if not root or not (pathlib.Path(root) / "mnist").is_dir():
     pytest.skip("needs prepared mnist in TFDS_DATA_DIR")
   train(home / "mnist", home / "cache", name="mnist", robust=(0.0, 0.5))
-  result = evaluate(
-    environment, f"--workdir={home / 'mnist'}", f"--output={home / 'out'}"
-  )
+  result = evaluate(f"--workdir={home / 'mnist'}", f"--output={home / 'out'}")
   assert result.returncode == 0, result.stderr
   found = report.load(home / "out" / "report.json")
   assert found["data"]["num_examples"] == 10_000

@@ -3,19 +3,19 @@
 import functools
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import oracles
 import pytest
 import tiny_problem as tiny
 
-from robust_info.evaluation import evaluator as evaluator_lib
+import robust_info as ri
+from robust_info.evaluation import evaluator as evaluation
 from robust_info.evaluation import validation
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
 from robust_info.evaluation.metrics import portraits
-from robust_info.lenses import path as path_lens
 
 PARTS = ("total", "non_robust", "robust", "error")
 MLP = tiny.mlp()
@@ -38,7 +38,7 @@ VALIDATOR_KEYS = {
 
 
 def make_evaluator(
-  apply_fn=tiny.apply_mlp, split=None, seed=3, cls=evaluator_lib.Evaluator, **kw
+  apply_fn=tiny.apply_mlp, split=None, seed=3, cls=evaluation.Evaluator, **kw
 ):
   return cls(
     apply_fn,
@@ -50,8 +50,18 @@ def make_evaluator(
 
 
 @pytest.fixture(scope="module")
-def evaluator():
-  return make_evaluator()
+def network():
+  return tiny.Counting(tiny.apply_mlp)
+
+
+@pytest.fixture(scope="module")
+def evaluator(network):
+  return make_evaluator(network)
+
+
+@pytest.fixture(scope="module")
+def in_other_batches():
+  return make_evaluator(batch_size=25)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +70,19 @@ def norms(evaluator):
 
 
 @pytest.fixture(scope="module")
-def validator():
-  return make_evaluator(cls=validation.Validator)
+def validator(network):
+  return make_evaluator(network, cls=validation.Validator)
+
+
+def validated(**options):
+  """The metrics of MLP from a validator of its own."""
+  return make_evaluator(cls=validation.Validator, **options)(MLP)
+
+
+@pytest.fixture(scope="module")
+def ten():
+  """The metrics where attacks and Fisher norms see ten examples."""
+  return validated(validation_examples=10)
 
 
 def assert_same_predictions(one, two):
@@ -74,9 +95,11 @@ def assert_same_predictions(one, two):
 
 
 @pytest.mark.parametrize("batch_size", [16, 64])
-def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
+def test_padded_ragged_batches_equal_one_direct_pass(evaluator, batch_size):
   split = tiny.make_split()
-  found = make_evaluator(batch_size=batch_size).predict(MLP)
+  if batch_size != evaluator.settings.batch_size:
+    evaluator = make_evaluator(batch_size=batch_size)
+  found = evaluator.predict(MLP)
   logits = tiny.logits_of(tiny.apply_mlp, MLP, split)
   p = oracles.softmax(logits)
   correct = logits.argmax(-1) == split.labels
@@ -103,10 +126,12 @@ def test_padded_ragged_batches_equal_one_direct_pass(batch_size):
 
 
 @pytest.mark.parametrize("attack", attacked_lib.ATTACKS)
-def test_attacked_predictions_do_not_depend_on_the_batch_size(attack):
+def test_attacked_predictions_do_not_depend_on_the_batch_size(
+  evaluator, in_other_batches, attack
+):
   one, other = (
-    make_evaluator(batch_size=size).attack(MLP, epsilon=0.1, attack=attack)
-    for size in (16, 25)
+    attacked_lib.predictions(each, MLP, epsilon=0.1, attack=attack)
+    for each in (evaluator, in_other_batches)
   )
   assert_same_predictions(one, other)
 
@@ -115,25 +140,26 @@ def test_randomness_of_an_attack_belongs_to_seed_and_example(evaluator):
   split = tiny.make_split()
   first = type(split)(split.images[:20], split.labels[:20])
   whole = attacked_lib.predictions(evaluator, MLP, epsilon=0.2)
-  part = make_evaluator(split=first).attack(MLP, epsilon=0.2)
+  part = attacked_lib.predictions(make_evaluator(split=first), MLP, epsilon=0.2)
   np.testing.assert_allclose(part.confidence, whole.confidence[:20], rtol=1e-4)
-  reseeded = make_evaluator(split=first, seed=4).attack(MLP, epsilon=0.2)
+  reseeded = attacked_lib.predictions(
+    make_evaluator(split=first, seed=4), MLP, epsilon=0.2
+  )
   assert not np.allclose(part.confidence, reseeded.confidence, rtol=1e-4)
 
 
 def test_fisher_norms_and_lenses_do_not_depend_on_the_batch_size(
-  evaluator, norms
+  evaluator, norms, in_other_batches
 ):
-  other = make_evaluator(batch_size=25)
+  other = in_other_batches
+  norms_of_other = fisher_metric.norms(other, MLP)
   for name in ("trace", "frobenius", "spectral_norm"):
     np.testing.assert_allclose(
-      getattr(fisher_metric.norms(other, MLP), name),
-      getattr(norms, name),
-      rtol=1e-4,
+      getattr(norms_of_other, name), getattr(norms, name), rtol=1e-4
     )
-  for lens in ("local_lens", "path_lens"):
-    one, two = (getattr(e, lens)(MLP) for e in (evaluator, other))
-    for part in PARTS if lens == "path_lens" else PARTS[:3]:
+  for lens in (lenses_metric.local, lenses_metric.path):
+    one, two = (lens(e, MLP) for e in (evaluator, other))
+    for part in PARTS if lens is lenses_metric.path else PARTS[:3]:
       assert getattr(one, part).shape == (37,)
       np.testing.assert_allclose(
         getattr(one, part), getattr(two, part), rtol=1e-4, atol=1e-5
@@ -172,7 +198,9 @@ def test_the_divergence_attack_moves_predictions_further_than_noise(evaluator):
 
 def test_more_restarts_fool_no_fewer_examples(evaluator):
   one = attacked_lib.predictions(evaluator, MLP, epsilon=0.05).correct
-  two = make_evaluator(restarts=2).attack(MLP, epsilon=0.05).correct
+  two = attacked_lib.predictions(
+    make_evaluator(restarts=2), MLP, epsilon=0.05
+  ).correct
   assert not (two & ~one).any()
 
 
@@ -185,7 +213,7 @@ def test_attack_arguments_are_checked_at_the_door(evaluator):
 
 def test_fisher_norms_are_those_of_the_dense_matrix():
   split, variables = tiny.make_split(), tiny.logistic()
-  found = make_evaluator(tiny.apply_logistic).fisher_norms(variables)
+  found = fisher_metric.norms(make_evaluator(tiny.apply_logistic), variables)
   logits = tiny.logits_of(tiny.apply_logistic, variables, split)
   weights = np.asarray(variables["weights"]).T
   for row in range(0, len(split), 11):
@@ -228,15 +256,17 @@ def test_lenses_split_the_divergence_of_their_pairs(evaluator):
 
 def test_path_lens_is_extrapolated_from_a_multiple_of_four_segments(evaluator):
   first, second = evaluator.pair_indices()
-  x = jnp.asarray(tiny.make_split().images / np.float32(255))
-  wanted = path_lens.disentangle_path(
-    functools.partial(tiny.apply_mlp, MLP),
-    x[first],
-    x[second],
-    num_nodes=4,
-    method="extrapolated",
+  x = tiny.make_split().images / np.float32(255)
+  path = jax.jit(
+    functools.partial(
+      ri.disentangle_path,
+      functools.partial(tiny.apply_mlp, MLP),
+      num_nodes=4,
+      method="extrapolated",
+    )
   )
-  found = make_evaluator(num_nodes=3).path_lens(MLP)
+  wanted = path(x[first], x[second])
+  found = lenses_metric.path(make_evaluator(num_nodes=3), MLP)
   for name in ("total", "non_robust", "error", "geodesic"):
     np.testing.assert_allclose(
       getattr(found, name), getattr(wanted, name), rtol=1e-4, atol=1e-5
@@ -247,7 +277,7 @@ def test_pairs_need_two_classes():
   split = tiny.make_split()
   split = type(split)(split.images, np.zeros_like(split.labels))
   with pytest.raises(ValueError, match="at least two different values"):
-    make_evaluator(split=split).local_lens(MLP)
+    lenses_metric.local(make_evaluator(split=split), MLP)
 
 
 def test_progress_counts_every_example_and_pair_once(evaluator):
@@ -289,11 +319,9 @@ def test_portraits_are_those_of_the_measurements(evaluator, norms):
   )
 
 
-def test_checkpoints_of_one_architecture_share_all_programs():
-  network = tiny.Counting(tiny.apply_mlp)
-  evaluator = make_evaluator(network)
-  validate = make_evaluator(network, cls=validation.Validator)
-
+def test_checkpoints_of_one_architecture_share_all_programs(
+  network, evaluator, validator
+):
   def measure_all(variables, epsilon, row):
     evaluator.predict(variables)
     for attack in attacked_lib.ATTACKS:
@@ -304,7 +332,7 @@ def test_checkpoints_of_one_architecture_share_all_programs():
     lenses_metric.local(evaluator, variables)
     lenses_metric.path(evaluator, variables)
     portraits.portraits(evaluator, variables, np.array([row, row + 1, 40]))
-    validate(variables)
+    validator(variables)
 
   measure_all(MLP, 0.1, 0)
   before = network.traces
@@ -313,7 +341,7 @@ def test_checkpoints_of_one_architecture_share_all_programs():
   assert network.traces == before
 
 
-def test_validator_gives_the_same_finite_numbers_every_time(validator):
+def test_validator_gives_the_same_finite_numbers_every_time(validator, ten):
   first = validator(MLP)
   assert set(first) == VALIDATOR_KEYS
   assert all(
@@ -321,7 +349,7 @@ def test_validator_gives_the_same_finite_numbers_every_time(validator):
   )
   validator(tiny.mlp(seed=1))
   assert validator(MLP) == first
-  assert make_evaluator(cls=validation.Validator)(MLP) == first
+  assert validated(validation_examples=10) == ten
 
 
 def test_validator_on_all_examples_reports_what_the_evaluator_measures(
@@ -344,20 +372,17 @@ def test_validator_on_all_examples_reports_what_the_evaluator_measures(
     assert metrics[name] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_subset_is_used_by_attack_and_fisher_metrics_only(validator):
-  def subset(limit, seed=3):
-    return make_evaluator(
-      cls=validation.Validator, validation_examples=limit, seed=seed
-    )(MLP)
-
-  whole, ten = validator(MLP), subset(10)
+def test_subset_is_used_by_attack_and_fisher_metrics_only(validator, ten):
+  whole = validator(MLP)
   changed = {k for k in whole if whole[k] != ten[k]}
   assert changed <= {"robust_accuracy", "fisher_frobenius"}
   assert "fisher_frobenius" in changed
   assert ten["robust_accuracy"] * 10 == pytest.approx(
     round(ten["robust_accuracy"] * 10)
   )
-  assert subset(10) == ten
-  assert subset(10, seed=4)["fisher_frobenius"] != ten["fisher_frobenius"]
+  other = validated(validation_examples=10, seed=4)
+  assert other["fisher_frobenius"] != ten["fisher_frobenius"]
   # A limit that no split reaches changes nothing.
-  assert subset(45) == subset(1000) == whole
+  assert validated(validation_examples=1000) == whole
+  rows = evaluation.random_rows(tiny.make_split(), 45, 3)
+  np.testing.assert_array_equal(rows, range(45))

@@ -338,22 +338,26 @@ def test_a_million_examples_of_a_thousand_classes():
 
 
 def all_metrics(logits, labels, where):
-  metrics = (
-    ri.mutual_information(logits, where=where),
-    ri.lautum_information(logits, where=where),
-    ri.label_information(logits, labels, where=where),
-    ri.cckl(logits, labels, where=where),
+  result = summary(logits, labels, where=where)
+  # Those of labels are fields of the summary, with and without a gradient.
+  metrics = jnp.stack(
+    [
+      ri.mutual_information(logits, where=where),
+      ri.lautum_information(logits, where=where),
+      result.label_information,
+      result.cckl,
+    ]
   )
-  return jnp.stack(metrics), jnp.stack(metrics)
+  return metrics, (metrics, result)
 
 
 @jax.jit
 def everything(logits, labels, where):
   """Of logits [20, 3]: summary, `all_metrics` [4], their gradients."""
-  gradients, values = jax.jacrev(all_metrics, has_aux=True)(
+  gradients, (values, result) = jax.jacrev(all_metrics, has_aux=True)(
     logits, labels, where
   )
-  return summary(logits, labels, where=where), values, gradients
+  return result, values, gradients
 
 
 def test_masked_rows_reach_neither_values_nor_gradients(x64):
@@ -429,6 +433,9 @@ def test_impossible_classes():
   )
   assert ri.lautum_information(logits, where=where) == inf
   assert ri.cckl(logits, labels, where=where) == inf
+  np.testing.assert_allclose(
+    ri.label_information(logits, labels, where=where), np.log(2), rtol=1e-6
+  )
   shared = np.array([[0.0, 1.0], [2.0, 0.0]])
   logits, where = padded(shared)
   np.testing.assert_allclose(

@@ -48,7 +48,7 @@ LONG = {
   "attacks/autoattack/ensemble.auto_attack": "checks of fifteen arguments",
   "attacks/autoattack/pool.run": "one loop whose parts share its counters",
   "attacks/methods.iterate": "the loop of every method in one program",
-  "attacks/sanity/report._attack_checks": "a list of checks",
+  "attacks/sanity/attack_checks.run": "attacks in order, then their accuracies",
   "evaluation/metrics/lenses.describe": "one entry of a report",
   "evaluation/metrics/robustness.measure": "one entry of a report",
   "fisher/coarse.coarse_fisher_norms": "checks, and one loop over probes",

@@ -28,6 +28,7 @@ def run_pair(directory, programs, *arguments):
     "JAX_COMPILATION_CACHE_DIR": str(programs),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
   program = pathlib.Path(process_pair.__file__)

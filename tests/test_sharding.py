@@ -19,7 +19,8 @@ def on_eight_devices(*command):
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
+    "--xla_force_host_platform_device_count=8",
   }
   return subprocess.run(
     [sys.executable, *command],

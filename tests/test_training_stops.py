@@ -1,6 +1,7 @@
 """Signals and numbers that are not finite, in the middle of a run."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from robust_info.training import (
   checkpoints,
   metrics_log,
   optimizers,
+  setup,
   workdir,
 )
 
@@ -36,11 +38,32 @@ def run_config(**train):
   )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def steps_traced_once():
+  """Runs alike share one step, which is then traced and compiled once."""
+  make, steps = setup.step, {}
+
+  def step(config, *args, **kwargs):
+    # A test may replace the objective.
+    key = (objectives.create, config)
+    if key not in steps:
+      steps[key] = make(config, *args, **kwargs)
+    return steps[key]
+
+  abstract_state = functools.cache(setup.abstract_state)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(setup, "step", step)
+    patch.setattr(setup, "abstract_state", abstract_state)
+    yield
+
+
 ROLLBACK = {"on_nonfinite": "rollback", "max_rollbacks": 2}
 
 
 def validate(variables):
-  size = sum(float(jnp.sum(w**2)) for w in jax.tree.leaves(variables))
+  size = sum(
+    float(np.sum(w**2)) for w in map(np.array, jax.tree.leaves(variables))
+  )
   return {"accuracy": 0.5, "robust_accuracy": size}
 
 
@@ -69,8 +92,9 @@ def signalled(monkeypatch, number, step):
   monkeypatch.setattr(data, "train_batch", noisy)
 
 
-def poisoned(monkeypatch, step, *, always):
-  """NaN at a step; unless `always`, with the run's first key only."""
+@functools.cache
+def poisoned_create(step, always):
+  """Creates one objective, however often: see `steps_traced_once`."""
   run_key = jax.random.split(jax.random.key(0))[1]
   bad_key = jax.random.key_data(jax.random.fold_in(run_key, step - 1))
 
@@ -83,7 +107,12 @@ def poisoned(monkeypatch, step, *, always):
       outcome, loss=jnp.where(bad, jnp.nan, outcome.loss)
     )
 
-  monkeypatch.setattr(objectives, "create", lambda config: objective)
+  return lambda config: objective
+
+
+def poisoned(monkeypatch, step, *, always):
+  """NaN at a step; unless `always`, with the run's first key only."""
+  monkeypatch.setattr(objectives, "create", poisoned_create(step, always))
 
 
 def log(path):
@@ -252,19 +281,27 @@ def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
   )
 
 
+@pytest.fixture(scope="module")
+def rolled_back(tmp_path_factory):
+  path = tmp_path_factory.mktemp("whole")
+  with pytest.MonkeyPatch.context() as patch:
+    poisoned(patch, 20, always=False)
+    return path, train(path, **ROLLBACK)
+
+
 @pytest.mark.parametrize("step", [18, 22])
 def test_interrupted_run_rolls_back_as_an_undisturbed_one(
-  tmp_path, monkeypatch, step
+  rolled_back, tmp_path, monkeypatch, step
 ):
   """Interrupted between the checkpoint and the NaN, or after the rollback."""
   poisoned(monkeypatch, 20, always=False)
-  whole = train(tmp_path / "whole", **ROLLBACK)
+  path, whole = rolled_back
   with monkeypatch.context() as patch:
     signalled(patch, signal.SIGTERM, step)
     with pytest.raises(interruption.Interrupted):
-      train(tmp_path / "cut", **ROLLBACK)
-  resumed = train(tmp_path / "cut", **ROLLBACK)
-  assert_same_run(tmp_path / "whole", tmp_path / "cut", whole, resumed)
+      train(tmp_path, **ROLLBACK)
+  resumed = train(tmp_path, **ROLLBACK)
+  assert_same_run(path, tmp_path, whole, resumed)
 
 
 def test_rollbacks_are_bounded_and_all_in_the_log(tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
 """A training run in a process that tests kill; see test_training_crash.py.
 
-Usage: python training_process.py WORKDIR [EVENT ...]
+Usage: python training_process.py UNDISTURBED WORKDIR EVENT [EVENT ...]
 
 For each event in turn a process trains in the workdir until that event, as a
-rule SIGKILL; then this one trains to the end. The file `kills` in the workdir
-then holds how many were killed. Events are
+rule SIGKILL; then this one trains to the end, and does the same in UNDISTURBED,
+where no process was before it. The file `kills` in the workdir then holds how
+many were killed. Events are
 
   epochs:N        no event: how long the run is, instead of three epochs
   batch:K         when the batch of step K is read, ahead of the step
@@ -13,10 +14,13 @@ then holds how many were killed. Events are
   saving:K        while the checkpoint of step K is being saved
   line:K          in the middle of writing a row of step K
   seconds:S       S seconds after the first step, if it still runs
+  epoch:S         S seconds after the first row that the process writes, in its
+                  next validation at the latest
   moment:S        S seconds after the start of the process, if it still runs
   full:K          no SIGKILL: the disk is full from the checkpoint of step K on
 """
 
+import gc
 import os
 import pathlib
 import resource
@@ -26,7 +30,6 @@ import threading
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from robust_info import config, data, models, training
@@ -52,9 +55,8 @@ def run_config():
       "data": {"augment": "crop_flip", "crop_padding": 1},
       "objective": {
         "name": "pgd",
-        "num_steps": 2,
+        "num_steps": 1,
         "epsilon_ramp": 0.5,
-        "awp_gamma": 0.01,
       },
       "train": {
         "num_epochs": num_epochs,
@@ -80,14 +82,15 @@ def split():
 def make_validate():
   """Accuracy on clean and on noisy images, the latter as the robust one."""
   held_out = split()
-  clean = data.to_float(held_out.images)
-  noisy = clean + 0.5 * jax.random.normal(jax.random.key(1), clean.shape)
+  clean = held_out.images.astype(np.float32) / 255
+  noise = np.random.default_rng(1).normal(0, 0.5, clean.shape)
+  noisy = clean + noise.astype(np.float32)
   apply = jax.jit(models.apply_fn(models.from_config(run_config().model)))
 
   def validate(variables):
     def accuracy(x):
-      logits = apply(variables, x)
-      return float(jnp.mean(jnp.argmax(logits, -1) == held_out.labels))
+      logits = np.asarray(apply(variables, x))
+      return float(np.mean(np.argmax(logits, -1) == held_out.labels))
 
     return {"accuracy": accuracy(clean), "robust_accuracy": accuracy(noisy)}
 
@@ -132,6 +135,8 @@ def arm(event, validate):
   def deadly_validate(variables):
     # The window of training rows is logged just before.
     at("validate", logged[-1])
+    if kind == "epoch":
+      die()
     return validate(variables)
 
   def deadly_save(self, step, *args, **kwargs):
@@ -148,6 +153,8 @@ def arm(event, validate):
       self._file.write('{"kind": "train", "st')
       self._file.flush()
       die()
+    if kind == "epoch" and len(logged) == 1:
+      threading.Timer(float(moment), die).start()
     write(self, row)
     logged.append(row["step"])
 
@@ -160,10 +167,12 @@ def arm(event, validate):
 def main():
   """See the module docstring."""
   global num_epochs
-  path, *events = sys.argv[1:]
+  undisturbed, path, *events = sys.argv[1:]
   if events and events[0].startswith("epochs:"):
     num_epochs = int(events.pop(0).removeprefix("epochs:"))
   warnings.filterwarnings("ignore", message="os.fork")
+  # Processes as short as these need not look for garbage.
+  gc.disable()
   kills = 0
   for event in events:
     # No backend has started yet: the children share no threads.
@@ -179,7 +188,8 @@ def main():
     if status != expected and not event.startswith(("seconds", "moment")):
       sys.exit(f"The process survived {event}.")
     kills += status == signal.SIGKILL
-  train(path)
+  for place in (path, undisturbed):
+    train(place)
   (pathlib.Path(path) / "kills").write_text(str(kills))
 
 

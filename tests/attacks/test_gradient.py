@@ -193,7 +193,9 @@ def test_rows_do_not_depend_on_the_batch_or_on_their_place_in_it(mlp, batch):
     return run(mlp, x[rows], y[rows], example_ids=rows, epsilon=0.1, **LAST)
 
   whole = some(np.arange(64))
-  for rows in (np.random.default_rng(3).permutation(64), np.arange(16, 32)):
+  # Other places; other companions; the same example twice.
+  permuted = np.random.default_rng(3).permutation(64)
+  for rows in (permuted, np.arange(64) % 16 + 16):
     np.testing.assert_allclose(some(rows).x_adv, whole.x_adv[rows], atol=1e-5)
 
 
@@ -291,7 +293,7 @@ def test_half_precision_input_is_attacked_in_float32(mlp, batch):
   assert result.x_adv.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_kl_pgd_raises_the_divergence_from_the_clean_prediction(
   mlp, batch, norm
 ):

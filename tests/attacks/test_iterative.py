@@ -123,13 +123,12 @@ def test_fab_finds_the_nearest_point_of_a_linear_boundary():
       assert bool(result.success[0]) is broken
 
 
-@pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
   "attack", [apgd_targeted, fab_targeted], ids=["apgd", "fab"]
 )
-def test_few_classes_have_fewer_targets(classes, attack, batch):
+def test_two_classes_have_one_target(attack, batch):
   x = batch[0][:8].reshape(8, -1)
-  weights = np.random.default_rng(0).normal(size=(16, classes))
+  weights = np.random.default_rng(0).normal(size=(16, 2))
   weights = weights.astype(np.float32)
   network = jax.tree_util.Partial(lambda w, v: v @ w, weights)
   y = np.argmax(x @ weights, -1).astype(np.int32)

@@ -45,20 +45,21 @@ def evaluate(golden, *names):
 
 @pytest.fixture(scope="module")
 def ensemble(golden):
-  return evaluate(golden, "apgd-ce", "apgd-t", "fab-t")
+  # The slowest attack first: it has all examples before it, as if alone.
+  return evaluate(golden, "fab-t", "apgd-t")
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t"])
 def test_component_matches_the_published_code(golden, ensemble, name):
   theirs = float(golden["linf_" + name.replace("-", "_")])
-  # The first attack of an ensemble has all examples before it.
   first = name == ensemble.attacks[0]
   ours = (ensemble if first else evaluate(golden, name)).accuracies[name]
   assert ours == pytest.approx(theirs, abs=0.005)
 
 
 def test_ensemble_is_as_strong_as_the_published_code(golden, ensemble):
-  # Square cannot raise the accuracy: without it this is an upper bound.
+  # Other attacks cannot raise the accuracy: without APGD-CE and Square this is
+  # an upper bound.
   ours = ensemble.robust_accuracy
   theirs = float(golden["linf_standard"])
   assert ours == pytest.approx(theirs, abs=0.005)
