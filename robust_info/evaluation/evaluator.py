@@ -62,7 +62,7 @@ class Evaluator:
   Two evaluators with the same arguments give the same numbers. The randomness
   of an attack belongs to the example and that of a pair to the pair: another
   batch size changes results by rounding only. (Fisher norms are exact up to
-  `fisher.norms.AUTO_CLASSES` classes; the estimates beyond depend on the
+  `fisher.AUTO_CLASSES` classes; the estimates beyond depend on the
   batches.)
   """
 

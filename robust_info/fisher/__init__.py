@@ -6,6 +6,7 @@ of the metric between groups of classes.
 
 from robust_info.fisher.coarse import coarse_fisher_norms
 from robust_info.fisher.norms import (
+  AUTO_CLASSES,
   FisherNorms,
   fisher_eigenvectors,
   fisher_frobenius,
@@ -17,6 +18,7 @@ from robust_info.fisher.norms import (
 from robust_info.fisher.products import fisher_quadratic, fisher_vector_product
 
 __all__ = [
+  "AUTO_CLASSES",
   "FisherNorms",
   "coarse_fisher_norms",
   "fisher_eigenvectors",

@@ -15,7 +15,8 @@ import pytest
 
 from robust_info import attacks
 
-GOLDEN = pathlib.Path(__file__).with_name("golden_digits_mlp.npz")
+SUPPORT = pathlib.Path(__file__).parents[1] / "support"
+GOLDEN = SUPPORT / "golden_digits_mlp.npz"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from robust_info import attacks
 from robust_info.attacks import _square, _square_windows, inputs
 
 KEY = jax.random.key(0)
-GOLDEN = pathlib.Path(__file__).with_name("golden_square.npz")
+SUPPORT = pathlib.Path(__file__).parents[1] / "support"
+GOLDEN = SUPPORT / "golden_square.npz"
 
 
 @pytest.fixture(scope="module")

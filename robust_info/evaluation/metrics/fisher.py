@@ -29,7 +29,7 @@ def norms(
   """`fisher.fisher_norms` of every example, NumPy [N].
 
   Cost per example: one forward and C - 1 backward passes up to
-  `fisher.norms.AUTO_CLASSES` classes; for the estimates beyond, and their
+  `fisher.AUTO_CLASSES` classes; for the estimates beyond, and their
   errors, see there.
   """
   return evaluator.over_examples(

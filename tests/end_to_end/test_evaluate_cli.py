@@ -1,0 +1,257 @@
+"""evaluate.py as a user runs it, on a small run trained here."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import preloaded
+import pytest
+
+from robust_info import config, data, report, training
+from robust_info.report import table as table_lib
+from robust_info.training import setup
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIGURES = {
+  "cckl_matrices.png",
+  "components.png",
+  "examples.png",
+  "robust_accuracy.png",
+  "training_curves.png",
+}
+SETTINGS = {
+  "batch_size": 250,
+  "epsilon": 0.05,
+  "epsilon_grid": (0.0, 0.02),
+  "num_steps": 2,
+  "num_pairs": 16,
+  "num_coarse_pairs": 40,
+  "num_nodes": 2,
+  "validation_examples": 20,
+}
+
+
+def train(workdir, cache, *, name="digits", robust=(0.0, 0.5, 0.25)):
+  """A linear classifier, with these scores after each epoch."""
+  asked = config.from_config_dict(
+    {
+      "data": {"name": name, "cache_dir": str(cache)},
+      "model": {"name": "logistic"},
+      "train": {"num_epochs": len(robust) - 1, "learning_rate": 0.05},
+      "evaluation": SETTINGS,
+    }
+  )
+  source = data.load(name, cache_dir=cache, progress=False)
+  scores = iter(robust)
+  with open(os.devnull, "w") as silence:
+    training.train(
+      setup.resolve(asked, source),
+      source.train,
+      lambda variables: {"accuracy": 0.5, "robust_accuracy": next(scores)},
+      workdir=workdir,
+      stream=silence,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module")
+def environment(home):
+  return {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(home / "programs"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # XLA comments on programs that it finds compiled before.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  }
+
+
+@pytest.fixture(scope="module")
+def runs(home):
+  """Workdirs of two runs; the second has no data of its own name."""
+  train(home / "standard", home / "cache")
+  shutil.copytree(home / "standard", home / "elsewhere")
+  path = home / "elsewhere" / "config.json"
+  stored = json.loads(path.read_text())
+  stored["data"]["name"] = "mnist"
+  del stored["crc32"]  # As after any change made by hand.
+  path.write_text(json.dumps(stored))
+  return home / "standard", home / "elsewhere"
+
+
+def command(*flags):
+  return [sys.executable, "evaluate.py", *map(str, flags)]
+
+
+@pytest.fixture(scope="module")
+def evaluate(environment):
+  """Runs the program with flags, in a fork of a process with its imports."""
+  with preloaded.Preloaded(
+    "evaluate.py", cwd=ROOT, environment=environment
+  ) as program:
+    yield program.run
+
+
+def both(run, output, *flags):
+  return (
+    f"--workdir={run}",
+    "--checkpoint=both",
+    f"--output={output}",
+    *flags,
+  )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(evaluate, runs, home):
+  """The report on both checkpoints of the run, and what was printed."""
+  result = evaluate(*both(runs[0], home / "report"))
+  assert result.returncode == 0, result.stderr
+  return home / "report", result
+
+
+def measured_files(output):
+  return {
+    path.relative_to(output): path.stat().st_mtime_ns
+    for path in (output / "measurements").rglob("*.json")
+  }
+
+
+def comparable(output):
+  """A report less what tells when and where it was made."""
+  found = report.load(output / "report.json")
+  found.pop("software")
+  return json.dumps(found)
+
+
+def test_report_table_and_figures_are_written(undisturbed):
+  output, result = undisturbed
+  assert {path.name for path in output.glob("*.png")} == FIGURES
+  found = report.load(output / "report.json")
+  assert found["data"]["num_examples"] == 500
+  names = [run["name"] for run in found["runs"]]
+  assert names == ["standard (last)", "standard (best)"]
+  assert [run["step"] for run in found["runs"]] == [20, 10]
+  assert all(run["performance"]["accuracy"] > 0.5 for run in found["runs"])
+  table = table_lib.render(found)
+  assert result.stdout.startswith(table)
+  assert str(output) in result.stdout.splitlines()[-1]
+  assert "report.json" in result.stdout.splitlines()[-1]
+  assert "Traceback" not in result.stderr
+
+
+def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
+  undisturbed, evaluate, environment, runs, home
+):
+  output = home / "killed"
+  process = subprocess.Popen(
+    command(*both(runs[0], output)),
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  try:
+    deadline = time.monotonic() + 300
+    while not list(output.rglob("pgd-*.json")):
+      assert process.poll() is None, "It ended before it could be killed."
+      assert time.monotonic() < deadline
+      time.sleep(0.005)
+  finally:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  assert not (output / "report.json").exists()
+  kept = measured_files(output)
+  result = evaluate(*both(runs[0], output))
+  assert result.returncode == 0, result.stderr
+  after = measured_files(output)
+  assert len(after) > len(kept)
+  assert {path: after[path] for path in kept} == kept
+  expected, first = undisturbed
+  assert comparable(output) == comparable(expected)
+  assert result.stdout == first.stdout.replace(str(expected), str(output))
+
+
+@pytest.mark.parametrize(
+  ("flags", "code", "message"),
+  [
+    (
+      ["--workdir={home}/nowhere", "--output={home}/x"],
+      1,
+      "No run in workdir {home}/nowhere: cannot read config.json",
+    ),
+    (
+      ["--workdir={standard}", "--workdir={elsewhere}", "--output={home}/x"],
+      1,
+      "Expected runs on the same data, got digits in {standard} and mnist in "
+      "{elsewhere}.",
+    ),
+    (
+      ["--workdir={standard}", "--output={standard}/config.json"],
+      1,
+      "Cannot write to output {standard}/config.json: File exists",
+    ),
+    (["--workdir={standard}"], 2, "flag --output=None"),
+    (
+      ["--workdir=a", "--output=b", "--epsilon_grid=0.1,x"],
+      2,
+      "flag --epsilon_grid=['0.1', 'x']: Expected finite radii >= 0",
+    ),
+    (
+      ["--workdir=a", "--output=b", "--epsilon=nan"],
+      2,
+      "flag --epsilon=nan: Expected a finite radius >= 0",
+    ),
+    (
+      ["--workdir=a", "--output=b", "--attack=fgsm"],
+      2,
+      "flag --attack=fgsm: value should be one of <pgd|apgd|autoattack>",
+    ),
+    (["--workdir=a", "--output=b", "--chekpoint=best"], 2, "Unknown command"),
+    (
+      ["--workdir={standard}", "--output={home}/x", "--num_examples=1"],
+      1,
+      "Expected --num_examples to take in two classes, at least 2, got "
+      "--num_examples=1.",
+    ),
+    (
+      ["--workdir={standard}", "--output={home}/x", "--num_pairs=99999999999"],
+      1,
+      "Expected --num_pairs <= 16777216, got 99999999999.",
+    ),
+  ],
+  ids=lambda value: None if isinstance(value, list | int) else value[:20],
+)
+def test_errors_are_one_line(evaluate, runs, home, flags, code, message):
+  places = {"home": home, "standard": runs[0], "elsewhere": runs[1]}
+  result = evaluate(*(flag.format(**places) for flag in flags))
+  assert result.returncode == code
+  assert result.stdout == ""
+  [line] = result.stderr.strip().splitlines()
+  assert line.startswith("Error: ")
+  assert message.format(**places) in line
+
+
+@pytest.mark.real_data
+def test_mnist_is_evaluated_like_any_other_data(evaluate, home):
+  root = os.environ.get("TFDS_DATA_DIR")
+  if not root or not (pathlib.Path(root) / "mnist").is_dir():
+    pytest.skip("needs prepared mnist in TFDS_DATA_DIR")
+  train(home / "mnist", home / "cache", name="mnist", robust=(0.0, 0.5))
+  result = evaluate(f"--workdir={home / 'mnist'}", f"--output={home / 'out'}")
+  assert result.returncode == 0, result.stderr
+  found = report.load(home / "out" / "report.json")
+  assert found["data"]["num_examples"] == 10_000
+  [run] = found["runs"]
+  # A linear classifier of MNIST after one epoch, and its weakness.
+  assert run["performance"]["accuracy"] > 0.85
+  assert run["robust_accuracy"][-1]["accuracy"] < 0.75

@@ -1,0 +1,220 @@
+"""The examples of the documentation run, and its pages name what exists."""
+
+import doctest
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from robust_info import report
+from robust_info.report import table
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+REFERENCE = sorted((DOCS / "reference").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+def test_examples_run_and_print_what_they_say(path):
+  result = doctest.testfile(str(path), module_relative=False)
+  assert result.attempted > 0
+  assert result.failed == 0
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+def test_pages_name_existing_modules_and_members(path):
+  text = path.read_text()
+  modules = re.findall(r"^::: (\S+)((?:\n    .*|\n      .*)*)", text, re.M)
+  assert modules
+  for name, options in modules:
+    module = importlib.import_module(name)
+    listed = re.search(r"members: \[(.*)\]", options)
+    for member in listed.group(1).split(", ") if listed else []:
+      assert getattr(module, member).__doc__, member
+
+
+def test_links_between_pages_lead_somewhere():
+  for page in DOCS.rglob("*.md"):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+      assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def numbers(text):
+  """Numbers as they are printed, thousands without commas."""
+  return re.findall(r"-?\d*\.?\d+", text.replace(",", ""))
+
+
+def assert_rounded(text, *values):
+  """`text` states these values and no others, each to its own last digit."""
+  printed = numbers(text)
+  assert len(printed) == len(values), text
+  for number, value in zip(printed, values, strict=True):
+    digits = len(number.partition(".")[2])
+    assert abs(float(number) - value) <= 0.5001 * 10**-digits, (text, value)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+  """The stored report of MNIST, and both of its runs."""
+  found = report.load(DOCS / "results" / "mnist" / "report.json")
+  standard, pgd = found["runs"]
+  return found, standard, pgd
+
+
+def test_the_page_of_mnist_shows_its_report(mnist):
+  text = (DOCS / "results" / "mnist.md").read_text()
+  shown = re.search(r"```text\n(.*?)```", text, re.DOTALL)[1]
+  assert numbers(shown) == numbers(table.render(mnist[0]))
+
+
+def test_numbers_of_mnist_are_the_same_wherever_they_are_stated(mnist):
+  def accuracies(run):
+    return run["performance"]["accuracy"], run["robustness"]["accuracy"]
+
+  def share(run, lens):
+    found = run[lens]
+    error = found["non_robust_share_standard_error"]
+    return 100 * found["non_robust_share"], 100 * error
+
+  def taken(run, quantity):
+    return 100 * run["epsilon_lens"][quantity]["non_robust_share"]
+
+  _, *runs = mnist
+  results = (ROOT / "README.md").read_text().partition("## Results")[2]
+  rows = re.findall(r"^\| (\S.*?) \| (.*) \| (.*) \|$", results, re.M)
+  for place, run in enumerate(runs):
+    cells = {label: texts[place] for label, *texts in rows}
+    clean, attacked = accuracies(run)
+    norm = run["fisher"]["frobenius"]
+    cckl = run["standard_errors"]["information"]["cckl"]
+    for start, values in (
+      ("accuracy, clean", (100 * clean, 100 * attacked)),
+      ("CCKL (exact", (run["information"]["cckl"], cckl)),
+      (
+        "mean Frobenius",
+        (norm["mean"], norm["standard_error"], norm["median"]),
+      ),
+      ("lens 1", share(run, "local_lens")),
+      ("lens 2", share(run, "path_lens")),
+      ("lens 3", (taken(run, "cckl"),)),
+    ):
+      (cell,) = (c for label, c in cells.items() if label.startswith(start))
+      assert_rounded(cell, *values)
+    config = (ROOT / "configs" / "mnist.py").read_text()
+    line = re.search(rf"^  {run['objective']}  .*$", config, re.M)[0]
+    assert_rounded(line, *accuracies(run))
+
+  standard, pgd = runs
+  page = (DOCS / "results" / "mnist.md").read_text()
+  for pattern, values in (
+    (
+      r"local non-robust share is (.*?), and PGD",
+      (*share(pgd, "local_lens"), *share(standard, "local_lens")),
+    ),
+    (
+      r"and PGD takes (.*?)\.\n",
+      (
+        taken(pgd, "cckl"),
+        taken(pgd, "label_information"),
+        taken(standard, "cckl"),
+        taken(standard, "label_information"),
+      ),
+    ),
+    (
+      r"share of Fisher energy \((.*?) of the divergence",
+      (*share(pgd, "path_lens"), *share(standard, "path_lens")),
+    ),
+  ):
+    assert_rounded(re.search(pattern, page, re.DOTALL)[1], *values)
+  for lens in ("local", "path"):
+    for part in ("robust", "non_robust"):
+      row = re.search(
+        rf"\| {lens} lens, {part.replace('_', '-')} part \|(.*)", page
+      )[1]
+      gains = [run[f"{lens}_lens"][part]["variance_reduction"] for run in runs]
+      assert_rounded(row, *gains)
+
+
+# Groups of these patterns hold the same numbers, whatever stands around them.
+STATED_AGAIN = {
+  "AutoAttack at linf 0.3": {
+    "README.md": r"keeps (.*?) of the 10,000 test images",
+    "docs/results/mnist.md": r"AutoAttack standard \| 90.*?\| (.*?) \|",
+  },
+  "clean accuracy at linf 0.3": {
+    "README.md": r"under AutoAttack at (.*?) clean",
+    "docs/results/mnist.md": r"\| clean \| 98.*?\| (\S+ %)",
+  },
+  "small CNN": {
+    "docs/guide/models.md": r"\| `cnn` \| 28x28x1 \| (.*?) \|",
+    "docs/results/mnist.md": r"same small CNN\s\((.*?) parameters\)",
+    "robust_info/models/small.py": r"of 100: (.*?) parameters on 28x28x1",
+  },
+  "convolutions in loops": {
+    "docs/results/attacks_cpu.md": r"CNN, 256 images in two parts \|(.*?)\n",
+    "robust_info/_xla/loops.py": r"as a\sloop (.*?) ms, compiled in",
+  },
+  "cost of AutoAttack": {
+    "docs/guide/attacks.md": r"about (.*?) gradients and (.*?)k f",
+    "robust_info/attacks/autoattack/ensemble.py": (
+      r"about (\S+) forward.*? (\S+)k forward"
+    ),
+  },
+  "cost of the sanity checks": {
+    "docs/guide/attacks.md": r"about (\d+) gradients and (\d+) forward",
+    "robust_info/attacks/sanity/report.py": (
+      r"about (\d+) gradients and (\d+) forward"
+    ),
+    "robust_info/evaluation/worst_case.py": (
+      r"about (\d+) gradients and (\d+) forward"
+    ),
+  },
+  "images a second": {
+    "docs/guide/scaling.md": r"decodes about (.*?) images of MNIST a second",
+    "robust_info/data/loading.py": r"about (.*?) MNIST images a second",
+  },
+}
+
+
+@pytest.mark.parametrize("what", STATED_AGAIN)
+def test_a_number_is_the_same_wherever_it_is_stated(what):
+  found = {
+    place: [
+      number
+      for group in re.search(pattern, text, re.DOTALL).groups()
+      for number in numbers(group)
+    ]
+    for place, pattern in STATED_AGAIN[what].items()
+    for text in [(ROOT / place).read_text()]
+  }
+  first, *others = found.values()
+  assert first
+  assert all(other == first for other in others), found
+
+
+def test_training_page_states_numbers_of_the_page_of_objectives():
+  page = (DOCS / "results" / "objectives.md").read_text()
+  digits = page[: page.index("## MNIST")]
+
+  def row(name):
+    return [
+      float(n) for n in numbers(re.search(rf"\| `{name}` \|(.*)", digits)[1])
+    ]
+
+  # Means and deviations of the columns, in turn.
+  robust, share, deviation = 2, 8, 9
+  standard, pgd, pair_lens = map(row, ("standard", "pgd", "pair_lens"))
+  text = (DOCS / "guide" / "training.md").read_text()
+  stated = re.search(r"lowers the share (from.*?) and gains", text, re.DOTALL)[
+    1
+  ]
+  assert_rounded(
+    stated,
+    standard[share],
+    standard[deviation],
+    pair_lens[share],
+    pair_lens[deviation],
+  )
+  gains = re.search(r"where `pgd` gains (\d+)", text)[1]
+  assert_rounded(gains, pgd[robust] - standard[robust])

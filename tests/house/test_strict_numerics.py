@@ -1,0 +1,113 @@
+"""Every public function under the strictest settings of JAX at once."""
+
+import inspect
+
+import jax
+import numpy as np
+import public_calls
+import pytest
+
+import robust_info as ri
+
+# Driven from the host: they are run. And for use inside `jax.shard_map`: see
+# tests/information/test_stats_devices.py.
+HOST = {"auto_attack", "sanity_report", "jackknife", "self_check"}
+SHARDED = {"merge_across"}
+
+
+@pytest.fixture(autouse=True)
+def strict():
+  with (
+    jax.enable_x64(True),
+    jax.numpy_dtype_promotion("strict"),
+    jax.numpy_rank_promotion("raise"),
+    jax.debug_nans(True),
+  ):
+    yield
+
+
+def public_functions():
+  for module in (ri, ri.attacks):
+    for name in module.__all__:
+      if inspect.isfunction(getattr(module, name)):
+        yield name
+
+
+def traced(name, dtype=np.float32):
+  """Types mix while a function is traced: nothing need be compiled."""
+  x, other = (public_calls.arrays()[k].astype(dtype) for k in ("x", "other"))
+  return jax.eval_shape(
+    lambda x, other: public_calls.calls(x, other)[name](), x, other
+  )
+
+
+def test_every_public_function_is_called():
+  found = set(traced_names()) | HOST | SHARDED
+  assert set(public_functions()) == found
+
+
+def traced_names():
+  x = public_calls.arrays()["x"]
+  return list(public_calls.calls(x, x))
+
+
+@pytest.mark.parametrize("name", traced_names())
+def test_dtypes_never_mix(name):
+  traced(name)
+
+
+def test_a_float32_network_takes_float64_inputs():
+  with jax.numpy_dtype_promotion("standard"):
+    norms = traced("coarse_fisher_norms", np.float64)
+  assert norms.trace_error.shape == (12,)
+
+
+def stats_without_a_class_in_one_group():
+  logits = np.asarray(public_calls.network(public_calls.arrays()["x"]))
+  labels = np.where(np.arange(12) % 3 == 0, 3, public_calls.LABELS % 3)
+  return logits, labels.astype(np.int32)
+
+
+def test_promised_nan_stops_nobody():
+  logits, labels = stats_without_a_class_in_one_group()
+  parts = ri.grouped_information_stats(
+    logits, labels, public_calls.GROUPS, num_groups=3
+  )
+  found = ri.jackknife(parts, ri.summarize)
+  assert np.isnan(found.deleted.cckl_matrix).any()
+  total = np.ones(12, np.float32)
+  matrices = ri.lens_matrices(
+    ri.Components(total, total / 2, total / 2),
+    labels,
+    np.roll(labels, 1),
+    found.estimate.cckl_matrix,
+  )
+  assert np.isnan(np.diag(matrices.non_robust)).all()
+
+
+@pytest.mark.slow
+def test_an_ensemble_runs():
+  arrays = public_calls.arrays()
+  found = ri.attacks.auto_attack(
+    public_calls.network,
+    arrays["x"],
+    public_calls.LABELS,
+    jax.random.key(0),
+    epsilon=0.1,
+    num_steps=2,
+    num_queries=3,
+  )
+  assert found.success.shape == (12,)
+
+
+@pytest.mark.slow
+def test_a_sanity_report_runs():
+  arrays = public_calls.arrays()
+  report = ri.attacks.sanity_report(
+    public_calls.network,
+    arrays["x"],
+    public_calls.LABELS,
+    jax.random.key(0),
+    epsilon=0.1,
+  )
+  assert report.checks

@@ -1,0 +1,155 @@
+"""Flags, configuration files and signals of the entry points, in process."""
+
+import importlib.machinery
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from robust_info.runtime import command_line
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Sends itself a signal at the first import that takes time.
+AT_THE_IMPORTS = """
+import importlib.abc, os, runpy, sys
+class Finder(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path, target=None):
+    if name == "robust_info":
+      os.kill(os.getpid(), int(sys.argv[2]))
+sys.meta_path.insert(0, Finder())
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def parse(monkeypatch):
+  """Arguments -> the checked configuration, with flags of their own."""
+
+  def parse(*arguments):
+    values = flags.FlagValues()
+    holder = command_line.define_config(values)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    values(sys.argv)
+    return command_line.checked_config(holder, values)
+
+  return parse
+
+
+def write(tmp_path, body):
+  path = tmp_path / "mine.py"
+  path.write_text(body)
+  return path
+
+
+def test_configuration_is_read_without_load_module(parse, monkeypatch):
+  # Python 3.15 has no such method.
+  for cls in importlib.machinery.SourceFileLoader.__mro__:
+    if "load_module" in vars(cls):
+      monkeypatch.delattr(cls, "load_module")
+  assert not hasattr(importlib.machinery.SourceFileLoader, "load_module")
+  config = parse(
+    f"--config={ROOT}/configs/digits.py",
+    "--config.train.learning_rate=0.25",
+    "--config.model.hidden_sizes=(7,)",
+  )
+  assert config.data.name == "digits"
+  assert config.train.learning_rate == 0.25
+  assert config.model.hidden_sizes == (7,)
+
+
+def test_configuration_file_takes_its_argument_and_may_define_classes(
+  parse, tmp_path
+):
+  path = write(
+    tmp_path,
+    "import dataclasses\n"
+    "from robust_info import config\n"
+    "@dataclasses.dataclass\n"
+    "class Choice:\n"
+    "  seed: 'int'\n"
+    "def get_config(text):\n"
+    "  result = config.defaults()\n"
+    "  result.seed = Choice(int(text)).seed\n"
+    "  return result\n",
+  )
+  assert parse(f"--config={path}:41").seed == 41
+
+
+@pytest.mark.parametrize(
+  ("body", "message"),
+  [
+    (
+      "def get_config():\n  x = 1\n  return x / 0\n",
+      ", line 3: ZeroDivisionError: division by zero",
+    ),
+    ("x = (\n", ", line 1: SyntaxError: '(' was never closed"),
+    ("import no_such_module_here\n", ", line 1: ModuleNotFoundError: No mod"),
+    ("def get_config():\n  raise SystemExit(3)\n", ", line 2: SystemExit: 3"),
+    ("x = 1\n", "AttributeError: module"),
+    (
+      "def get_config():\n  pass\n",
+      "expected get_config() to return a ConfigDict",
+    ),
+  ],
+)
+def test_error_in_a_configuration_file_names_file_and_line(
+  parse, tmp_path, body, message
+):
+  path = write(tmp_path, body)
+  with pytest.raises(command_line.ConfigFileError) as error:
+    parse(f"--config={path}")
+  assert f"In {path}" in str(error.value)
+  assert message in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["", "configs", "configs/nope.py"])
+def test_missing_configuration_file_is_named(parse, path):
+  with pytest.raises(command_line.ConfigFileError, match=f"file {path}; "):
+    parse(f"--config={path}")
+
+
+def test_field_without_an_effect_ends_the_command_in_one_line(parse, capsys):
+  with pytest.raises(SystemExit) as error:
+    parse(
+      f"--config={ROOT}/configs/digits.py",
+      "--config.objective.name=kl",
+      "--config.objective.num_steps=10",
+    )
+  assert error.value.code == command_line.USAGE_ERROR
+  line = capsys.readouterr().err
+  assert line.startswith("Error: Expected no config.objective.num_steps")
+  assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("argument", ["--output=", "--runs="])
+def test_empty_path_of_a_flag_is_refused_by_name(argument):
+  values = flags.FlagValues()
+  flags.DEFINE_multi_string("runs", None, "", flag_values=values)
+  command_line.require_path("runs", values)
+  command_line.define_directory("output", "", values)
+  with pytest.raises(flags.IllegalFlagValueError, match=argument[:-1]):
+    values(["evaluate.py", argument])
+
+
+def test_path_of_a_flag_may_be_repeated():
+  values = flags.FlagValues()
+  flags.DEFINE_multi_string("runs", None, "", flag_values=values)
+  command_line.require_path("runs", values)
+  values(["evaluate.py", "--runs=b", "--runs=c"])
+  assert values.runs == ["b", "c"]
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize("number", [2, 15])
+def test_signal_among_the_imports_is_one_line(program, number):
+  result = subprocess.run(
+    [sys.executable, "-c", AT_THE_IMPORTS, ROOT / program, str(number)],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  assert result.returncode == 128 + number
+  assert result.stderr == f"Error: Stopped by signal {number}.\n"
