@@ -23,7 +23,6 @@ def fingerprint(directory: pathlib.Path) -> str:
 
   Made of the names, sizes, and both times of every file of the directory: the
   change time cannot be set back by hand. Costs one `stat` per file.
-  back by hand. Costs one `stat` a file.
   """
   lines = []
   try:

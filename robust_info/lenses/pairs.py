@@ -118,7 +118,7 @@ def _runs(labels, where):
   )
   run = (
     jnp.cumsum(is_first, dtype=jnp.int32) - 1
-  )  # the run of each position
+  )  # the run that a position belongs to
   run = jnp.where(is_valid, run, num_examples)
   run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
   run_start = jax.ops.segment_min(position, run, num_examples + 1)
