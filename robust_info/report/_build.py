@@ -41,7 +41,8 @@ def build(
   With several processes, all make the same call, and only the first writes.
 
   Args:
-    runs: at least one, from `training.restore_run`, all trained on this data.
+    runs: at least one run from `training.restore_run`, all trained on this
+      data.
     source: the data.
     settings: threat model and sizes, the same for all runs.
     output: directory of the report; a stopped report resumes when started again

@@ -16,7 +16,7 @@ def render(report: Mapping[str, Any]) -> str:
   """The report as fixed-width text, with one column per run.
 
   Args:
-    report: from `report.build` or `report.load`.
+    report: a report from `report.build` or `report.load`.
 
   Returns:
     Lines without spaces at the end; columns are as wide as their widest cell. A

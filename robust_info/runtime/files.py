@@ -124,7 +124,7 @@ def read_sealed(
   """The content of a JSON object, and whether it has a valid checksum.
 
   Args:
-    path: from `write_sealed`, or an object of an older version, without a
+    path: a file from `write_sealed`, or a file of an older version, without a
       checksum.
 
   Raises:
