@@ -274,7 +274,7 @@ class Evaluator:
 
 
 def random_rows(split: data.Split, limit: int, seed: int) -> np.ndarray:
-  """At most `limit` examples of a split, chosen by the seed alone, sorted."""
+  """At most `limit` examples of a split, chosen by the seed only, sorted."""
   return np.sort(data.epoch_permutation(seed, 0, len(split))[:limit])
 
 

@@ -163,7 +163,7 @@ def sanity(
 ) -> attacks.SanityReport:
   """Checks whether a robust accuracy of this network can be trusted.
 
-  `attacks.sanity_report` on a sample of the split, drawn by the seed alone.
+  `attacks.sanity_report` on a sample of the split, drawn by the seed only.
   Cost: about 250 gradients and 600 forward passes on at most
   `settings.sanity_examples` examples.
 

@@ -66,6 +66,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
       with open(scratch, "xb") as file:
         file.write(content)
         file.flush()
+        # Before the renaming: a power loss must not leave an empty file.
         os.fsync(file.fileno())
       os.replace(scratch, path)
     finally:

@@ -185,7 +185,7 @@ class Directory:
         self._manager.delete(step)
 
   def close(self) -> None:
-    """Waits for the save under way and closes."""
+    """Waits for the current save and closes."""
     if self._manager is not None:
       self.wait()
       self._manager.close()

@@ -123,7 +123,7 @@ class BatchGradients:
 
 
 def _micro_batches(batch: data.Batch, number: int) -> data.Batch:
-  """Reshapes [N, ...] to [number, N / number, ...]; row r is in r mod number.
+  """Reshapes [N, ...] to [number, N / number, ...].
 
   Micro-batch r mod number holds row r, so that rows stay on their devices for
   any number of devices, and the padding at the end of a batch is spread over

@@ -53,7 +53,7 @@ class NonFiniteError(RuntimeError):
 
 
 class _NotFinite(Exception):  # noqa: N818
-  """Numbers are not finite after the step that is the only argument."""
+  """Numbers are not finite; the only argument is the step."""
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
       checkpoint. It is pure, and called for the initial variables and after
       every `config.train.validate_every` epochs.
     workdir: directory of the run; an interrupted run found there resumes.
-      `config.resume` lists the fields that may change.
+      `config.resume` lists the fields that may have changed.
     stream: stream for progress; stderr by default.
     init_from: workdir of another run of the same model; a new run starts with
       the weights of its last checkpoint (the averaged weights, if that run
@@ -278,8 +278,7 @@ class _Loop:
       if initial is not None:
         self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
         self._validate_and_save(0, initial)
-        # This guarantees that a log past step 0 has a checkpoint to resume
-        # from.
+        # So a log past step 0 always has a checkpoint to resume from.
         self._store.wait()
         initial = None
       if pending is not None:
@@ -290,6 +289,7 @@ class _Loop:
       )
       saves = config.checkpoint_every and step % config.checkpoint_every == 0
       if validates or saves:
+        # Read first: no checkpoint may hold numbers that are not finite.
         self._read(*pending)
         pending = None
         if validates:

@@ -57,8 +57,8 @@ def require(config: config_lib.Config) -> None:
     config: resolved configuration, see `setup.resolve`.
 
   Raises:
-    OutOfMemoryError: a bound exceeds the memory of a device; of a CPU, that of
-      the machine.
+    OutOfMemoryError: a bound exceeds the memory of a device; for a CPU, of the
+      machine.
   """
   available = memory.available()
   images = 5 * math.prod(config.model.image_shape)

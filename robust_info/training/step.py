@@ -131,6 +131,7 @@ def make_train_step(
   def step(
     state: TrainState, batch: data.Batch
   ) -> tuple[TrainState, StepMetrics]:
+    # A function of seed and step, so that a resumed run replays exactly.
     key = jax.random.fold_in(state.key, state.step)
     image = batch.image
     if augment is not None:
@@ -143,6 +144,7 @@ def make_train_step(
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
+    # Not the gradients: Adam is invariant to their scale.
     updates = optax.tree.scale(learning_rate_factor(state.rollbacks), updates)
     params = optax.apply_updates(state.params, updates)
     variables = train_state_lib.variables(params, batch_stats)

@@ -34,7 +34,7 @@ class Workdir:
   """A locked directory that holds exactly one configuration.
 
   Use as a context manager. The lock belongs to the process and disappears with
-  it, in whichever way the process ends, so that a stale lock never blocks.
+  it, however it ends, so that a stale lock never blocks.
 
   Attributes:
     path: absolute path of the directory.

@@ -13,7 +13,7 @@ class Section(NamedTuple):
   """A part of the table.
 
   Attributes:
-    title: title of one line.
+    title: title, one line.
     rows: label and one cell per run, for each row.
     notes: paragraphs below the rows.
   """
