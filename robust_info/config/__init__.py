@@ -203,8 +203,8 @@ def difference(
 
   Returns:
     One entry per field, such as `train.learning_rate: 0.1, now 0.01`, in the
-      order of the classes; empty when both describe the same run. Fields
-      without an effect in either are left out.
+    order of the classes; empty when both describe the same run. Fields
+    without an effect in either are left out.
   """
   changes = resume.changed(old, new)
   return [text for name, text in changes.items() if name not in ignore]

@@ -1,4 +1,4 @@
-"""Attacks on one network, each computed once and kept."""
+"""Attacks on one network, each run once and kept."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ def _apgd_name(names: Sequence[str]) -> str:
 
 
 class AttackRuns:
-  """Attacks on one network, each computed once."""
+  """Attacks on one network, each run once."""
 
   def __init__(self, network: subject.Subject):
     """Stores the network; attacks nothing yet."""

@@ -19,8 +19,8 @@ from robust_info.lenses import components as components_lib
 from robust_info.lenses import estimators
 from robust_info.runtime import progress
 
-# Number of segments of the coarse path lens, which is highly correlated with
-# the path lens.
+# Number of segments of the coarse path lens, which approximates the path lens
+# closely.
 COARSE_NODES = 8
 _PARTS = ("total", "non_robust", "robust")
 
@@ -178,8 +178,8 @@ def describe(
     labels: labels [N] of all examples.
     clean: the jackknife of `summarize` at the clean predictions, example i in
       group i mod G.
-    coarse: a coarse version of the lens, a second control variate, NumPy [Q +
-      P]: at the other pairs `many` and at `pairs`.
+    coarse: a coarse version of the lens, a second control variate, NumPy
+      [Q + P]: at the other pairs `many` and at `pairs`.
     many: indices of the examples of the other pairs of `coarse`, both [Q];
       required with `coarse`.
 

@@ -185,9 +185,9 @@ def strength_curve(strengths: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
   Returns:
     For each strength: the `attack`; the `accuracy` at the largest label loss;
-      and, for `label_information` and `cckl`, the parts of the lens with the
-      smallest robust part so far, with the attack and the rule that `found` it.
-      Robust parts never rise.
+    and, for `label_information` and `cckl`, the parts of the lens with the
+    smallest robust part so far, with the attack and the rule that `found` it.
+    Robust parts never rise.
   """
   curve, least = [], {}
   for strength in strengths:
