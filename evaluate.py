@@ -1,15 +1,15 @@
-r"""Reports on one or several runs, side by side, on the whole test split.
+r"""Evaluates one or several runs on the whole test split and reports on them.
 
   python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
     --output=runs/digits-report
 
 Prints a table, and writes it, report.json and figures to --output. A report
-that was stopped goes on where it was when it is started again.
+that was stopped resumes when started again.
 
   python evaluate.py --workdir=runs/digits-pgd --output=runs/digits-strong \
     --attack=autoattack --norm=linf --epsilon=0.1 --num_examples=1000
 
-Every robust accuracy comes with checks that tell whether it can be believed.
+Every robust accuracy comes with checks of whether it can be trusted.
 """
 
 # ruff: noqa: E402
@@ -18,7 +18,7 @@ import signal
 
 
 def _stop(number: int, frame: object) -> None:
-  """Ends at once: among the imports, which take seconds, nothing is begun."""
+  """Exits at once; no work has begun during the imports."""
   os.write(2, f"Error: Stopped by signal {number}.\n".encode())
   os._exit(128 + number)
 
@@ -51,7 +51,7 @@ _CHECKPOINT = flags.DEFINE_enum(
   ["last", "best", "both"],
   "Which checkpoint: the last, or the best by robust validation accuracy.",
 )
-# Where the run has stored them to be is a place of the machine it ran on.
+# The directories stored with the run belong to the machine it was trained on.
 _DATA_DIR = command_line.define_directory(
   "data_dir", "Where the data lies, if elsewhere than in training."
 )
@@ -61,14 +61,14 @@ _CACHE_DIR = command_line.define_directory(
 _STREAMING = flags.DEFINE_bool(
   "streaming", None, "Whether training images stay encoded; test images do not."
 )
-# Of a key without 64-bit types only 32 bits of the seed count.
+# Without 64-bit types a key depends on 32 bits of the seed only.
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Seed of attacks and pairs.", 0, 2**32 - 1
 )
 _NUM_EXAMPLES = flags.DEFINE_integer(
   "num_examples", None, "Only the first examples of the test split.", 1
 )
-# Settings of the first run's configuration that can be given anew.
+# Settings of the configuration of the first run that flags can replace.
 _OVERRIDES = (
   flags.DEFINE_enum("norm", None, ["linf", "l2"], "Norm of the ball."),
   flags.DEFINE_float("epsilon", None, "Radius of the ball.", 0.0),
@@ -118,7 +118,7 @@ flags.register_validator(
 def _settings(
   stored: config_lib.EvaluationConfig,
 ) -> config_lib.EvaluationConfig:
-  """Those of the first run, with what the flags give anew."""
+  """The settings of the first run, with the values that the flags replace."""
   overrides = {
     flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
   }
@@ -131,7 +131,7 @@ def _settings(
 
 
 def _require_two_classes(labels: np.ndarray) -> None:
-  """Information about the class, and pairs of two, need two of them."""
+  """Information about the class, and cross-category pairs, need two classes."""
   number = _NUM_EXAMPLES.value
   others = np.flatnonzero(labels != labels[0])
   if number is not None and len(others) and number <= others[0]:
@@ -142,7 +142,7 @@ def _require_two_classes(labels: np.ndarray) -> None:
 
 
 def _asked() -> dict[str, Any]:
-  """What the processes of one report have to agree on."""
+  """The settings that the processes of one report have to agree on."""
   given = (*_OVERRIDES, _GRID, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
   return {
     **{f"--{flag.name}": flag.value for flag in given},
@@ -152,7 +152,7 @@ def _asked() -> dict[str, Any]:
 
 
 def main() -> None:
-  """Flags to runs to one call."""
+  """Evaluates the runs that the flags name and writes the report."""
   processes.require_same(_asked)
   which = _CHECKPOINT.value
   checkpoints_wanted = ("last", "best") if which == "both" else (which,)

@@ -1,10 +1,10 @@
-r"""Trains a classifier; an interrupted run resumes by itself.
+r"""Trains a classifier; an interrupted run resumes when started again.
 
   python train.py --config=configs/digits.py --workdir=runs/digits-pgd \
     --config.objective.name=pgd
 
 Every field of the configuration can be set as --config.SECTION.FIELD=VALUE.
-All visible devices train together; for several hosts see docs/guide/scaling.md.
+Training uses all visible devices; for several hosts see docs/guide/scaling.md.
 """
 
 # ruff: noqa: E402
@@ -13,7 +13,7 @@ import signal
 
 
 def _stop(number: int, frame: object) -> None:
-  """Ends at once: among the imports, which take seconds, nothing is begun."""
+  """Exits at once; no work has begun during the imports."""
   os.write(2, f"Error: Stopped by signal {number}.\n".encode())
   os._exit(128 + number)
 
@@ -40,7 +40,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-  """Flags to a configuration to one call."""
+  """Trains the run that the flags describe."""
   config = command_line.checked_config(_CONFIG)
   source = data.from_config(config.data, progress=processes.is_first())
   config = setup.resolve(config, source)

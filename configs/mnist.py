@@ -4,7 +4,7 @@ r"""MNIST, 28x28, prepared by TensorFlow Datasets.
   python train.py --config=configs/mnist.py --workdir=runs/mnist-pgd \
     --config.objective.name=pgd
 
-Prepared data elsewhere than in TFDS's own directory:
+If the prepared data is not in TFDS's own directory, add
 --config.data.data_dir=DIR.
 
 Seed 0, last checkpoint, whole test split, PGD-20 at linf 0.1; times, machine
@@ -21,7 +21,7 @@ from robust_info import config as config_lib
 
 
 def get_config() -> config_dict.ConfigDict:
-  """The small CNN at linf 0.1."""
+  """The configuration of the small CNN at linf 0.1."""
   config = config_lib.defaults()
   config.data.name = "mnist"
   config.model.name = "cnn"

@@ -4,9 +4,9 @@ r"""MNIST at linf 0.3, the ball of Madry et al. (2018), with the small CNN.
   python evaluate.py --workdir=runs/mnist-linf03 \
     --output=runs/mnist-linf03-report --attack=autoattack
 
-PGD training in a ball a little larger than the one that counts, the radius
-rising from 0 over the first two fifths. Weights are averaged. Measured:
-docs/results/mnist.md.
+PGD training in a ball slightly larger than the ball of the evaluation. The
+radius rises from 0 over the first two fifths of training. Weights are averaged.
+For the results see docs/results/mnist.md.
 """
 
 from ml_collections import config_dict
@@ -15,7 +15,7 @@ from robust_info import config as config_lib
 
 
 def get_config() -> config_dict.ConfigDict:
-  """The small CNN at linf 0.3."""
+  """The configuration of the small CNN at linf 0.3."""
   config = config_lib.defaults()
   config.data.name = "mnist"
   config.model.name = "cnn"

@@ -1,21 +1,23 @@
-"""How much of what makes a classifier perform is fragile, how much is robust?
+"""How much of a classifier's performance is fragile, how much is robust?
 
-A tour, in nats throughout; `logits_fn` is any function [N, ...] -> [N, C]:
+An overview, with all values in nats; `logits_fn` is a function [N, ...] ->
+[N, C]:
 
-* `kl_divergence`, `entropy`, `fisher_rao_distance`: predictions, from logits.
-* `mutual_information`, `lautum_information`, `label_information`, `cckl`: a
-  batch; `information_stats` and `summarize`: a data set, in one pass.
+* `kl_divergence`, `entropy`, `fisher_rao_distance`: of predictions (logits).
+* `mutual_information`, `lautum_information`, `label_information`, `cckl`: of a
+  batch; `information_stats` and `summarize`: of a data set, in one pass.
 * `fisher_trace`, `fisher_frobenius`, `fisher_spectral_norm`,
   `fisher_eigenvectors`, ...: Fisher information in input space.
 * `disentangle_local`, `disentangle_path`: Fisher part and rest of a divergence,
   on pairs drawn by `sample_cross_pairs`; `lens_means`, `lens_matrices`: over
-  all pairs, with an error; `jackknife`: over examples.
-* `attacks`, `epsilon_lens`: what an adversary can take away, and what is left.
-* `self_check`: whether this device and this JAX release compute right numbers.
+  all pairs, with an error; `jackknife`: error over examples.
+* `attacks`, `epsilon_lens`: information that an adversary can remove, and the
+  remainder.
+* `self_check`: tests whether this device and JAX release compute correctly.
 
-The metrics need jax and numpy only. Training and evaluation
-(`robust_info.training`, `robust_info.evaluation`, ...) are imported by name
-and need the extra `train`.
+The metrics need only jax and numpy. Import training and evaluation
+(`robust_info.training`, `robust_info.evaluation`, ...) by their full names;
+they need the extra `train`.
 """
 
 from robust_info import attacks

@@ -1,9 +1,9 @@
-"""Checks at the door of public functions.
+"""Validation of the arguments of public functions.
 
-Each check raises one line that names the argument, the value and what was
-expected. Shapes and dtypes are checked always; values only where they are
-concrete: under `jax.jit` a traced value passes, and each public docstring says
-what such a value then does.
+Each function raises a one-line error with the name of the argument, its value
+and the expected value. Shapes and dtypes are always validated. Values are
+validated only where they are concrete: under `jax.jit` a traced value passes,
+and each public docstring states the result for such a value.
 """
 
 import functools
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Beyond the range of int32 no index of a class, a group or an example lies.
+# No index of a class, a group or an example lies outside the range of int32.
 _LEAST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 
-# Rows that are looked at for probabilities, and how far from 1 they may sum: a
+# Number of rows to search for probabilities, and the tolerance for their sum: a
 # softmax in bfloat16 keeps 8 bits.
 _SAMPLE, _SUM_TOLERANCE = 64, 0.01
 
@@ -31,10 +31,10 @@ def is_concrete(value: Any) -> bool:
 
 
 def promises_nan(fn: Callable[..., Any]) -> Callable[..., Any]:
-  """`fn`, whose docstring promises NaN entries, also under `jax_debug_nans`.
+  """`fn` with NaN results also under `jax_debug_nans`, as documented.
 
-  They are results, not accidents: stopping at them would make the function
-  useless there. A NaN in its arguments was noticed where it arose.
+  NaN entries are valid results of `fn`: an error would make it useless there. A
+  NaN in its arguments has raised an error where it arose.
   """
 
   @functools.wraps(fn)
@@ -61,7 +61,7 @@ def float_array(name: str, value: Any) -> jax.Array:
 
 
 def rank(name: str, array: Any, expected: int, shape: str) -> None:
-  """Requires `array.ndim == expected`; `shape` spells it out for people."""
+  """Requires `array.ndim == expected`; errors print `shape` for people."""
   if array.ndim != expected:
     raise ValueError(
       f"Expected {name} of shape {shape}, got shape {tuple(array.shape)}."
@@ -77,7 +77,7 @@ def min_rank(name: str, array: Any, expected: int, shape: str) -> None:
 
 
 def same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
-  """Requires two arrays of one shape."""
+  """Requires two arrays of the same shape."""
   if array.shape != other.shape:
     raise ValueError(
       f"Expected {name} of the shape of {other_name}, {tuple(other.shape)}, "
@@ -88,13 +88,13 @@ def same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
 def labels(
   name: str, value: Any, num_examples: int, where: Any = None
 ) -> jax.Array:
-  """Integer labels [N] as int32, whatever their width.
+  """Integer labels [N] as int32, from integers of any width.
 
-  Combined in a dtype of their own, indices would wrap around unseen. A counted
+  Indices combined in a narrower dtype would wrap around silently. A counted
   value beyond int32 raises where it is concrete; a traced or masked one becomes
-  the nearest int32. `labels_in_range` checks the values.
+  the nearest int32. `labels_in_range` validates the values.
   """
-  # Before JAX sees them: it would cut 64-bit integers to 32 bits.
+  # Before JAX converts them: it would cut 64-bit integers to 32 bits.
   array = value if isinstance(value, jax.Array) else np.asarray(value)
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise TypeError(
@@ -132,7 +132,7 @@ def labels_in_range(
   *,
   meaning: str = "the number of classes of the logits",
 ) -> None:
-  """Concrete labels of unmasked rows must lie in [0, num_classes)."""
+  """Requires concrete labels of unmasked rows to lie in [0, num_classes)."""
   if not (is_concrete(array) and (where is None or is_concrete(where))):
     return
   values = np.asarray(array)
@@ -198,7 +198,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def logits_fn(name: str, fn: Any) -> Callable[..., Any]:
-  """Requires a function that JAX can trace; `network` looks at its output."""
+  """Requires a function that JAX can trace; `network` validates its output."""
   if not callable(fn):
     raise TypeError(
       f"Expected {name} to be a function from inputs [N, ...] to logits "
@@ -223,10 +223,10 @@ def logits_fn(name: str, fn: Any) -> Callable[..., Any]:
 
 
 def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
-  """C of a network at inputs [N, ...]; traces it and evaluates nothing.
+  """C of a network at inputs [N, ...]; traces it and computes nothing.
 
-  Raises one line where it cannot be traced, and where it does not return logits
-  [N, C] of two or more classes.
+  Raises a one-line error if the network cannot be traced, or if it does not
+  return logits [N, C] of two or more classes.
   """
   try:
     out = jax.eval_shape(fn, x)
@@ -273,14 +273,14 @@ def logits(name: str, out: Any) -> Any:
 
 
 class ProbabilitiesAsLogits(UserWarning):
-  """Numbers that look like probabilities stand where logits belong."""
+  """Numbers that look like probabilities were passed as logits."""
 
 
 def warn_of_probabilities(name: str, value: Any, where: Any = None) -> None:
-  """Warns where the first counted rows [N, C] are all probabilities.
+  """Warns if the first counted rows [N, C] are all probabilities.
 
-  They are concrete, lie in [0, 1] and sum to 1. Rows that are all 0 but for a
-  single 1 may well be logits.
+  That is, they are concrete, lie in [0, 1] and sum to 1. Rows of zeros with a
+  single 1 do not count as probabilities: they may well be logits.
   """
   if not (is_concrete(value) and (where is None or is_concrete(where))):
     return

@@ -1,1 +1,1 @@
-"""Detours around the compiler, each to be deleted when its fault is mended."""
+"""Workarounds for the compiler; delete each one when its fault is fixed."""

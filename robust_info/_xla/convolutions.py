@@ -1,10 +1,10 @@
-"""Convolutions in the one form that XLA's CPU backend runs fast in loops.
+"""Convolutions in the form that XLA's CPU backend runs fast inside loops.
 
-That backend hands a convolution to its fast kernel if the axes of images and
-weights are in the order of `NHWC` and `HWIO`. It brings others into that order
-itself, but not inside a loop (jax 0.10.1): the gradient of a convolution with
-respect to its input, whose weights have input and output channels swapped, is
-then three to fourteen times slower.
+That backend passes a convolution to its fast kernel if the axes of images and
+weights are in the order of `NHWC` and `HWIO`. It brings other orders into this
+form itself, but not inside a loop (jax 0.10.1): the gradient of a convolution
+with respect to its input, whose weights have input and output channels swapped,
+is then three to fourteen times slower.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from jax.extend import core
 
 
 def canonical(fn: Callable[..., Any]) -> Callable[..., Any]:
-  """`fn` with transpositions in place of unusual orders of axes.
+  """`fn` with transpositions instead of unusual orders of axes.
 
   Args:
-    fn: of pytrees of arrays.
+    fn: a function of pytrees of arrays.
 
   Returns:
-    A function of the same values and derivatives, which traces `fn` whenever it
-    is called. Convolutions that a later differentiation adds are not changed,
-    nor are those with `batch_group_count`.
+    A function with the same values and derivatives, which traces `fn` at every
+    call. Convolutions that a later differentiation adds are not changed, nor
+    are those with `batch_group_count`.
   """
 
   def call(*args: Any) -> Any:
@@ -107,7 +107,7 @@ def _usual(rank: int) -> jax.lax.ConvDimensionNumbers:
 def _transposed(
   eqn: core.JaxprEqn, images: jax.Array, weights: jax.Array
 ) -> jax.Array:
-  """What `eqn` computes, by a convolution of usual axes."""
+  """The result of `eqn`, by a convolution with the usual order of axes."""
   given, usual = eqn.params["dimension_numbers"], _usual(images.ndim)
   out = eqn.primitive.bind(
     _moved(images, given.lhs_spec, usual.lhs_spec),
@@ -120,7 +120,7 @@ def _transposed(
 def _moved(
   array: jax.Array, source: tuple[int, ...], target: tuple[int, ...]
 ) -> jax.Array:
-  """Axes of roles at the positions `source`, moved to those of `target`."""
+  """Moves the axes from the positions of `source` to those of `target`."""
   order = [0] * array.ndim
   for old, new in zip(source, target, strict=True):
     order[new] = old

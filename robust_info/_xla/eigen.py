@@ -1,24 +1,25 @@
 """Eigenvectors of many small symmetric matrices, and their derivatives.
 
 Why not `jnp.linalg.eigh` on CPUs: it calls LAPACK from XLA's own threads. With
-several CPU devices in a process, a batch of some hundred matrices then waits
-for ever (jaxlib 0.10.1), and on CPUs of many cores large batches corrupt
-memory (https://github.com/jax-ml/jax/issues/39292). What stands here is plain
-array code, which can be split over devices. Programs lowered for another
-platform call its `eigh`.
+several CPU devices in a process, a batch of a few hundred matrices then waits
+forever (jaxlib 0.10.1), and on CPUs of many cores large batches corrupt memory
+(https://github.com/jax-ml/jax/issues/39292). This module uses plain array code,
+which can be split over devices. Programs lowered for another platform call its
+`eigh`.
 
-Derivatives are those of the mathematics, not of the iterations: they hold at
-any order, see `top_eigenvalue` and `eigh`.
+Derivatives are those of the mathematical functions, not of the iterations: they
+hold at any order, see `top_eigenvalue` and `eigh`.
 
-On CPUs `eigh` is the method of Jacobi. Each round annihilates n/2 off-diagonal
+On CPUs `eigh` is the Jacobi algorithm. Each round annihilates n/2 off-diagonal
 entries at once, in the tournament order of Brent and Luk (1985): rows and
 columns meet in pairs (i, n/2 + i), so that a round is arithmetic on four
-quarters of the matrix and one shift, without gathers. After n - 1 rounds, a
-sweep, everything is back in its place. The batch is the last axis, along which
-the processor works. Convergence is quadratic: four or five sweeps in float32.
+quarters of the matrix and one shift, without gathers. After n - 1 rounds, that
+is, one sweep, all rows and columns are back in their places. The batch is the
+last axis, over which the processor vectorises. Convergence is quadratic: four
+or five sweeps in float32.
 
 `top_eigenvector`, of positive semi-definite matrices, squares each 24 times (53
-in float64): matrix products, which stay fast where rotations do not.
+in float64): matrix products, which stay fast at sizes where rotations do not.
 
 Measured (2 CPU cores, jax 0.10.1, float32), `eigh` and `top_eigenvector`
 against `jnp.linalg.eigh`: 128 matrices of size 9 in 0.7 and 0.8 ms (0.7), 500
@@ -34,7 +35,7 @@ import jax.numpy as jnp
 
 from robust_info._xla import contractions
 
-# Far more than any matrix needs; the loop ends whatever comes.
+# Far more than any matrix needs; guarantees that the loop ends.
 _MAX_SWEEPS = 20
 
 
@@ -48,12 +49,13 @@ def eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     `values` [N, n], descending, and `vectors` [N, n, n] whose columns are their
     orthonormal eigenvectors. Backward stable: the error of a value is a small
     multiple of eps times the norm of the matrix. The result for a matrix
-    depends on the others of the batch by rounding alone. NaN for a matrix that
+    depends on the others of the batch only by rounding. NaN for a matrix that
     is not finite. `2 N n^2` numbers of memory, about `12 N n^3` products per
     sweep.
-    Differentiable to any order: a vector moves by what the others of *other*
-    eigenvalues add to it; within an eigenspace (eigenvalues less than `10 n
-    eps` of the largest apart) it stays, since no choice there is unique.
+    Differentiable to any order: the derivative of a vector is the sum of the
+    contributions of vectors of *other* eigenvalues. Within an eigenspace
+    (eigenvalues less than `10 n eps` of the largest apart) it is 0, since no
+    choice of vectors there is unique.
   """
   if not matrices.shape[-1]:
     return jnp.sum(matrices, axis=-1), matrices
@@ -71,7 +73,7 @@ def _eigh(matrices):
 def _eigh_jvp(primals, tangents):
   values, vectors = _eigh(*primals)
   change = _products(jnp.swapaxes(vectors, 1, 2), tangents[0], vectors)
-  # [n, j, i] is how far eigenvalue i lies above eigenvalue j.
+  # [n, j, i] is the difference of eigenvalue i and eigenvalue j.
   gap = values[:, None, :] - values[:, :, None]
   turn = change * _inverse_gaps(gap, values)
   return (values, vectors), (
@@ -81,7 +83,7 @@ def _eigh_jvp(primals, tangents):
 
 
 def _inverse_gaps(gap, values):
-  """`1 / gap`, and 0 for what is rounding beside the largest eigenvalue."""
+  """`1 / gap`, or 0 for gaps at the rounding level of the largest value."""
   size = values.shape[-1]
   smallest = 10 * size * jnp.finfo(values.dtype).eps
   largest = jnp.max(jnp.abs(values), axis=-1)[:, None, None]
@@ -90,7 +92,7 @@ def _inverse_gaps(gap, values):
 
 
 def _products(*matrices):
-  """Of [N, n, n] matrices, in full precision."""
+  """Products of [N, n, n] matrices, in full precision."""
   return functools.reduce(
     lambda a, b: jnp.einsum("nij,njk->nik", a, b, precision="highest"),
     matrices,
@@ -105,16 +107,16 @@ def _of_the_library(matrices):
 def _jacobi(matrices):
   size = matrices.shape[-1]
   half = (size + 1) // 2
-  # Entries near 1: their squares neither overflow nor vanish.
+  # Scale entries to about 1: their squares neither overflow nor vanish.
   scale = jnp.max(jnp.abs(matrices), axis=(1, 2))
   is_plain = jnp.isfinite(scale) & (scale > 0)
   safe = jnp.where(is_plain, scale, 1.0)
-  # An odd size gets a row of zeros, which no rotation touches.
+  # An odd size gets a row of zeros, which no rotation changes.
   odd = 2 * half - size
   a = jnp.moveaxis(matrices / safe[:, None, None], 0, -1)
   a = jnp.pad(a, ((0, odd), (0, odd), (0, 0)))
   identity = jnp.eye(2 * half, size, dtype=a.dtype)[:, :, None]
-  # A sum: inside `jax.shard_map` it differs by device, as `a` does.
+  # Add zeros made from `a`: inside `jax.shard_map` it must differ by device.
   v = identity + jnp.zeros_like(a, shape=(2 * half, size, a.shape[-1]))
   state = (*_quarters(a), v[:half], v[half:])
 
@@ -150,12 +152,12 @@ def top_eigenvalue(matrices: jax.Array) -> jax.Array:
     matrices: [N, n, n], symmetric and positive semi-definite.
 
   Returns:
-    [N], `u^T A u` at the top eigenvector u, and differentiable to any order
-    wherever it is simple (`du = (lambda - A)^+ dA u`): the first derivative is
-    `u u^T`, for the cost of two products; from the second on an `eigh`
-    is taken as well. Where it is multiple the first is that along one of its
-    eigenvectors, and higher ones do not exist: they are NaN. 0 has the
-    derivatives 0.
+    [N], `u^T A u` at the top eigenvector u, differentiable to any order
+    wherever the eigenvalue is simple (`du = (lambda - A)^+ dA u`). The first
+    derivative is `u u^T`, for the cost of two products; from the second on an
+    `eigh` is computed as well. Where the eigenvalue is multiple, the first
+    derivative is that along one of its eigenvectors, and higher ones do not
+    exist: they are NaN. The derivatives at a matrix of zeros are 0.
   """
   return _quadratic(matrices, top_eigenvector(matrices))
 
@@ -169,7 +171,7 @@ def _top_eigenvalue_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _moving_top(matrices):
-  """`top_eigenvector`, with its derivative."""
+  """`top_eigenvector` with its derivative."""
   return top_eigenvector(matrices)
 
 
@@ -179,7 +181,7 @@ def _moving_top_jvp(primals, tangents):
   top = _moving_top(matrices)
   values, vectors = eigh(matrices)
   gap = values[:, :1] - values
-  # Of the top eigenvalue itself there is one: the vector's own share is none.
+  # The vector's own gap is zero: it contributes nothing to its derivative.
   is_own = jnp.arange(values.shape[-1])[None] == 0
   smallest = 10 * values.shape[-1] * jnp.finfo(values.dtype).eps
   is_same = gap <= smallest * values[:, :1]
@@ -198,9 +200,9 @@ def _quadratic(matrices, vectors):
 def top_eigenvector(matrices: jax.Array) -> jax.Array:
   """A unit eigenvector of the largest eigenvalue of each matrix.
 
-  The column of the largest diagonal entry of `A^(2^m)`. Eigenvectors whose
-  eigenvalues are less than about `2^-m` apart, relative to the largest, are not
-  told apart: for `u^T A u` that makes a difference of rounding.
+  Returns the column of the largest diagonal entry of `A^(2^m)`. Eigenvectors
+  whose eigenvalues are less than about `2^-m` apart, relative to the largest,
+  are not separated: for `u^T A u` the effect is at the rounding level.
 
   Args:
     matrices: [N, n, n], symmetric and positive semi-definite.
@@ -239,7 +241,7 @@ def _diagonal(quarter):
 
 
 def _is_diagonal(state):
-  """[N]: what is off the diagonal is rounding (of infinite or NaN: True)."""
+  """[N]: whether off-diagonal entries are rounding (infinite or NaN: True)."""
   tt, tb, bt, bb, *_ = state
   off = 1.0 - jnp.eye(tt.shape[0], dtype=tt.dtype)[:, :, None]
   outside = sum(
@@ -268,7 +270,8 @@ def _round(state, active):
   tt, tb = rotated(tt, tb, axis=0)
   bt, bb = rotated(bt, bb, axis=0)
   upper, lower = rotated(upper, lower, axis=1)
-  # What the pairs themselves become is known better than that.
+  # Overwrite the rotated 2x2 blocks with their closed form, which is more
+  # accurate.
   here = jnp.eye(tt.shape[0], dtype=bool)[:, :, None] & active[None, None]
   tt = jnp.where(here, (p - tan * r)[:, None], tt)
   bb = jnp.where(here, (q + tan * r)[:, None], bb)
@@ -281,17 +284,17 @@ def _round(state, active):
 
 
 def _tangents(p, r, q, active):
-  """Of the smaller angle that diagonalises [[p, r], [r, q]]."""
+  """Tangents of the smaller angle that diagonalises [[p, r], [r, q]]."""
   skip = (r == 0) | ~active[None]
   tau = (q - p) / (2.0 * jnp.where(skip, 1.0, r))
-  # Where the square would overflow the root is |tau| in any case.
+  # Where the square would overflow, the root is |tau| in any case.
   root = jnp.sqrt(1.0 + jnp.square(jnp.clip(tau, -1e18, 1e18)))
   sign = jnp.where(tau >= 0, 1.0, -1.0)
   return jnp.where(skip, 0.0, sign / (jnp.abs(tau) + root)).astype(p.dtype)
 
 
 def _shifted(top, bottom, axis):
-  """All but the first of `top` move on by one place, round the table."""
+  """Moves all rows but the first of `top` by one place around the table."""
   last = top.shape[axis] - 1
   if not last:
     return top, bottom

@@ -3,8 +3,8 @@
 `jax.make_mesh` makes *explicit* axes: the type of an array says how it is
 split, and an operation whose result could be split in several ways raises
 ShardingTypeError instead of choosing. The functions of this package leave that
-choice to the compiler. At their door explicit axes become automatic, while the
-arrays stay where they are; results are explicit again.
+choice to the compiler. Their decorator makes explicit axes automatic on entry,
+without moving arrays; results are explicit again.
 
 Shape letters: N rows.
 """
@@ -25,18 +25,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def accepted(*, rows: bool) -> Callable[[Function], Function]:
-  """A decorator for functions of arrays, whose axes may then be explicit.
+  """A decorator that lets a function take arrays with explicit axes.
 
   Args:
-    rows: whether results have the rows of the arguments on their first axis,
-      to be split like them; otherwise every device gets them whole.
+    rows: whether the first axis of a result holds the rows of the arguments, so
+      that it is split in the same way; otherwise results are replicated.
 
   Returns:
     A decorator. The network `logits_fn` of a decorated function may hold
-    explicit arrays, too: it computes among them, on rows split like those of
-    the arguments, and refuses to be differentiated from outside. As leaves of a
-    `jax.tree_util.Partial` they are arguments like any other. Without explicit
-    axes in arguments or context the function is called as it is.
+    explicit arrays, too: it computes on them, with rows split like those of the
+    arguments, and raises if it is differentiated from outside. As leaves of a
+    `jax.tree_util.Partial` they are treated as ordinary arguments. Without
+    explicit axes in the arguments or the context the function is called
+    unchanged.
   """
 
   def decorate(fn: Function) -> Function:
@@ -68,10 +69,10 @@ class _Place:
   """A mesh with explicit axes, and the rows that lie on it.
 
   Attributes:
-    mesh: of the types of arrays.
-    devices: the same with its devices, if a concrete array tells them.
-    num_rows: N of the first argument that is split by rows, if one is.
-    axis: the mesh axis of these rows, or a tuple of them.
+    mesh: the mesh in the types of arrays.
+    devices: the same mesh with its devices, if a concrete array has them.
+    num_rows: N of the first argument that is split by rows, if there is one.
+    axis: the mesh axis of these rows, or a tuple of axes.
   """
 
   mesh: jax.sharding.AbstractMesh
@@ -80,11 +81,11 @@ class _Place:
   axis: Any
 
   def explicit(self) -> contextlib.AbstractContextManager[None]:
-    """The context that the arrays of the caller are made for."""
+    """The context of the caller's arrays."""
     return _context(self.mesh, self.devices)
 
   def automatic(self) -> contextlib.AbstractContextManager[None]:
-    """The same without explicit axes."""
+    """The same context without explicit axes."""
     types = tuple(
       AxisType.Auto if kind == AxisType.Explicit else kind
       for kind in self.mesh.axis_types
@@ -97,13 +98,13 @@ class _Place:
     return _context(mesh, devices)
 
   def like_rows(self, leaf: Any) -> Any:
-    """A result, split by rows if it has N of them."""
+    """Returns a result, split by rows if it has N of them."""
     if not _is_array(leaf) or leaf.shape[:1] != (self.num_rows,):
       return _to_context(leaf)
     return _to_context(leaf, PartitionSpec(self.axis))
 
   def split(self, x: jax.Array) -> jax.Array:
-    """Any number of rows, split if they come out even."""
+    """Splits any number of rows, if they divide evenly."""
     names = self.axis if isinstance(self.axis, tuple) else (self.axis,)
     parts = math.prod(self.mesh.shape[name] for name in names if name)
     axis = self.axis if x.shape[0] % parts == 0 else None
@@ -136,7 +137,7 @@ def _find(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> _Place | None:
 def _network(
   signature: inspect.Signature, args: Any, kwargs: Any, place: _Place
 ) -> Callable[..., Any] | None:
-  """`logits_fn` for calls among automatic axes, if it holds explicit arrays."""
+  """`logits_fn` for automatic axes if it holds explicit arrays, else None."""
   if "logits_fn" not in signature.parameters:
     return None
   given = signature.bind(*args, **kwargs).arguments
@@ -147,7 +148,7 @@ def _network(
   if held == []:
     return None
   for array in (x, *held) if held else ():
-    # One by one: only those that are differentiated need a derivative.
+    # One by one: only differentiated arrays need a derivative.
     if jnp.issubdtype(array.dtype, jnp.floating):
       _constant(array)
 
@@ -160,9 +161,9 @@ def _network(
 
 
 def _held(fn: Any, x: Any, place: _Place) -> list[jax.Array] | None:
-  """The explicit arrays in a network, but for its leaves as a pytree.
+  """The explicit arrays in a network, except its leaves as a pytree.
 
-  `None` if it cannot be traced: a call says why, best in its own context.
+  `None` if it cannot be traced: a call in its own context gives the best error.
   """
   leaves, structure = jax.tree.flatten(fn)
   if jax.tree_util.treedef_is_leaf(structure):
@@ -173,7 +174,7 @@ def _held(fn: Any, x: Any, place: _Place) -> list[jax.Array] | None:
 
   rows = jax.ShapeDtypeStruct(x.shape, x.dtype)
   with jax.sharding.use_abstract_mesh(place.mesh):
-    # A randomised network takes a key, too.
+    # A randomised network also takes a key.
     for others in ((), (jax.eval_shape(lambda: jax.random.key(0)),)):
       with contextlib.suppress(Exception):
         consts = jax.make_jaxpr(call)(leaves, rows, *others).consts
@@ -183,9 +184,9 @@ def _held(fn: Any, x: Any, place: _Place) -> list[jax.Array] | None:
 
 @jax.custom_jvp
 def _constant(array: jax.Array) -> jax.Array:
-  """The array, which must not be differentiated.
+  """Returns the array and forbids its differentiation.
 
-  Loops among automatic axes cannot pass derivatives on to explicit ones.
+  Loops over automatic axes cannot pass derivatives to explicit ones.
   """
   return array
 
@@ -214,10 +215,10 @@ def _is_on_explicit(leaf: Any) -> bool:
 
 @contextlib.contextmanager
 def _context(mesh: Any, devices: Any) -> Iterator[None]:
-  """A mesh of types; where nothing is being traced, of devices as well."""
+  """Sets a mesh of types and, outside of any tracing, of devices as well."""
   context = None
   if devices is not None:
-    # It refuses where something is traced, and is not needed there.
+    # `set_mesh` raises while JAX is tracing, and is not needed there.
     with contextlib.suppress(ValueError):
       context = jax.set_mesh(devices)
   with context or jax.sharding.use_abstract_mesh(mesh):
@@ -225,9 +226,9 @@ def _context(mesh: Any, devices: Any) -> Iterator[None]:
 
 
 def _to_context(leaf: Any, spec: PartitionSpec | None = None) -> Any:
-  """An array on the mesh of the context; other leaves as they are.
+  """Moves an array to the mesh of the context; other leaves are unchanged.
 
-  Among automatic axes it stays where it is.
+  With automatic axes the array stays where it is.
   """
   if not _is_array(leaf):
     return leaf

@@ -1,11 +1,11 @@
-"""The one place that chooses how loops and batches reach the device.
+"""The only module that decides how loops and batches run on the device.
 
 XLA's CPU backend runs the convolutions of input gradients inside a loop three
 to fourteen times slower than outside, unless their weights have the usual order
-of axes; GPU and TPU backends do not mind. So the steps of loops are rewritten
-on CPUs, see `convolutions`, and loops stay loops, which compile faster than
-their steps unrolled and take less memory. Every loop over network evaluations
-goes through `scan` below.
+of axes; GPU and TPU backends do not have this problem. So the steps of loops
+are rewritten on CPUs, see `convolutions`, and loops stay loops, which compile
+faster than their steps unrolled and take less memory. Every loop over calls of
+a network goes through `scan` below.
 
 Measured (2 CPU cores, jax 0.10.1, conv 16-32 network, PGD-20, batch 256): as a
 loop 1316 ms, unrolled 387 ms, as a loop of rewritten steps 332 ms, compiled in
@@ -13,14 +13,14 @@ loop 1316 ms, unrolled 387 ms, as a loop of rewritten steps 332 ms, compiled in
 16: unrolled 125 ms, rewritten 128 ms. Ten pullbacks of the CNN at batch 128:
 `vmap` 135 ms, one batch of ten copies 176 ms, unrolled 54 ms.
 
-Differentiating a loop makes another loop, whose convolutions nothing has
-rewritten: `scan(differentiable=True)` unrolls on CPUs.
+Differentiating a loop makes another loop, whose convolutions are not rewritten:
+`scan(differentiable=True)` unrolls on CPUs.
 
 The same backend runs the gradient of a small convolution on little more than
-one core, but operations that do not depend on each other side by side: parts of
-a batch, see `side_by_side`. These choices follow the backend of the process: a
-program that `jax.export` lowers for another one is right, in the form that is
-fast here. Measured (as above, medians of 21 in turns, time in
+one core, but runs independent operations in parallel, for example parts of a
+batch, see `side_by_side`. These choices follow the backend of the process: a
+program that `jax.export` lowers for another backend is correct, in the form
+that is fast here. Measured (as above, medians of 21 in turns, time in
 four parts and in two over time whole): input gradients of the 28x28 network
 0.73 and 0.81 at batch 128, 0.52 and 0.78 at 512, its parameter gradients 0.83
 and 0.89, 0.55 and 0.62, its forward passes 1.10 and 1.13, 1.04 and 1.02; input
@@ -37,15 +37,15 @@ import jax.numpy as jnp
 
 from robust_info._xla import convolutions
 
-# Beyond this many steps compile time outweighs the faster step.
+# Above this number of steps compile time outweighs the faster step.
 MAX_UNROLL_ON_CPU = 128
-# More parts, or less input in each, gain nothing.
+# More parts, or smaller parts, gain nothing.
 _MAX_PARTS = 4
 _MIN_VALUES = 2**14
 
 
 def unroll_length(length: int) -> int:
-  """How many steps of a `length`-step loop to unroll on this backend."""
+  """Number of steps of a `length`-step loop to unroll on this backend."""
   if jax.default_backend() == "cpu" and length <= MAX_UNROLL_ON_CPU:
     return max(length, 1)
   return 1
@@ -61,9 +61,9 @@ def scan(
 ) -> tuple[Any, Any]:
   """`jax.lax.scan`, in the form that is fast on this backend.
 
-  `differentiable=True` is for loops that a loss may be made of: reverse-mode
-  differentiation of the whole loop is fast, too. A single step is called as it
-  is: `lax.scan` makes a loop even of that.
+  `differentiable=True` is for loops inside a loss: reverse-mode differentiation
+  of the whole loop is fast, too. A single step is called directly, because
+  `lax.scan` makes a loop even of one step.
   """
   if length == 1:
     carry, out = step(init, jax.tree.map(lambda leaf: leaf[0], xs))
@@ -80,11 +80,11 @@ def scan(
 
 
 def _varying(carry: Any) -> Any:
-  """The carry, inside `jax.shard_map`, as what may differ by device.
+  """Marks the carry as varying by device, inside `jax.shard_map`.
 
-  There the type of a value says whether it does, and a loop must not change
-  the types of its carry: a start of zeros is the same on all devices, and what
-  it becomes is not.
+  There the type of a value says whether it differs by device, and a loop must
+  not change the types of its carry. A start of zeros is the same on all
+  devices, but its later values are not.
   """
   axes = tuple(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
   if not axes:
@@ -106,7 +106,7 @@ def cond(
   if_false: Callable[..., Any],
   *operands: Any,
 ) -> Any:
-  """`jax.lax.cond`, whose branches are as slow as loops on a CPU."""
+  """`jax.lax.cond`, rewritten: branches are as slow as loops on a CPU."""
   return jax.lax.cond(
     predicate, _rewritten(if_true), _rewritten(if_false), *operands
   )
@@ -120,18 +120,18 @@ def _rewritten(step: Callable[..., Any]) -> Callable[..., Any]:
 def in_batches(
   fn: Callable[[jax.Array], Any], x: jax.Array, *, batch_size: int | None
 ) -> Any:
-  """`fn` over the leading axis of x, at most `batch_size` rows at a time.
+  """Applies `fn` over the leading axis of x, up to `batch_size` rows at a time.
 
   Args:
-    fn: treats the rows of its argument independently; every leaf it returns
-      has them on its leading axis.
+    fn: function that treats the rows of its argument independently; every leaf
+      of its result has them on its leading axis.
     x: [N, ...].
-    batch_size: rows a call; `None` for all of them together.
+    batch_size: rows per call; `None` for all of them together.
 
   Returns:
-    What `fn(x)` returns. The last batch is filled up with copies of the last
-    row, which are dropped. Batches run one after another, in a loop: memory is
-    the point.
+    The result of `fn(x)`. The last batch is filled up with copies of the last
+    row, which are dropped. Batches run one after another, in a loop, to save
+    memory.
   """
   num_rows = x.shape[0]
   if batch_size is None or batch_size >= num_rows:
@@ -153,7 +153,7 @@ def in_batches(
 def side_by_side(
   fn: Callable[[jax.Array], jax.Array],
 ) -> Callable[[jax.Array], jax.Array]:
-  """`fn` on parts of its batch, where that lets its gradient use all cores.
+  """Runs `fn` on parts of its batch, if its gradient can then use all cores.
 
   For functions that will be differentiated: forward passes gain nothing.
 
@@ -161,11 +161,11 @@ def side_by_side(
     fn: [N, ...] -> [N, ...], treats rows independently.
 
   Returns:
-    A function of the same values, up to rounding. On one CPU device the parts
-    of a large batch are independent operations of the program; `fn` itself on
-    other backends, for small batches, where nothing is convolved, and where it
-    holds something per row, such as a mask [N, C], which a part of the batch
-    does not fit. Tracing traces `fn` once more to see that.
+    A function with the same values, up to rounding. On one CPU device the parts
+    of a large batch are independent operations of the program. The function
+    calls `fn` unchanged on other backends, for small batches, if nothing is
+    convolved, and if `fn` holds something per row, such as a mask [N, C], which
+    does not fit a part of the batch. Tracing traces `fn` once more to find out.
   """
 
   def call(x: jax.Array) -> jax.Array:
@@ -173,7 +173,7 @@ def side_by_side(
     if (
       parts < 2
       or jax.default_backend() != "cpu"
-      # Several CPU devices share the cores already.
+      # Several CPU devices already share the cores.
       or jax.device_count() > 1
       or not _convolves_rows(fn, x)
     ):
@@ -185,17 +185,17 @@ def side_by_side(
 
 
 def _convolves_rows(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> bool:
-  """Whether `fn` convolves, and takes another number of rows than x has.
+  """Whether `fn` convolves, and accepts another number of rows than x has.
 
-  One row more: not a part of x, whose rows may be so few that they broadcast
-  against what `fn` holds.
+  Tries one row more instead of a part of x, because a part may have so few rows
+  that they broadcast against arrays inside `fn`.
   """
   num_rows = x.shape[0] + 1
   rows = jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype)
   try:
     program = jax.make_jaxpr(fn)(rows)
   except Exception:
-    # Of whatever kind: if it is no matter of rows, `fn(x)` raises it again.
+    # Any error: if it is not about the number of rows, `fn(x)` raises it again.
     return False
   fits = all(aval.shape[:1] == (num_rows,) for aval in program.out_avals)
   return fits and "conv_general_dilated" in str(program)

@@ -1,9 +1,10 @@
-"""Adversarial attacks: per-example worst cases inside a norm ball.
+"""Adversarial attacks: the worst case of each example inside a norm ball.
 
 Every attack takes `logits_fn: [N, ...] -> [N, C]` and returns an
 `AttackResult`; `auto_attack` runs an ensemble over a data set from the host.
-Inputs of any layout, but for `square` and what runs it, which take images
-channels-last. Guide: docs/guide/attacks.md.
+Inputs may have any layout, except that `square` takes images channels-last, and
+so do `auto_attack` and `sanity_report` where they run it. See
+docs/guide/attacks.md.
 """
 
 from robust_info.attacks._apgd import apgd, apgd_targeted

@@ -1,9 +1,9 @@
 """Auto-PGD (Croce & Hein 2020): PGD that chooses its own step size.
 
-Starts on the surface of the ball with a step of twice the radius and momentum;
-at fixed checkpoints it halves the step of each example whose loss stopped
-rising, and goes back to the best point found. Shape letters: N examples, C
-classes.
+The attack starts on the surface of the ball, with momentum and a step of twice
+the radius. At fixed checkpoints it halves the step of each example whose loss
+has stopped rising, and returns to the best point found. Shape letters: N
+examples, C classes.
 """
 
 import functools
@@ -31,23 +31,23 @@ from robust_info.attacks import (
 
 NORMS = ("linf", "l2")
 
-# The paper's constants.
+# Constants of the paper.
 _MOMENTUM = 0.75
 _RISING_SHARE = 0.75
 _FIRST_INTERVAL, _SHORTER_BY, _LAST_INTERVAL = 0.22, 0.03, 0.06
 
 
 def checkpoints(num_steps: int) -> np.ndarray:
-  """The iterations after which step sizes are reviewed.
+  """Iterations after which the step sizes are reviewed.
 
-  The first interval is 22 % of the iterations; each next one is 3 % shorter,
-  down to 6 %: 22, 41, 57, 70, 80, 87, 93, 99 for 100 iterations.
+  The first interval is 22 % of the iterations; each later one is 3 % shorter,
+  down to 6 %: for example, 22, 41, 57, 70, 80, 87, 93, 99 for 100 iterations.
 
   Args:
-    num_steps: gradient steps, >= 1.
+    num_steps: number of gradient steps, >= 1.
 
   Returns:
-    Increasing int array, values in [1, num_steps].
+    Increasing int array with values in [1, num_steps].
   """
 
   def share(fraction):
@@ -62,26 +62,27 @@ def checkpoints(num_steps: int) -> np.ndarray:
 
 
 class State(NamedTuple):
-  """Rows of an APGD run; see `methods.State` for the last five.
+  """Carry of an APGD run, one row per example.
 
   Attributes:
-    tried: what is attacked.
+    tried: the try that each row runs.
     x_adv: [N, ...] current iterate; before the first step the start.
-    x_before: [N, ...] the iterate before it.
-    gradient: [N, ...] at `x_adv`.
+    x_before: [N, ...] previous iterate.
+    gradient: [N, ...] gradient at `x_adv`.
     x_best: [N, ...] iterate of the highest loss.
-    gradient_best: [N, ...] there.
-    loss: [N] at `x_adv`, or at the last iterate before a restart from x_best.
-    loss_best: [N] highest so far.
-    loss_reviewed: [N] highest at the last checkpoint.
-    halved: [N] bool, the last checkpoint halved the step.
+    gradient_best: [N, ...] gradient at `x_best`.
+    loss: [N] loss at `x_adv`, or at the last iterate before a restart from
+      `x_best`.
+    loss_best: [N] highest loss so far.
+    loss_reviewed: [N] highest loss at the last checkpoint.
+    halved: [N] bool, whether the last checkpoint halved the step.
     rises: [N] int, steps since the last checkpoint that raised the loss.
-    step_size: [N].
-    iteration: [N] int.
-    found: [N] bool.
-    x_found: [N, ...].
-    zero_gradient: [N] bool.
-    nonfinite_gradient: [N] bool.
+    step_size: [N] length of the next step.
+    iteration: see `methods.State`; -1 before the forward pass at the start.
+    found: see `methods.State`.
+    x_found: see `methods.State`.
+    zero_gradient: see `methods.State`.
+    nonfinite_gradient: see `methods.State`.
   """
 
   tried: methods.Try
@@ -103,7 +104,7 @@ class State(NamedTuple):
   nonfinite_gradient: jax.Array
 
 
-# (logits [N, C], try) -> [N].
+# (logits [N, C], try) -> loss [N].
 TryLoss = Callable[[jax.Array, methods.Try], jax.Array]
 
 
@@ -181,7 +182,7 @@ def method(
     evaluation, gradient, lost = ascent.value_and_gradient(
       objective, x_adv, key
     )
-    # A NaN at the start would be the best for good: no loss exceeds it.
+    # A NaN at the start would stay the best loss, as no loss exceeds NaN.
     value = jnp.where(jnp.isnan(evaluation.loss), -jnp.inf, evaluation.loss)
     iteration = state.iteration + 1
     hit = evaluation.success & (iteration <= num_steps)
@@ -204,7 +205,7 @@ def method(
       halve, (x_best, gradient_best), (x_adv, gradient)
     )
     found = state.found | hit
-    # Where nothing is found yet, the strongest iterate stands in.
+    # Until a misclassified iterate is found, `x_found` is the strongest one.
     x_found = results.select(
       hit, x_adv, results.select(found, state.x_found, x_best)
     )
@@ -230,12 +231,12 @@ def method(
       nonfinite_gradient=state.nonfinite_gradient | lost,
     )
 
-  # One evaluation of the start comes before the steps.
+  # One more forward pass: that at the start, before all steps.
   return methods.Method(start, step, num_steps + 1, targeted)
 
 
 def label_method(loss: str | losses.Loss, **options: Any) -> methods.Method:
-  """Auto-PGD away from the label, on a named loss or the user's own."""
+  """Auto-PGD, untargeted, on a named loss or the user's own."""
   function = losses.resolve(loss)
   return method(
     lambda logits, tried: function(logits, tried.y), targeted=False, **options
@@ -270,27 +271,28 @@ def apgd(
 ) -> results.AttackResult:
   """Auto-PGD (Croce & Hein 2020), worst case per example; no step size.
 
-  `loss="cross_entropy"` is APGD-CE, `loss="dlr"` APGD-DLR. `x_adv` is the last
-  misclassified iterate, the random start included, or where there is none the
-  iterate of the highest loss.
+  `loss="cross_entropy"` is APGD-CE, `loss="dlr"` is APGD-DLR. `x_adv` is the
+  last misclassified iterate, the random start included, or the iterate of the
+  highest loss where there is none.
 
   Cost: per restart `num_steps + 1` gradients and one forward pass; memory of
-  about eight inputs a row beside the network's. Restarts run as one batch.
-  `auto_attack(..., attacks=("apgd-ce",))` drops broken examples: for data sets.
+  about eight inputs per row in addition to the network's. Restarts run as one
+  batch. For data sets, `auto_attack(..., attacks=("apgd-ce",))` drops broken
+  examples.
 
   Args:
-    logits_fn: [N, ...] -> [N, C]; see `pgd`.
+    logits_fn: network, [N, ...] -> [N, C]; see `pgd`.
     x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels.
-    key: consumed.
-    epsilon: radius of the ball, >= 0; may be traced.
-    num_steps: static.
+    key: PRNG key, consumed.
+    epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
+    num_steps: number of gradient steps, static.
     norm: "linf" or "l2".
     loss: "cross_entropy", "margin", "dlr", or `loss(logits, labels) -> [N]`.
-    restarts: random starts, static.
-    bounds: (low, high) or `None`.
-    where: [N] bool.
-    example_ids: [N] int; see `pgd`.
+    restarts: number of random starts, static.
+    bounds: (low, high) of valid inputs, or `None`.
+    where: [N] bool, `False` in padding rows.
+    example_ids: [N] ints; see `pgd`.
     eot_samples: see `pgd`.
 
   Returns:
@@ -338,10 +340,10 @@ def apgd_targeted(
   where: ArrayLike | None = None,
   example_ids: ArrayLike | None = None,
 ) -> results.AttackResult:
-  """Auto-PGD on the targeted DLR loss, one run a target (APGD-T).
+  """Auto-PGD on the targeted DLR loss, one run per target (APGD-T).
 
-  Targets are the `num_targets` most likely wrong classes at the clean input,
-  at most C-1. Success is untargeted: any wrong class counts. Cost and memory:
+  Targets are the `num_targets` most likely wrong classes at the clean input, at
+  most C-1. Success is untargeted: any wrong class counts. Cost and memory are
   those of `apgd` with `num_targets` restarts. Other arguments, guarantees and
   errors: see `apgd`.
 

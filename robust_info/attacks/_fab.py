@@ -1,10 +1,10 @@
 """Fast adaptive boundary attack, FAB (Croce & Hein 2020b): smallest steps.
 
-Walks along the decision boundary towards the clean point: each step projects
-onto the boundary linearised at the current point, inside the box, and mixes in
-the projection of the clean point. Minimises the norm and needs no step size;
-here a try succeeds when the norm gets to epsilon. Shape letters: N examples, C
-classes, D inputs flattened.
+The attack walks along the decision boundary towards the clean point: each step
+projects the current point onto the boundary linearised there, inside the box,
+and mixes in the projection of the clean point. It minimises the norm and needs
+no step size; here a try succeeds when the norm is at most epsilon. Shape
+letters: N examples, C classes, D inputs flattened.
 """
 
 from typing import Any, NamedTuple
@@ -28,15 +28,15 @@ from robust_info.attacks import (
 NORMS = ("linf", "l2")
 _DUAL = {"linf": "l1", "l2": "l2"}
 
-# The paper's constants.
+# Constants of the paper.
 _MAX_BIAS = 0.1
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9
 _TINY = 1e-12
 _SMALLEST_MOVE = 1e-8
 
-# Newton steps on a piecewise linear concave function end after finitely many;
-# in practice about eight.
+# Newton's method on a piecewise linear concave function ends after finitely
+# many steps, in practice about eight.
 _MAX_NEWTON = 40
 
 
@@ -51,21 +51,23 @@ def project_to_hyperplane(
 ) -> jax.Array:
   """Smallest moves onto `{z: normal . z = b}` that stay in the box.
 
-  A coordinate moves by `min(s, room)` (linf) or `min(s |w_i|, room)` (l2) for
-  one `s` a row; what the moves gain is concave and piecewise linear in `s`, so
-  Newton's method from 0 increases monotonically to the exact solution. No sort.
+  A coordinate moves by `min(s, room)` (linf) or `min(s |w_i|, room)` (l2) with
+  one `s` per row, where w is the normal and room the distance to the face of
+  the box. The progress towards the hyperplane is concave and piecewise linear
+  in `s`, so Newton's method from 0 increases monotonically to the exact
+  solution. It needs no sort.
 
   Args:
-    points: [N, D] in the box.
-    normal: [N, D].
-    offset: [N], `normal . points - b`.
+    points: [N, D] points in the box.
+    normal: [N, D] normals of the hyperplanes.
+    offset: [N] values of `normal . points - b`.
     norm: "linf" or "l2".
-    low: the box.
-    high: the box.
+    low: lower bound of the box.
+    high: upper bound of the box.
 
   Returns:
-    [N, D] moves. Where the box does not reach the hyperplane: the corner
-    nearest to it.
+    [N, D] moves. Where the box does not reach the hyperplane, the move ends at
+    the nearest corner.
   """
   size = jnp.abs(normal)
   unit = jnp.where(size > 0, 1.0, 0.0) if norm == "linf" else size
@@ -75,7 +77,7 @@ def project_to_hyperplane(
   wanted = jnp.abs(offset)
 
   def apart(s):
-    # `s` may be infinite where the slope is all but flat: no 0 * inf.
+    # Avoid 0 * inf: `s` may be infinite where the slope is almost 0.
     return jnp.where(unit > 0, s[:, None] * unit, 0)
 
   def missing(s):
@@ -99,7 +101,7 @@ def project_to_hyperplane(
   s, _, _ = jax.lax.while_loop(
     going, newton, (jnp.zeros_like(wanted), wanted > 0, 0)
   )
-  # Out of reach: every coordinate to its face.
+  # Out of reach: every coordinate moves to its face of the box.
   gap, slope = missing(s)
   unreachable = (slope == 0) & (gap > 0)
   moved = jnp.where(
@@ -111,17 +113,18 @@ def project_to_hyperplane(
 
 
 class State(NamedTuple):
-  """Rows of a FAB run; see `methods.State` for the last five.
+  """Carry of a FAB run, one row per example.
 
   Attributes:
-    tried: what is attacked.
+    tried: the try that each row runs.
     x_adv: [N, ...] current point.
     distance: [N] smallest norm of a misclassified point so far.
-    iteration: [N] int.
-    found: [N] bool.
-    x_found: [N, ...].
-    zero_gradient: [N] bool.
-    nonfinite_gradient: [N] bool.
+    iteration: see `methods.State`.
+    found: see `methods.State`.
+    x_found: [N, ...] nearest misclassified point where `found`, otherwise the
+      input.
+    zero_gradient: see `methods.State`.
+    nonfinite_gradient: see `methods.State`.
   """
 
   tried: methods.Try
@@ -135,9 +138,10 @@ class State(NamedTuple):
 
 
 def _targeted_boundary(evaluate, tried, x_adv, key):
-  """Logit difference [N] to the target's boundary, its gradient, rows lost.
+  """Logit difference [N] to the target's boundary, and its gradient.
 
-  The last two are those of `ascent.finite_gradient`.
+  Returns:
+    The difference, followed by the two results of `ascent.finite_gradient`.
   """
 
   def difference(points):
@@ -150,9 +154,9 @@ def _targeted_boundary(evaluate, tried, x_adv, key):
 
 
 def _nearest_boundary(evaluate, tried, x_adv, key, norm):
-  """As `_targeted_boundary`, for the class whose boundary looks nearest.
+  """As `_targeted_boundary`, for the class of the nearest linearised boundary.
 
-  C pullbacks; only the nearest class's gradient is kept.
+  Cost: C pullbacks, of which only the nearest class's gradient is kept.
   """
   logits, pullback = jax.vjp(
     lambda points: jnp.mean(evaluate(points, key), axis=0), x_adv
@@ -189,14 +193,14 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
 def method(
   *, norm: str, num_steps: int, low: float, high: float, targeted: bool
 ) -> methods.Method:
-  """FAB towards each try's target, or towards the nearest boundary."""
+  """FAB towards the target of each try, or towards the nearest boundary."""
 
   def start(tried: methods.Try, epsilon: ArrayLike) -> State:
     x = tried.x
     n = x.shape[0]
     x_adv = x
     if not targeted:
-      # The first try starts at the clean point, restarts half-way out.
+      # The first try starts at the clean point, restarts at half the radius.
       offset = initial.surface(tried.key, x, epsilon, norm) / 2
       x_adv = results.select(
         tried.number > 0, jnp.clip(x + offset, low, high), x
@@ -284,13 +288,12 @@ def fab(
 ) -> results.AttackResult:
   """Fast adaptive boundary attack, untargeted.
 
-  `x_adv` is the misclassified point nearest to `x`, if one within epsilon was
-  found, otherwise `x`. The first try starts at `x`, restarts at random points
-  at half the radius.
+  `x_adv` is the nearest misclassified point found within epsilon, or `x` if
+  there is none. The first try starts at `x`, restarts start at random points at
+  half the radius.
 
   Cost: a step takes two forward passes and C backward passes; restarts run as
-  one batch. See `apgd` for the other arguments, guarantees, errors, and the
-  note on compile time.
+  one batch. Other arguments, guarantees and errors: see `apgd`.
 
   Returns:
     An `AttackResult`; `loss` is the margin.
@@ -327,9 +330,9 @@ def fab_targeted(
 ) -> results.AttackResult:
   """FAB towards each of the most likely wrong classes in turn (FAB-T).
 
-  At most C-1 targets. Cost: a step takes two forward passes and one backward
-  pass, whatever C; targets run as one batch. Deterministic: the key is
-  consumed but changes nothing. Otherwise as `fab`.
+  There are at most C-1 targets. Cost: a step takes two forward passes and one
+  backward pass for any C; targets run as one batch. The attack is
+  deterministic: the key is consumed but changes nothing. Otherwise as `fab`.
 
   Returns:
     An `AttackResult`; `loss` is the margin.
@@ -352,7 +355,7 @@ def fab_targeted(
 def _fab(
   logits_fn, x, y, key, *, num_steps, norm, tries, bounds, where, **options
 ) -> results.AttackResult:
-  """Both public forms; `tries` is the keyword's name and value."""
+  """Runs both public forms; `tries` is the keyword's name and value."""
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int(*tries)
   _validate.one_of("norm", norm, NORMS)

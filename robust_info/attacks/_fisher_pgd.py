@@ -1,9 +1,9 @@
-"""Fisher attack [ours]: along the most informative direction, then refined.
+"""Fisher attack [ours]: a step along the most informative direction, then PGD.
 
 Near `x` the prediction changes most, `KL = r^2 lambda / 2`, along the top
 eigenvector of the input-space Fisher information F(x). The eigenvector needs no
-label and has no sign: both are tried. It vanishes with F where the prediction
-is saturated. Shape letters: N examples, C classes.
+label and has no sign, so the attack tries both signs. It vanishes with F where
+the prediction is saturated. Shape letters: N examples, C classes.
 """
 
 import dataclasses
@@ -38,29 +38,31 @@ def fisher_pgd(
   bounds: inputs.Bounds = (0.0, 1.0),
   where: ArrayLike | None = None,
 ) -> results.AttackResult:
-  """A step of length epsilon along the top eigenvector of F(x), then PGD.
+  """Steps by epsilon along the top eigenvector of F(x), then runs PGD.
 
-  Of `x + epsilon v` and `x - epsilon v` (`sign(v)` in linf) the one with the
-  higher loss is kept and refined; the worst point on the way counts, so the
-  bare Fisher step is a lower bound on what is found. Deterministic.
+  The attack keeps the one of `x + epsilon v` and `x - epsilon v` (`sign(v)` in
+  linf) with the higher loss and refines it. It returns the worst point on the
+  way, which is at least as strong as the Fisher step alone. The attack is
+  deterministic.
 
   Cost: C-1 pullbacks for the eigenvector (Lanczos for many classes, see
   `fisher.fisher_eigenvectors`), `num_steps` gradients, four forward passes.
 
   Args:
-    logits_fn: [N, ...] -> [N, C]; see `pgd`.
+    logits_fn: network, [N, ...] -> [N, C]; see `pgd`.
     x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels.
     epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
-    step_size: of the refinement, [] or [N]; `epsilon / 4` unless given.
-    num_steps: of the refinement, static.
+    step_size: length of a step of the refinement, [] or [N]; `epsilon / 4`
+      unless given.
+    num_steps: number of steps of the refinement, static.
     norm: "linf" or "l2".
-    loss: as `pgd`.
-    bounds: (low, high) or `None`.
-    where: [N] bool.
+    loss: see `pgd`.
+    bounds: (low, high) of valid inputs, or `None`.
+    where: [N] bool, `False` in padding rows.
 
   Returns:
-    An `AttackResult`; `zero_gradients` is about the refinement's start.
+    An `AttackResult`; `zero_gradients` refers to the start of the refinement.
 
   Raises:
     ValueError: as `pgd`.

@@ -39,31 +39,32 @@ def kl_pgd(
 ) -> results.AttackResult:
   """Maximises `KL(p(x) || p(x'))` in the ball, by projected gradient ascent.
 
-  No labels: the reference is the clean prediction. KL has its minimum, and a
-  zero gradient, at the clean point, so the ascent always starts uniformly at
-  random inside the ball with the reference at the clean point, as TRADES
-  (Zhang et al. 2019) does with a smaller start.
+  The attack needs no labels: the reference is the clean prediction. KL has its
+  minimum, and a zero gradient, at the clean point, so the ascent always starts
+  uniformly at random inside the ball with the reference at the clean point, as
+  TRADES (Zhang et al. 2019) does with a smaller start.
 
   Cost: per restart `num_steps` gradients and one forward pass, and one forward
   pass for the reference. Other arguments, guarantees and errors: see `pgd`.
 
   Args:
-    logits_fn: [N, ...] -> [N, C].
+    logits_fn: network, [N, ...] -> [N, C]; see `pgd`.
     x: [N, ...] float inputs within `bounds`, in any layout.
-    key: consumed.
+    key: PRNG key, consumed.
     epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
-    step_size: [] or [N]; `2.5 * epsilon / num_steps` unless given.
-    num_steps: static.
+    step_size: length of a step, [] or [N]; `2.5 * epsilon / num_steps` unless
+      given.
+    num_steps: number of gradient steps, static.
     norm: "linf", "l2" or "l1".
-    restarts: independent starts; see `pgd`.
+    restarts: number of independent starts; see `pgd`.
     momentum: see `pgd`.
     keep: see `pgd`.
-    anchor: "clean" is the attack. "start" takes the reference at the random
-      start instead, as the paper's public code does: its first gradient is
-      rounding noise. For comparison only.
-    bounds: (low, high) or `None`.
-    where: [N] bool.
-    example_ids: [N] int.
+    anchor: place of the reference prediction: "clean" is the attack. "start"
+      takes it at the random start instead, as the paper's public code does:
+      its first gradient is rounding noise. For comparison only.
+    bounds: (low, high) of valid inputs, or `None`.
+    where: [N] bool, `False` in padding rows.
+    example_ids: [N] ints; see `pgd`.
     projection: see `pgd`.
 
   Returns:

@@ -1,15 +1,16 @@
 """FGSM and PGD.
 
-Pure functions, meant to be called under `jax.jit` (outside it each call traces
-and compiles anew). Anything that changes between calls without a new
-compilation is an argument: parameters travel in a `jax.tree_util.Partial`,
+Both are pure functions, meant to be called under `jax.jit` (outside it each
+call traces and compiles again). Pass as an argument anything that changes
+between calls, so that it needs no new compilation. For example, pass parameters
+in a `jax.tree_util.Partial`:
 
     attack = jax.jit(
       attacks.pgd, static_argnames=("num_steps", "norm", "restarts", "loss"))
     logits_fn = jax.tree_util.Partial(model.apply, variables)
     result = attack(logits_fn, x, y, key, epsilon=0.1, num_steps=20)
 
-and here new `variables`, `x`, `epsilon` or `step_size` reuse the program.
+Here new `variables`, `x`, `epsilon` or `step_size` reuse the program.
 
 Shape letters: N examples, C classes, D inputs flattened.
 """
@@ -61,53 +62,59 @@ def pgd(
 ) -> results.AttackResult:
   """Projected gradient descent (Madry et al. 2018), worst case per example.
 
-  Guarantees: `x_adv` is finite and lies in the ball to 1e-6 and in `bounds`,
-  whatever the gradients: their NaN and infinite entries count as 0 and are
-  reported; `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38,
-  may become 0); masked rows are returned unchanged; a row's result depends
-  but for rounding neither on the rest of the batch nor on its place in it
-  (given `example_ids`); values that cannot be checked, as they are traced, make
-  their rows not `valid` where they make no sense. Inputs that the model gets
-  wrong are attacked like the others and normally stay wrong; `keep="worst"`
-  guarantees it for `random_start=False` only, as the clean point itself is
-  otherwise not visited.
+  Guarantees:
+
+  - `x_adv` is finite and lies in the ball to 1e-6 and in `bounds` for any
+    gradients: their NaN and infinite entries count as 0 and are reported.
+  - `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38, may
+    become 0), and masked rows are returned unchanged.
+  - Up to rounding, a row's result depends neither on the rest of the batch nor
+    on its place in it (given `example_ids`).
+  - Bad values that cause no error because they are traced make their rows not
+    `valid`.
+
+  Inputs that the model misclassifies are attacked like the others and normally
+  stay misclassified. `keep="worst"` guarantees this only for
+  `random_start=False`, because a random start does not visit the clean point.
 
   Cost: per restart `num_steps` gradients and one forward pass. Restarts run as
   one batch of `restarts * N` rows, and `eot_samples` multiplies that again:
-  both multiply the memory. For the robust accuracy of a data set
+  both multiply the memory. For the robust accuracy of a data set,
   `auto_attack(..., attacks=("pgd",))` drops broken examples on the way.
 
   Args:
-    logits_fn: [N, ...] -> [N, C], deterministic and row by row (evaluation
-      mode, normalisation inside), as a large batch may be evaluated in parts.
-      See the module docstring for how to pass parameters.
+    logits_fn: network, [N, ...] -> [N, C]. It must be deterministic and treat
+      rows independently (evaluation mode, normalisation inside), because a
+      large batch may be split into parts. See the module docstring for how to
+      pass parameters.
     x: [N, ...] float inputs within `bounds`, in any layout.
     y: [N] int labels (with `targeted`, the classes to reach).
-    key: consumed; may be `None` if nothing is random.
+    key: PRNG key, consumed; may be `None` if nothing is random.
     epsilon: radius of the ball in input units, >= 0: one number, or [N], one
       per example; may be traced.
     step_size: length of a step in `norm`, [] or [N]; `2.5 * epsilon /
       num_steps` unless given; may be traced.
-    num_steps: gradient steps, static.
+    num_steps: number of gradient steps, static.
     norm: "linf", "l2" or "l1".
-    random_start: start uniformly in the ball (cut to the box), not at `x`.
-    restarts: independent random starts; the worst one counts: a success beats
-      every failure, then the higher loss.
+    random_start: whether to start uniformly in the ball (cut to the box)
+      instead of at `x`.
+    restarts: number of independent random starts. The worst one counts: a
+      success beats every failure, then the higher loss.
     loss: "cross_entropy", "margin", "dlr", or `loss(logits, labels) -> [N]`.
-    targeted: descend the loss towards `y` instead; success is then `argmax ==
-      y`.
+    targeted: whether to descend the loss towards `y` instead; success is then
+      `argmax == y`.
     momentum: decay of an accumulated gradient (MI-FGSM, Dong et al. 2018); a
       Python float, 0 for none.
-    keep: "last" returns each start's last iterate, as in the literature;
-      "worst" its worst one, at no further network cost.
+    keep: "last" returns the last iterate of each start, as in the literature;
+      "worst" its worst iterate, without further passes through the network.
     bounds: (low, high) of valid inputs, or `None`.
     where: [N] bool, `False` in padding rows.
-    example_ids: [N] ints that fix each row's randomness whatever the batch;
-      0..N-1 unless given.
-    eot_samples: `None` for a deterministic network. An int averages losses over
-      that many draws of a randomised one, called as `logits_fn(x, key)`
-      (expectation over transformation, Athalye et al. 2018).
-    projection: instead of the norm's usual one, for example
+    example_ids: [N] ints that fix each row's randomness in any batch; 0..N-1
+      unless given.
+    eot_samples: number of draws of a randomised network, over which losses are
+      averaged (expectation over transformation, Athalye et al. 2018); it is
+      called as `logits_fn(x, key)`. `None` for a deterministic network.
+    projection: projection to use instead of the norm's usual one, for example
       `projections.project_l2`.
 
   Returns:
@@ -115,8 +122,8 @@ def pgd(
 
   Raises:
     ValueError: an argument has a bad shape or value, x lies outside `bounds`,
-      or labels are out of range. Shapes are checked always, values when
-      concrete; traced ones end in `AttackResult.valid`.
+      or labels are out of range. Shapes are always validated, values only where
+      they are concrete; traced values end in `AttackResult.valid`.
     TypeError: x is not float, y not integer, or a key is missing.
   """
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
@@ -164,9 +171,10 @@ def fgsm(
 ) -> results.AttackResult:
   """Fast gradient (sign) method (Goodfellow et al. 2015): one step of PGD.
 
-  The step is `epsilon` long, from the clean input. `random_start=True` with
-  `step_size=1.25 * epsilon` is the FGSM-RS of Wong et al. (2020). Cost: one
-  gradient and one forward pass. Arguments, guarantees and errors: see `pgd`.
+  By default the step starts at the clean input and is `epsilon` long.
+  `random_start=True` with `step_size=1.25 * epsilon` is the FGSM-RS of Wong et
+  al. (2020). Cost: one gradient and one forward pass. Arguments, guarantees and
+  errors: see `pgd`.
 
   Returns:
     An `AttackResult`.
@@ -190,7 +198,7 @@ def fgsm(
 
 
 def tile(array: jax.Array, restarts: int) -> jax.Array:
-  """[R * N, ...]: restarts run as one batch."""
+  """Repeats a batch for each restart, [N, ...] -> [R * N, ...]."""
   if restarts == 1:
     return array
   return jnp.tile(array, (restarts,) + (1,) * (array.ndim - 1))
@@ -204,7 +212,7 @@ def _random_start(
   restarts: int,
   example_ids: ArrayLike | None,
 ) -> jax.Array:
-  """Points of the balls around `centres` [R * N, ...], before the box."""
+  """Draws points in the balls around `centres` [R * N, ...], not yet boxed."""
   num_examples = len(centres) // restarts
   keys = jax.vmap(
     lambda r: inputs.example_keys(
@@ -235,10 +243,11 @@ def attack_in_ball(
   eot_samples: int | None,
   projection: projections.Projection | None,
 ) -> results.AttackResult:
-  """Start, ascent and worst case over restarts; arguments as in `pgd`.
+  """Runs start, ascent and worst case over restarts; arguments as in `pgd`.
 
-  `make_objective(evaluate, start, labels)` sees the batch of all restarts; rows
-  where `known` is False lack what it needs and are not valid.
+  `make_objective(evaluate, start, labels)` makes the loss to maximise for the
+  batch of all restarts. Rows where `known` is False are not valid: they lack
+  the data that it needs (for example, a finite clean prediction).
   """
   num_examples = checked.x.shape[0]
   _validate.positive_int("num_steps", num_steps)
@@ -272,6 +281,7 @@ def attack_in_ball(
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
   valid = inputs.valid(checked, num_classes, epsilon, step_size) & known
 
+  # Restarts run as one batch of `restarts * N` rows.
   box = {"low": checked.low, "high": checked.high}
   epsilons = radii.tile(epsilon, restarts)
   project = projection or projections.BY_NORM[norm]

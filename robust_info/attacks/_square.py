@@ -2,8 +2,8 @@
 
 Each query changes one square window of the best point so far and keeps the
 change if the margin shrinks. Windows shrink over the queries: see
-`_square_windows`. Shape letters: N examples, H x W pixels, C channels (inputs
-are channels-last).
+`_square_windows`. Shape letters: N examples, H x W pixels, C channels. Inputs
+are channels-last.
 """
 
 from typing import Any, NamedTuple
@@ -30,15 +30,15 @@ NORMS = ("linf", "l2")
 
 
 class State(NamedTuple):
-  """Rows of a Square run; see `methods.State` for the last five.
+  """Carry of a Square run, one row per example.
 
   Attributes:
-    tried: what is attacked.
-    loss: [N] the margin loss at `x_found`, the best point.
-    iteration: [N] int.
-    found: [N] bool.
-    x_found: [N, ...].
-    zero_gradient: [N] bool, never set: no gradient is taken.
+    tried: the try that each row runs.
+    loss: [N] margin loss at `x_found`, the best point.
+    iteration: see `methods.State`; -1 before the start has been queried.
+    found: see `methods.State`.
+    x_found: see `methods.State`.
+    zero_gradient: [N] bool, never set, because no gradient is taken.
     nonfinite_gradient: [N] bool, never set.
   """
 
@@ -56,7 +56,7 @@ def _signs(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def _corner(key, shape, side, reach_edges):
-  """Top left of a window that fits, uniformly."""
+  """Draws the top left corner of a window that fits, uniformly."""
   u = jax.random.uniform(key, (2,))
   last = jnp.array(shape[:2]) - side
   if not reach_edges:
@@ -66,14 +66,14 @@ def _corner(key, shape, side, reach_edges):
 
 
 def _start_linf(key, shape, dtype):
-  """Vertical stripes: one sign per column and channel."""
+  """Draws vertical stripes: one sign per column and channel."""
   _, width, channels = shape
   stripes = _signs(key, (1, width, channels), dtype)
   return jnp.broadcast_to(stripes, shape)
 
 
 def _start_l2(key, shape, dtype):
-  """A grid of bumps with random signs, each transposed or not."""
+  """Draws a grid of bumps with random signs, each transposed or not."""
   height, width, channels = shape
   sign, turn = jax.random.split(key)
   side = _square_windows.tile_side(height)
@@ -119,7 +119,7 @@ def method(
   high: float,
   reach_edges: bool,
 ) -> methods.Method:
-  """Square attack on the margin; a restart is a try. As `square`."""
+  """Square attack on the margin, one try per restart; arguments: `square`."""
 
   def start(tried: methods.Try, epsilon: ArrayLike) -> State:
     x = tried.x
@@ -133,7 +133,8 @@ def method(
     draw = _start_linf if norm == "linf" else _start_l2
     offset = jax.vmap(lambda key: draw(key, shape, x.dtype))(tried.key)
     offset = offset.reshape(x.shape)
-    # Zero where no bump fits: an image five times as high as wide.
+    # The offset is zero where no bump fits: for example, an image five times as
+    # high as wide.
     length = results.rows(projections.norm(offset, norm), x)
     unit = offset / jnp.where(length > 0, length, 1)
     x_start = jnp.clip(x + radii.along(epsilon, x) * unit, low, high)
@@ -212,44 +213,47 @@ def square(
 ) -> results.AttackResult:
   """Square attack: random search on the margin, forward passes only.
 
-  Not fooled by gradients that are zero, noisy or rounded away. Starts and
-  queries are those of the code published with AutoAttack, channel by channel;
-  windows shrink at its query counts, not rescaled to `num_queries`. But each
-  row draws its own windows and signs (there a batch shares them), and a tie of
-  logits counts as misclassified only if `argmax` says so.
+  Gradients that are zero, noisy or rounded away do not mislead this attack.
+  Starts and queries are those of the code published with AutoAttack, channel by
+  channel; windows shrink at its query counts, which are not rescaled to
+  `num_queries`. There are two differences: each row draws its own windows and
+  signs (the published code shares them within a batch), and a tie of logits
+  counts as misclassified only if `argmax` says so.
 
   Cost: per restart `num_queries + 2` forward passes; restarts run as one batch.
   Broken examples take all queries too: for whole data sets prefer
   `auto_attack(..., attacks=("square",))`, which drops them.
 
   Args:
-    logits_fn: [N, ...] -> [N, C]; see `pgd`.
+    logits_fn: network, [N, ...] -> [N, C]; see `pgd`.
     x: [N, H, W, C] channels-last images, or [N, H, W] of one channel; further
       axes join the channels. [N, D] vectors are folded to the most nearly
-      square image of D pixels and one channel: right for flattened grey images,
-      weak for flattened colour ones, which better stay images here and are
-      flattened in `logits_fn`. In another layout windows are no windows and the
-      attack is weak: what looks like [N, C, H, W] is refused.
+      square image of D pixels and one channel. This suits flattened grey images
+      and is weak for flattened colour images: pass those as images and flatten
+      them in `logits_fn`. In another layout the windows are not windows of the
+      image and the attack is weak: inputs that look like [N, C, H, W] are
+      refused.
     y: [N] int labels.
-    key: consumed.
-    epsilon: radius of the ball, >= 0; may be traced.
-    num_queries: static.
+    key: PRNG key, consumed.
+    epsilon: radius of the ball, >= 0, [] or [N]; may be traced.
+    num_queries: number of queries, static.
     norm: "linf" or "l2".
-    restarts: static.
-    share: of the pixels in the first window, in (0, 1].
+    restarts: number of independent starts, static.
+    share: share of the pixels in the first window, in (0, 1].
     reach_edges: whether windows may touch the last row and column. The
-      published code never places one there, which costs it a lot on small
+      published code never places one there, which makes it much weaker on small
       images; `False` does the same.
-    bounds: (low, high) or `None`.
-    where: [N] bool.
-    example_ids: [N] int; see `pgd`.
+    bounds: (low, high) of valid inputs, or `None`.
+    where: [N] bool, `False` in padding rows.
+    example_ids: [N] ints; see `pgd`.
 
   Returns:
     An `AttackResult`; `loss` is the margin.
 
   Raises:
-    ValueError: as `pgd`; images under 3 x 3 pixels in l2; images that look
-      channels-first (axis 1 has at most 4 entries and the last has more).
+    ValueError: as `pgd`; also for images under 3 x 3 pixels in l2, and images
+      that look channels-first (axis 1 has at most 4 entries and the last has
+      more).
     TypeError: as `pgd`.
   """
   _validate.positive_int("num_queries", num_queries)

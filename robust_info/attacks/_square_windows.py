@@ -1,7 +1,8 @@
 """Windows of the Square attack: sizes, starts and proposals.
 
 The arithmetic is that of the code published with Croce & Hein (2020); the
-random choices are arguments. Shape letters: H x W pixels, C channels, last.
+random choices are arguments. Shape letters: H x W pixels, C channels (the last
+axis).
 """
 
 import math
@@ -11,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-# The share of pixels in a window is halved after these many queries.
+# Numbers of queries after which the share of pixels in a window is halved.
 _HALVE_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _TINY = 1e-12
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-  """H, W, C of inputs [N, ...]: images as they are, vectors folded.
+  """H, W, C of inputs [N, ...]; vectors are folded to images.
 
-  A vector of D inputs becomes H x W with H the largest divisor of D up to its
-  root; more axes than H, W, C join the channels.
+  A vector of D inputs becomes H x W, where H is the largest divisor of D up to
+  the square root of D. Axes after H, W, C join the channels.
   """
   if len(shape) >= 3:
     return shape[1], shape[2], math.prod(shape[3:])
@@ -32,15 +33,15 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def window_sizes(
   num_queries: int, height: int, width: int, *, norm: str, share: float
 ) -> np.ndarray:
-  """Side of the square window at each query, falling.
+  """Side of the square window at each query; it never grows.
 
   Args:
-    num_queries: >= 1.
-    height: of the image.
-    width: of the image.
-    norm: "linf" or "l2"; l2 windows are odd and at least 3, unless that does
-      not fit the image.
-    share: of the pixels in the first window.
+    num_queries: number of queries, >= 1.
+    height: height of the image.
+    width: width of the image.
+    norm: "linf" or "l2"; l2 windows have an odd side of at least 3, unless that
+      does not fit the image.
+    share: share of the pixels in the first window.
 
   Returns:
     [num_queries] ints, at most the shorter side of the image.
@@ -55,10 +56,10 @@ def window_sizes(
 
 
 def bump(side: int) -> np.ndarray:
-  """Unit-norm [side, side] profile: a positive half above a negative one.
+  """Unit-norm [side, side] profile: a positive half above a negative half.
 
-  Each half is a pile of concentric rectangles of height 1/k^2. Of a single
-  pixel, only the negative half is left.
+  Each half is a pile of concentric rectangles of height 1/k^2. A single pixel
+  has only the negative half.
   """
 
   def pile(rows, columns):
@@ -76,7 +77,7 @@ def bump(side: int) -> np.ndarray:
 
 
 def padded_bumps(sides: np.ndarray) -> np.ndarray:
-  """[K, S, S]: a bump per side, zero-padded to the largest side S."""
+  """[K, S, S] bumps, one per side, zero-padded to the largest side S."""
   largest = int(np.max(sides))
   bumps = np.zeros((len(sides), largest, largest))
   for profile, side in zip(bumps, sides, strict=True):
@@ -85,25 +86,25 @@ def padded_bumps(sides: np.ndarray) -> np.ndarray:
 
 
 def tile_side(height: int) -> int:
-  """Side of the bumps in `bump_grid`: a fifth of the height."""
+  """Side of the bumps in `bump_grid`: a fifth of the height, at least 1."""
   return max(height // 5, 1)
 
 
 def bump_grid(
   signs: jax.Array, turned: jax.Array, height: int, width: int
 ) -> jax.Array:
-  """Bumps side by side: the start of the l2 attack, before it is scaled.
+  """Places bumps side by side: the start of the l2 attack, before scaling.
 
   Args:
-    signs: [H // side, W // side, C], of each bump in each channel, where side
-      is `tile_side(height)`.
+    signs: [H // side, W // side, C] sign of each bump in each channel, where
+      side is `tile_side(height)`.
     turned: [H // side, W // side] bool, the bumps to transpose.
-    height: H.
-    width: W.
+    height: height of the image, H.
+    width: width of the image, W.
 
   Returns:
-    [H, W, C]. The rows that five bumps leave over are halved into the margin
-    at the top and at the left; bumps beyond the other edges are cut.
+    [H, W, C]. Half of the rows that five bumps leave free is the margin at the
+    top and at the left; bumps beyond the other edges are cut.
   """
   down, across, channels = signs.shape
   side = tile_side(height)
@@ -129,17 +130,20 @@ def propose_linf(
   corner: jax.Array,
   signs: jax.Array,
 ) -> jax.Array:
-  """Adds twice epsilon in a window; clipping to the ball does the rest.
+  """Adds plus or minus twice epsilon in a window.
+
+  Clipping to the ball, by the caller, then makes every value of the window plus
+  or minus epsilon.
 
   Args:
     delta: [H, W, C] perturbation.
-    side: of the window.
-    epsilon: radius.
+    side: side of the window.
+    epsilon: radius of the ball.
     corner: [2] int, top left of the window.
-    signs: [C] of -1 and 1.
+    signs: [C] signs, -1 or 1.
 
   Returns:
-    [H, W, C].
+    [H, W, C] perturbation, not clipped.
   """
   window = _window(corner, side, delta.shape)
   return delta + jnp.where(window, 2 * epsilon * signs[None, None], 0)
@@ -157,25 +161,26 @@ def propose_l2(
 ) -> jax.Array:
   """Moves the norm of one window to another and adds a bump there.
 
-  Each channel by itself: the window gets the norm that both windows have in
-  that channel, and an equal share of the norm that is left of the radius.
+  Each channel is treated on its own: the window receives the norm that both
+  windows have in that channel, and an equal share of the norm that the
+  perturbation leaves of the radius.
 
   Args:
     delta: [H, W, C] perturbation.
-    side: of both windows.
-    epsilon: radius.
-    corner: [2] int, top left of the window that gets the norm.
-    source: [2] int, top left of the window that gives it.
-    signs: [C] of -1 and 1.
+    side: side of both windows.
+    epsilon: radius of the ball.
+    corner: [2] int, top left of the window that receives the norm.
+    source: [2] int, top left of the window that gives the norm.
+    signs: [C] signs, -1 or 1.
     profile: [S, S] bump of that side, zero-padded to S >= side.
 
   Returns:
-    [H, W, C] of norm `epsilon`.
+    [H, W, C] perturbation of norm `epsilon`.
   """
   height, width, channels = delta.shape
   here = _window(corner, side, delta.shape)
   there = _window(source, side, delta.shape)
-  # The bump, its corner moved to the window's.
+  # Move the bump's corner to the corner of the window.
   last = profile.shape[0] - 1
   row = jnp.clip(jnp.arange(height) - corner[0], 0, last)
   column = jnp.clip(jnp.arange(width) - corner[1], 0, last)
@@ -191,12 +196,12 @@ def propose_l2(
 
 
 def _window(corner, side, shape):
-  """[H, W, 1] bool."""
+  """[H, W, 1] bool, the pixels of the window at `corner`."""
   row = jnp.arange(shape[0])[:, None, None] - corner[0]
   column = jnp.arange(shape[1])[None, :, None] - corner[1]
   return (row >= 0) & (row < side) & (column >= 0) & (column < side)
 
 
 def _plane_norms(values):
-  """[1, 1, C] l2 norms of the channels."""
+  """[1, 1, C] l2 norm of each channel."""
   return jnp.sqrt(jnp.sum(values**2, axis=(0, 1), keepdims=True))

@@ -1,7 +1,7 @@
-"""Projected gradient ascent: the composition behind PGD and its relatives.
+"""Projected gradient ascent: the loop that PGD and its relatives share.
 
-An attack is a step rule, a projection, a start and an objective; this module
-holds the loop they share. Shape letters: N examples, C classes.
+An attack combines a step rule, a projection, a start and a loss to maximise;
+this module holds the loop. Shape letters: N examples, C classes.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from robust_info.attacks import inputs, projections, results, steps
 
 
 class Evaluation(NamedTuple):
-  """What an objective knows about a batch of points.
+  """Loss, success and logits at a batch of points.
 
   Attributes:
-    loss: [N], ascended; NaN where the logits are not finite.
-    success: [N] bool.
+    loss: [N] values to maximise; NaN where the logits are not finite.
+    success: [N] bool, whether the attack has reached its goal.
     logits: [N, C].
   """
 
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
   logits: jax.Array
 
 
-# (x_adv [N, ...], key or None) -> Evaluation.
+# Loss that an attack maximises: (x_adv [N, ...], key or None) -> Evaluation.
 Objective = Callable[[jax.Array, Any], Evaluation]
 
 
@@ -40,15 +40,17 @@ def evaluator(
   *,
   backward: bool = True,
 ) -> Callable[[jax.Array, Any], jax.Array]:
-  """`(x, key) -> logits [S, N, C]`, S draws of a randomised network or one.
+  """Returns `(x, key) -> logits [S, N, C]`, the logits of S forward passes.
 
-  With `eot_samples=None` the network is deterministic, `logits_fn(x)`, and S is
-  1; otherwise it is called as `logits_fn(x, key)` with S different keys.
-  `backward=False` says that nobody takes its gradient.
+  With `eot_samples=None` the network is deterministic, it is called as
+  `logits_fn(x)`, and S is 1. Otherwise it is randomised and called as
+  `logits_fn(x, key)` with S different keys. `backward=False` says that the
+  caller takes no gradient of the network.
   """
   if eot_samples is None:
     network = loops.side_by_side(logits_fn) if backward else logits_fn
-    # Half-precision networks: losses and comparisons are in float32.
+    # In float32 for half-precision networks too: losses and comparisons of
+    # logits need it.
     return lambda x, key: _validate.float_array(
       "logits", _validate.logits("logits_fn", network(x))
     )[None]
@@ -70,11 +72,12 @@ def label_objective(
   *,
   targeted: bool,
 ) -> Objective:
-  """Away from the label, or towards it for a targeted attack.
+  """Loss away from the label, or towards it for a targeted attack.
 
   Over several draws the losses are averaged (so that the gradient is that of
-  the expectation), and the class is the one of the average logits. Logits that
-  are not finite are a success away from a label, and none towards one.
+  the expectation), and the predicted class is that of the average logits.
+  Logits that are not finite are a success of an untargeted attack, and a
+  failure of a targeted one.
   """
 
   def objective(x_adv, key):
@@ -91,10 +94,14 @@ def label_objective(
 
 
 def finite_gradient(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Gradients [N, ...] with 0 for NaN and infinity, and which rows had any.
+  """Replaces NaN and infinite entries of gradients [N, ...] by 0.
 
-  One NaN would make a step, and with it the point, NaN; the other entries of
-  the row are as good as ever. Every gradient of every attack passes here.
+  One NaN entry would make the step NaN, and then the point; the other entries
+  of the row are still usable. Every gradient of every attack passes through
+  this function.
+
+  Returns:
+    The gradients, and [N] bool, the rows that had such entries.
   """
   usable = jnp.abs(gradient) < jnp.inf
   lost = ~jnp.all(usable, axis=tuple(range(1, gradient.ndim)))
@@ -104,13 +111,14 @@ def finite_gradient(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
 def value_and_gradient(
   objective: Objective, x_adv: jax.Array, key: Any
 ) -> tuple[Evaluation, jax.Array, jax.Array]:
-  """One forward and one backward pass.
+  """Runs one forward and one backward pass.
 
   Losses are summed over examples, so a row's gradient does not depend on the
-  batch around it.
+  rest of the batch.
 
   Returns:
-    The evaluation, and what `finite_gradient` makes of the input gradients.
+    The evaluation, followed by the two results of `finite_gradient` on the
+    input gradients.
   """
 
   def total(points):
@@ -122,7 +130,7 @@ def value_and_gradient(
 
 
 def no_gradient(gradient: jax.Array) -> jax.Array:
-  """[N] bool: zero in every coordinate."""
+  """[N] bool, whether a row's gradient is zero in every coordinate."""
   return jnp.all(gradient == 0, axis=tuple(range(1, gradient.ndim)))
 
 
@@ -146,25 +154,25 @@ def ascend(
   """Takes `num_steps` projected steps from `start`, around `x`.
 
   Args:
-    objective: what is ascended.
+    objective: loss to maximise.
     x: [N, ...] centres of the balls.
-    start: [N, ...] inside the balls and the box.
-    live: [N] bool; the other rows end at `x` and are evaluated there.
-    key: consumed by randomised objectives, else `None`.
+    start: [N, ...] starting points inside the balls and the box.
+    live: [N] bool; the other rows end at `x`, with the loss and logits there.
+    key: PRNG key, consumed by a randomised network, otherwise `None`.
     epsilon: radius of the ball, [] or [N].
     step_size: length of a step in the norm of `step_rule`, [] or [N].
-    num_steps: static.
-    step_rule: gradient to unit direction.
-    projection: back into ball and box.
-    momentum: static; 0 is plain ascent.
+    num_steps: number of steps, static.
+    step_rule: map from a gradient to a unit direction.
+    projection: map back into the ball and the box.
+    momentum: decay of the accumulated gradient, static; 0 is plain ascent.
     keep: "last" returns the last iterate, "worst" the worst one, the start
       included.
-    low: the box.
-    high: the box.
+    low: lower bound of the box.
+    high: upper bound of the box.
 
   Returns:
-    The result, for `results.settle` to complete; `num_steps` gradients and one
-    forward pass.
+    The result, which `results.settle` completes. Cost: `num_steps` gradients
+    and one forward pass.
   """
   keys = None if key is None else jax.random.split(key, num_steps + 1)
   stride = results.rows(step_size, x)
@@ -174,7 +182,8 @@ def ascend(
     number, step_key = now
     evaluation, gradient, lost = value_and_gradient(objective, x_adv, step_key)
     if momentum:
-      # Dong et al. (2018): gradients of any scale add up as l1-unit vectors.
+      # Dong et al. (2018): each gradient is scaled to l1 norm one, so that
+      # none outweighs the others by its scale.
       velocity = momentum * velocity + steps.unit(gradient, "l1")
     else:
       velocity = gradient
@@ -204,6 +213,7 @@ def ascend(
     (jnp.arange(num_steps), None if keys is None else keys[:-1]),
     length=num_steps,
   )
+  # Masked and invalid rows end at their input.
   x_adv = results.select(live, x_adv, x)
   last = objective(x_adv, None if keys is None else keys[-1])
   if keep == "worst":
@@ -224,7 +234,7 @@ def _worse(
   b: tuple[jax.Array, Evaluation],
   anyway: jax.Array,
 ) -> tuple[jax.Array, Evaluation]:
-  """Row by row the worse of two points; the second `anyway`, [] or [N] bool."""
+  """The worse point of each row; `b` where `anyway`, [] or [N] bool."""
   second = results.worst_try(
     jnp.stack([a[1].success, b[1].success]),
     jnp.stack([a[1].loss, b[1].loss]),

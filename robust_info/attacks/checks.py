@@ -1,4 +1,4 @@
-"""What a check of an evaluation is, and a report of several.
+"""A sanity check of a robust accuracy, and a report of several.
 
 Shape letters: N examples, C classes.
 """
@@ -7,20 +7,21 @@ import dataclasses
 
 import numpy as np
 
-# AutoAttack's own limit of what Square may take after the gradient attacks.
+# AutoAttack's own limit of the accuracy that Square may take after the gradient
+# attacks.
 SQUARE_TOLERANCE = 0.002
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """One rule, with its number.
+  """One sanity check, with its measured value.
 
   Attributes:
-    name: short.
-    passed: whether the rule holds.
-    value: what was measured.
-    limit: the largest value that passes.
-    meaning: what a failure says, and what to do.
+    name: short name of the check.
+    passed: whether the check holds.
+    value: measured value.
+    limit: largest value that passes.
+    meaning: explanation of a failure, and advice.
   """
 
   name: str
@@ -32,11 +33,11 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class SanityReport:
-  """All checks of one model and threat model.
+  """All sanity checks of one model and threat model.
 
   Attributes:
-    checks: in the order they were run.
-    accuracies: of the sample under the attacks used, by name.
+    checks: checks in the order in which they ran.
+    accuracies: accuracy of the sample under each attack, by name.
   """
 
   checks: tuple[Check, ...]
@@ -49,12 +50,12 @@ class SanityReport:
 
   @property
   def verdict(self) -> str:
-    """One line: "trustworthy", or what failed."""
+    """One line: "trustworthy", or the names of the failed checks."""
     failed = [check.name for check in self.checks if not check.passed]
     return "not trustworthy: " + ", ".join(failed) if failed else "trustworthy"
 
   def __str__(self) -> str:
-    """A table, a line a check, and the verdict."""
+    """A table with one line per check, and the verdict."""
     lines = [
       f"{'pass' if check.passed else 'FAIL'}  {check.name:<22} "
       f"{check.value:>9.4g}  (limit {check.limit:.4g})"
@@ -65,7 +66,7 @@ class SanityReport:
 
 
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:
-  """A check that passes up to the limit; NaN fails."""
+  """Makes a check that passes up to the limit; NaN fails."""
   return Check(name, bool(value <= limit), float(value), limit, meaning)
 
 
@@ -79,10 +80,10 @@ def look_like_probabilities(logits: np.ndarray) -> bool:
 
 
 def largest_change(logits: np.ndarray, other: np.ndarray) -> float:
-  """By how much two outputs [N, C] differ, rows of `logits` of unit length.
+  """Largest l2 difference of two outputs [N, C], relative to rows of `logits`.
 
-  NaN and infinity that stay where they are differ by nothing, others by
-  infinity.
+  A row that is equal in both, NaN and infinity included, differs by 0; any
+  other row with NaN or infinity differs by infinity.
   """
   moved = ~((other == logits) | (np.isnan(other) & np.isnan(logits))).all(
     axis=1
@@ -97,7 +98,7 @@ def largest_change(logits: np.ndarray, other: np.ndarray) -> float:
 def taken_by_square(
   names: tuple[str, ...], accuracies: dict[str, float]
 ) -> float:
-  """Accuracy that "square" took after another attack, 0 if it was none."""
+  """Accuracy that "square" took after another attack; else 0."""
   if "square" not in names[1:]:
     return 0.0
   before = names[names.index("square") - 1]

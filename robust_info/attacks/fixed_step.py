@@ -1,8 +1,8 @@
 """PGD with a step of fixed length, as a method whose rows may end early.
 
-`pgd` takes every example through all its steps, as a loss or a lens
-needs it. This is the same ascent for robust accuracy alone, where an example
-is done with at its first misclassified iterate. Shape letters: N examples.
+`pgd` takes every example through all its steps, because a loss or a lens needs
+them. This is the same ascent for robust accuracy alone, where an example ends
+at its first misclassified iterate. Shape letters: N examples.
 """
 
 import functools
@@ -23,22 +23,21 @@ from robust_info.attacks import (
   steps,
 )
 
-# Madry et al.'s rule of thumb: the steps together could cross the ball 2.5
-# times over.
+# Rule of thumb of Madry et al.: the steps together cover 2.5 times the radius.
 REACH = 2.5
 
 
 class State(NamedTuple):
-  """Rows of a PGD run; see `methods.State` for the last five.
+  """Carry of a PGD run, one row per example.
 
   Attributes:
-    tried: what is attacked.
-    x_adv: [N, ...] the point to evaluate next.
-    iteration: [N] int.
-    found: [N] bool.
-    x_found: [N, ...].
-    zero_gradient: [N] bool.
-    nonfinite_gradient: [N] bool.
+    tried: the try that each row runs.
+    x_adv: [N, ...] iterate of the next forward pass.
+    iteration: see `methods.State`.
+    found: see `methods.State`.
+    x_found: see `methods.State`.
+    zero_gradient: see `methods.State`.
+    nonfinite_gradient: see `methods.State`.
   """
 
   tried: methods.Try
@@ -53,7 +52,7 @@ class State(NamedTuple):
 def method(
   *, norm: str, num_steps: int, low: float, high: float
 ) -> methods.Method:
-  """PGD away from the label on the cross-entropy, from a random start."""
+  """PGD on the cross-entropy, untargeted, from a random start."""
   project = functools.partial(projections.BY_NORM[norm], low=low, high=high)
   direct = functools.partial(steps.BY_NORM[norm], low=low, high=high)
 
@@ -82,7 +81,7 @@ def method(
     evaluation, gradient, lost = ascent.value_and_gradient(
       objective, x_adv, key
     )
-    # A call of the pool may go on behind the last iterate.
+    # The pool may call the step again after a row's last iterate.
     current = state.iteration <= num_steps
     hit = evaluation.success & current
     size = REACH * radii.along(epsilon, x_adv) / num_steps
@@ -103,5 +102,5 @@ def method(
       nonfinite_gradient=state.nonfinite_gradient | lost,
     )
 
-  # The evaluation of the last iterate comes after the steps.
+  # One more forward pass: that at the last iterate, after all steps.
   return methods.Method(start, step, num_steps + 1, targeted=False)

@@ -1,8 +1,8 @@
-"""Random starts: a perturbation inside the ball for each example.
+"""Random starts: one perturbation inside the ball per example.
 
-Each takes one key an example, so that a start belongs to the example and not
-to its place in the batch. The box is the projection's business. Shape letters:
-N examples, D inputs flattened.
+Each function takes one key per example, so that a start depends on the example
+and not on its place in the batch. The projection, not the start, enforces the
+box. Shape letters: N examples, D inputs flattened.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Initial = Callable[[jax.Array, jax.Array, ArrayLike], jax.Array]
 def uniform_linf(
   keys: jax.Array, x: jax.Array, epsilon: ArrayLike
 ) -> jax.Array:
-  """Uniform in the cube of half-width `epsilon`."""
+  """Draws uniformly from the cube of half-width `epsilon`."""
 
   def sample(key):
     return jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
@@ -29,14 +29,16 @@ def uniform_linf(
 
 
 def uniform_l2(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
-  """Uniform in the l2 ball of radius `epsilon`.
+  """Draws uniformly from the l2 ball of radius `epsilon`.
 
-  D normal coordinates over the norm of themselves and two more.
+  The sample is D normal coordinates divided by the norm of D + 2: the same D
+  and two more.
   """
 
   def sample(key):
     inside, outside = jax.random.split(key)
     normal = jax.random.normal(inside, x.shape[1:], x.dtype)
+    # The squares of two normal coordinates sum to twice an exponential.
     rest = 2 * jax.random.exponential(outside, (), x.dtype)
     return normal / jnp.sqrt(jnp.sum(normal**2) + rest)
 
@@ -44,9 +46,10 @@ def uniform_l2(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
 
 
 def uniform_l1(keys: jax.Array, x: jax.Array, epsilon: ArrayLike) -> jax.Array:
-  """Uniform in the l1 ball of radius `epsilon`.
+  """Draws uniformly from the l1 ball of radius `epsilon`.
 
-  D signed exponential coordinates over the sum of themselves and one more.
+  The sample is D signed exponential coordinates divided by the sum of D + 1
+  exponentials: the same D and one more.
   """
 
   def sample(key):
@@ -69,13 +72,13 @@ BY_NORM: dict[str, Initial] = {
 def surface(
   keys: jax.Array, x: jax.Array, epsilon: ArrayLike, norm: str
 ) -> jax.Array:
-  """Random perturbations of length `epsilon`: a uniform or normal draw, scaled.
+  """Draws perturbations of length `epsilon`: uniform or normal draws, scaled.
 
   Args:
-    keys: [N], consumed.
-    x: [N, ...], for its shape.
-    epsilon: the length, [] or [N].
-    norm: "linf" or "l2".
+    keys: [N] PRNG keys, consumed.
+    x: [N, ...] inputs, used for their shape and type.
+    epsilon: length of the perturbations, [] or [N].
+    norm: "linf" (a uniform draw) or "l2" (a normal draw).
 
   Returns:
     Perturbations like `x`.

@@ -1,4 +1,4 @@
-"""The checks every attack makes at the door.
+"""Validation of the arguments that all attacks share.
 
 Shape letters: N examples, C classes.
 """
@@ -17,18 +17,18 @@ from robust_info.attacks import radii
 Bounds = tuple[float, float] | None
 LogitsFn = Callable[..., jax.Array]
 
-# Rounding of inputs that were scaled into the box.
+# Tolerance for the rounding of inputs that were scaled into the box.
 _SLACK = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """Checked arguments of an attack.
+  """Validated arguments of an attack.
 
   Attributes:
-    x: [N, ...] float.
-    y: [N] labels; 0 in masked rows, whatever was there.
-    where: [N] bool.
+    x: [N, ...] float inputs.
+    y: [N] labels; always 0 in masked rows.
+    where: [N] bool, `False` in masked rows.
     low: lower bound of the box, a Python float (possibly -inf).
     high: upper bound of the box.
   """
@@ -41,7 +41,7 @@ class Inputs:
 
 
 def images(name: str, value: Any, bounds: Bounds, where: Any) -> jax.Array:
-  """Float inputs [N, ...] whose unmasked concrete rows lie in the box."""
+  """Validates float inputs [N, ...]: unmasked concrete rows lie in the box."""
   array = jnp.asarray(value)
   _require_float(name, array.dtype)
   array = _validate.float_array(name, array)
@@ -62,7 +62,7 @@ def _require_float(name: str, dtype: Any) -> None:
 def _require_values(
   name: str, values: np.ndarray, bounds: Bounds, where: Any
 ) -> None:
-  """Unmasked rows are finite and in the box."""
+  """Requires unmasked rows to be finite and in the box."""
   if where is not None:
     values = values[np.asarray(where)]
   if not values.size:
@@ -81,7 +81,7 @@ def _require_values(
 
 
 def box(bounds: Bounds) -> tuple[float, float]:
-  """Checks the box; `None` is all of R."""
+  """Validates the box and returns (low, high); `None` means all of R."""
   if bounds is None:
     return -np.inf, np.inf
   if (
@@ -99,7 +99,7 @@ def box(bounds: Bounds) -> tuple[float, float]:
 def check(
   logits_fn: LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
 ) -> Inputs:
-  """Checks what every attack takes; `y=None` for attacks without labels."""
+  """Validates the arguments of an attack; `y=None` if it takes no labels."""
   _validate.logits_fn("logits_fn", logits_fn)
   low, high = box(bounds)
   num_examples = np.shape(x)[0] if np.ndim(x) else 0
@@ -118,9 +118,9 @@ def check(
 def check_on_host(
   logits_fn: LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
 ) -> Inputs:
-  """`check` of a data set that need not fit on the device; NumPy arrays.
+  """`check` for a data set of NumPy arrays that need not fit on the device.
 
-  Only labels and mask visit the device.
+  Only the labels and the mask are copied to the device.
   """
   _validate.logits_fn("logits_fn", logits_fn)
   low, high = box(bounds)
@@ -131,7 +131,8 @@ def check_on_host(
   x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
   _validate.min_rank("x", x, 2, "[N, ...]")
   num_examples = len(x)
-  # A transfer; `jnp.asarray` of a host array compiles a program.
+  # `device_put` only transfers; `jnp.asarray` of a host array would compile a
+  # program.
   y, where = (
     jax.device_put(value) if isinstance(value, np.ndarray) else value
     for value in (y, where)
@@ -145,13 +146,13 @@ def check_on_host(
 
 
 def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
-  """[N] bool, what the attack was given for a row makes sense.
+  """[N] bool, whether the arguments of a row make an attack.
 
-  The checks at the door again, for values they could not see: traced ones.
+  This repeats the validation for traced values, which `check` cannot see.
 
   Args:
-    checked: the inputs.
-    num_classes: C.
+    checked: validated inputs.
+    num_classes: number of classes, C.
     *sizes: radius and step size, [] or [N].
 
   Returns:
@@ -169,16 +170,16 @@ def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
 
 
 def num_classes(evaluate: LogitsFn, x: jax.Array) -> int:
-  """C, from the shape of the logits; evaluates nothing."""
+  """C, from the shape of the logits; computes no logits."""
   return _validate.network("logits_fn", evaluate, x)
 
 
 def channels_last(name: str, value: Any) -> None:
-  """Refuses images that are channels-first, as far as a shape can tell.
+  """Refuses images whose shape looks channels-first.
 
-  Only Square cares: its windows are of pixels, with all their channels. At most
-  4 entries along axis 1 and more than 4 along the last are taken for channels
-  and a width, [N, C, H, W] or [N, C, D, H, W].
+  Only Square needs this: its windows consist of pixels with all their channels.
+  An axis 1 of at most 4 entries together with a last axis of more than 4 is
+  taken for channels and a width, [N, C, H, W] or [N, C, D, H, W].
   """
   shape = np.shape(value)
   if len(shape) >= 4 and shape[1] <= 4 < shape[-1]:
@@ -190,7 +191,7 @@ def channels_last(name: str, value: Any) -> None:
 
 
 def require_key(key: Any) -> None:
-  """Requires a key where randomness is needed."""
+  """Requires a PRNG key for an attack that is random."""
   if key is None:
     raise TypeError(
       "Expected key to be a PRNG key, got None; pass jax.random.key(seed) (or "
@@ -199,12 +200,12 @@ def require_key(key: Any) -> None:
 
 
 def example_keys(key: Any, example_ids: Any, num_examples: int) -> jax.Array:
-  """One key an example, so that randomness follows the example.
+  """Derives one key per example, so that randomness follows the example.
 
   Args:
-    key: a key, consumed.
+    key: PRNG key, consumed.
     example_ids: [N] ints, or `None` for 0..N-1.
-    num_examples: N.
+    num_examples: number of examples, N.
 
   Returns:
     [N] keys.

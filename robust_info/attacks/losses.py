@@ -1,8 +1,8 @@
-"""Losses an attack ascends: `loss(logits, labels) -> [N]`.
+"""Losses that attacks maximise: `loss(logits, labels) -> [N]`.
 
-Every loss grows as the prediction gets worse for the label and treats rows
-independently. `targets` are the classes a targeted loss pulls towards. Shape
-letters: N examples, C classes.
+Every loss grows as the prediction gets worse for the label, and treats rows
+independently. `targets` are the classes towards which a targeted loss pulls.
+Shape letters: N examples, C classes.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _column(labels: jax.Array) -> jax.Array:
-  # int32: to index many classes, narrow integers would wrap around.
+  # int32, as narrower integers would wrap around at large class numbers.
   return jnp.asarray(labels, jnp.int32)[:, None]
 
 
 def _others(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Logits with the label's entry at -inf."""
+  """Logits [N, C] with the label's entry set to -inf."""
   classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, :]
   return jnp.where(classes == _column(labels), -jnp.inf, logits)
 
@@ -36,10 +36,10 @@ def _others(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """`-log p_y`, in nats.
 
-  Written as `softplus(logsumexp_{j != y} z_j - z_y)`: unlike the textbook form,
-  whose gradient with respect to `z_y` is `p_y - 1` and rounds to 0 from a logit
-  gap of about 18 in float32, gradients stay right until `exp(-gap)` underflows
-  at about 87 [ours].
+  It is computed as `softplus(logsumexp_{j != y} z_j - z_y)` [ours]. The
+  gradient of the textbook form with respect to `z_y` is `p_y - 1`, which rounds
+  to 0 from a logit gap of about 18 in float32; here gradients stay correct
+  until `exp(-gap)` underflows at about 87.
 
   Args:
     logits: [N, C].
@@ -55,7 +55,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """`max_{j != y} z_j - z_y`: positive exactly where misclassified.
 
-  The untransformed loss of Carlini & Wagner (2017). Does not saturate.
+  This is the untransformed loss of Carlini & Wagner (2017). It does not
+  saturate.
 
   Args:
     logits: [N, C].
@@ -70,16 +71,17 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def targeted_margin(
   logits: jax.Array, labels: jax.Array, targets: jax.Array
 ) -> jax.Array:
-  """`z_t - z_y`, [N]."""
+  """Margin of the target over the label, `z_t - z_y`, [N]."""
   return _at(logits, targets) - _at(logits, labels)
 
 
 def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Difference-of-logits ratio (Croce & Hein 2020, eq. 6).
 
-  `-(z_y - max_{j != y} z_j) / (z_(1) - z_(3) + 1e-12)`: invariant to shifts and
-  positive rescalings of the logits. With two classes there is no third logit,
-  and any ratio of the two left has no gradient: the margin is used [ours].
+  `-(z_y - max_{j != y} z_j) / (z_(1) - z_(3) + 1e-12)`, which is invariant to
+  shifts and positive rescalings of the logits. With two classes there is no
+  third logit, and a ratio of the other two has no gradient: the margin is used
+  instead [ours].
 
   Args:
     logits: [N, C], C >= 2.
@@ -100,13 +102,14 @@ def targeted_dlr(
   """Targeted difference-of-logits ratio (Croce & Hein 2020, eq. 7).
 
   `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)`. With three classes the
-  denominator is `z_(1) - (z_(2) + z_(3)) / 2 + 1e-12`, with two it is dropped
-  [ours]: with `z_(1) - z_(3)` the third class's ratio would be constant.
+  denominator is `z_(1) - (z_(2) + z_(3)) / 2 + 1e-12`, and with two there is
+  none [ours]; the denominator `z_(1) - z_(3)` would make the ratio of the third
+  class constant.
 
   Args:
     logits: [N, C], C >= 2.
     labels: [N] int.
-    targets: [N] int, the classes to reach.
+    targets: [N] int classes to reach.
 
   Returns:
     [N].
@@ -128,7 +131,7 @@ NAMED: dict[str, Loss] = {
 
 
 def resolve(loss: str | Loss) -> Loss:
-  """A named loss, or the user's own `loss(logits, labels) -> [N]`."""
+  """Returns a loss by name, or the user's own `loss(logits, labels) -> [N]`."""
   if callable(loss):
     return loss
   _validate.one_of("loss", loss, tuple(NAMED))
@@ -136,7 +139,7 @@ def resolve(loss: str | Loss) -> Loss:
 
 
 def ranked_classes(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Every class but the label, by falling logit.
+  """Ranks every class except the label by decreasing logit.
 
   Args:
     logits: [N, C].

@@ -1,10 +1,10 @@
-"""Iterative attacks as pure machines: a start, a step, and a number of steps.
+"""Iterative attacks as pure functions: a start, a step and a number of steps.
 
-A method carries everything about a row in the row's own state, its iteration
-number included, so rows of one batch may be at different iterations. Two
-drivers share the methods: `iterate` below runs all rows from start to end
-inside one traced program; `pool.py` runs a fixed-size batch from the host and
-refills rows that are finished. Shape letters: N examples, C classes.
+A method keeps everything about a row in that row's carry, its iteration number
+included, so rows of one batch may be at different iterations. Two drivers share
+the methods: `iterate` below runs all rows from start to end inside one traced
+program; `pool.py` runs a fixed-size batch from the host and refills finished
+rows. Shape letters: N examples, C classes.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from robust_info.attacks import ascent, inputs, losses, radii, results
 
 
 class Try(NamedTuple):
-  """One try at each row.
+  """One try per row.
 
   Attributes:
     x: [N, ...] clean inputs.
     y: [N] labels.
     target: [N] class to reach; ignored by untargeted methods.
-    number: [N] how many tries this row had before.
-    key: [N] keys, consumed.
+    number: [N] number of earlier tries of the row.
+    key: [N] PRNG keys, consumed.
   """
 
   x: jax.Array
@@ -38,13 +38,13 @@ class Try(NamedTuple):
 
 
 class State(Protocol):
-  """What every method's state (a pytree of [N, ...] leaves) has.
+  """Fields that every method's carry has; a pytree of [N, ...] leaves.
 
   Attributes:
     iteration: [N] int, steps taken; a row ends at the method's `num_steps`.
     found: [N] bool, a misclassified point of the ball and the box was seen.
     x_found: [N, ...] that point where `found`, otherwise the strongest one.
-    zero_gradient: [N] bool, no gradient at the start.
+    zero_gradient: [N] bool, the gradient at the start was zero.
     nonfinite_gradient: [N] bool, some gradient had a NaN or infinite entry.
   """
 
@@ -55,7 +55,8 @@ class State(Protocol):
   nonfinite_gradient: jax.Array
 
 
-# (x [N, ...], key or None) -> logits [S, N, C]: see `ascent.evaluator`.
+# The forward pass, (x [N, ...], key or None) -> logits [S, N, C]: see
+# `ascent.evaluator`.
 Evaluate = Callable[[jax.Array, Any], jax.Array]
 
 
@@ -63,10 +64,11 @@ class Method(NamedTuple):
   """An iterative attack.
 
   Attributes:
-    start: `(try, epsilon) -> state`; evaluates no network. The radius is one
-      for all rows or [N].
-    step: `(evaluate, state, epsilon, key or None) -> state`; one iteration.
-    num_steps: how many steps a row takes. The evaluation of the start is one.
+    start: `(try, epsilon) -> carry`; calls no network. The radius is one
+      number for all rows or [N].
+    step: `(evaluate, carry, epsilon, key or None) -> carry`; one iteration.
+    num_steps: number of steps per row. The forward pass at the start counts as
+      one.
     targeted: whether each try aims at its own class.
     backward: whether a step takes a gradient.
   """
@@ -90,24 +92,24 @@ def iterate(
   example_ids: ArrayLike | None,
   eot_samples: int | None = None,
 ) -> results.AttackResult:
-  """Runs every try of every row to its end; the worst try of a row counts.
+  """Runs every try of every row to its end and keeps the worst try per row.
 
   Tries run as one batch of `tries * N` rows. A targeted method aims its tries
   at the most likely wrong classes of the clean prediction in turn.
 
   Args:
-    method: the attack.
-    logits_fn: [N, ...] -> [N, C].
-    checked: inputs, checked.
-    key: consumed.
+    method: attack to run.
+    logits_fn: network, [N, ...] -> [N, C].
+    checked: validated inputs.
+    key: PRNG key, consumed.
     epsilon: radius of the ball, [] or [N].
-    loss: reported at `x_adv`, and by which tries without success compare.
-    tries: restarts or targets, static.
+    loss: loss reported at `x_adv`; it also ranks the tries without success.
+    tries: number of restarts or targets, static.
     example_ids: see `pgd`.
     eot_samples: see `pgd`.
 
   Returns:
-    The result.
+    The result of the attack.
   """
   inputs.require_key(key)
   if eot_samples is not None:

@@ -1,10 +1,10 @@
 """Projections onto a norm ball around `x` intersected with a box.
 
-Each takes [N, ...] arrays, treats rows independently and returns a point of
-`{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, up to the rounding of
-`x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one radius
-or [N], one per example, and may be traced; with `epsilon = 0` the result is
-`x`, bit for bit. Shape letters: N examples, D inputs flattened.
+Each function takes [N, ...] arrays, treats rows independently and returns a
+point of `{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, up to the rounding
+of `x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one
+radius, or [N], one per example, and may be traced; with `epsilon = 0` the
+result is `x`, bit for bit. Shape letters: N examples, D inputs flattened.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NORMS = ("linf", "l2", "l1")
 
 Projection = Callable[..., jax.Array]
 
-# Halvings of a bracket of length one: beyond float32 resolution.
+# Number of halvings of a bracket of length one: beyond float32 resolution.
 _BISECTIONS = 40
 
 
@@ -43,7 +43,7 @@ def project_linf(
   low: float,
   high: float,
 ) -> jax.Array:
-  """Clips to `[x - epsilon, x + epsilon]` and the box: the nearest point."""
+  """Nearest point: clips to `[x - epsilon, x + epsilon]` and to the box."""
   epsilon = radii.along(epsilon, x)
   return jnp.clip(jnp.clip(x_adv, x - epsilon, x + epsilon), low, high)
 
@@ -58,8 +58,9 @@ def rescale_l2(
 ) -> jax.Array:
   """Scales the perturbation into the l2 ball, then clips to the box.
 
-  Always inside both sets, but not the nearest such point when both constrain.
-  What PGD and AutoAttack do in l2; one pass instead of `project_l2`'s forty.
+  The result is always inside both sets, but it is not the nearest such point
+  when both constrain. PGD and AutoAttack project like this in l2. It takes one
+  pass instead of the forty of `project_l2`.
   """
   delta = x_adv - x
   length = norm(delta, "l2")
@@ -78,20 +79,20 @@ def _nearest(
   size: Callable[[jax.Array], jax.Array],
   shrink: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-  """The largest shrunk perturbation, cut at the box, that fits the ball.
+  """Finds the largest shrunk perturbation, cut at the box, that fits the ball.
 
   Args:
-    x_adv: [N, ...].
-    x: [N, ...].
-    epsilon: [] or [N].
-    low: the box.
-    high: the box.
+    x_adv: [N, ...] points to project.
+    x: [N, ...] centres of the balls.
+    epsilon: radius of the ball, [] or [N].
+    low: lower bound of the box.
+    high: upper bound of the box.
     size: norm of magnitudes, [N, D] -> [N].
     shrink: (magnitudes [N, D], s [N, 1] in [0, 1]) -> [N, D], growing with s,
       the identity at s = 1 and zero at s = 0.
 
   Returns:
-    [N, ...].
+    [N, ...] projected points.
   """
   epsilon = radii.of(epsilon, x)
   delta = (x_adv - x).reshape(x.shape[0], -1)
@@ -113,8 +114,9 @@ def _nearest(
 
   one = jnp.ones((x.shape[0],), x.dtype)
   bracket = (jnp.zeros_like(one), one)
-  # No network inside: rolling costs nothing here.
+  # A plain scan: the body has no network, so a rolled loop is not slower.
   (s, _), _ = jax.lax.scan(halve, bracket, None, length=_BISECTIONS)
+  # A perturbation that fits already stays exactly as it is.
   s = jnp.where(size(cut(one)) <= epsilon, one, s)
   moved = jnp.where(jnp.broadcast_to(epsilon > 0, s.shape)[:, None], cut(s), 0)
   return x + (jnp.sign(delta) * moved).reshape(x.shape)
@@ -131,7 +133,7 @@ def project_l2(
   """Nearest point of the l2 ball and the box, to 1e-6.
 
   By the optimality conditions it is `clip(x + s * delta)` with one factor `s`
-  a row, found by bisection: 40 passes over [N, D].
+  per row. Bisection finds the factor in 40 passes over [N, D].
   """
   return _nearest(
     x_adv,
@@ -155,8 +157,8 @@ def project_l1(
   """Nearest point of the l1 ball and the box, to 1e-6 in each coordinate.
 
   By the optimality conditions the magnitudes are soft-thresholded by one
-  multiplier a row and cut at the box (Croce & Hein 2021); the multiplier is
-  found by bisection: 40 passes over [N, D], no sort.
+  multiplier per row and cut at the box (Croce & Hein 2021). Bisection finds the
+  multiplier in 40 passes over [N, D], without a sort.
   """
 
   def shrink(magnitudes, s):

@@ -15,10 +15,10 @@ from robust_info.attacks import results
 
 
 def check(name: str, value: Any, num_examples: int) -> None:
-  """Requires a finite number >= 0, or [N] of them.
+  """Requires one finite number >= 0, or [N] of them.
 
-  The shape is checked always, values where they are concrete; traced ones make
-  their rows invalid, see `results.AttackResult`.
+  The shape is always validated, values only where they are concrete; bad traced
+  values make their rows invalid, see `results.AttackResult`.
   """
   shape = np.shape(value)
   _require_shape(name, shape, num_examples)
@@ -34,13 +34,13 @@ def check(name: str, value: Any, num_examples: int) -> None:
 
 
 def usable(value: Any) -> Any:
-  """Finite and not negative, elementwise; of NumPy or JAX arrays."""
+  """Whether values are finite and not negative; NumPy or JAX arrays."""
   return (value >= 0) & (value < np.inf)
 
 
 def _require_shape(name: str, shape: tuple[int, ...], num_examples: int):
-  # Another shape may broadcast against the inputs by accident: [D] would be a
-  # radius per feature.
+  # Another shape may broadcast against the inputs by accident: for example, [D]
+  # would be one radius per feature.
   if shape not in ((), (num_examples,)):
     raise ValueError(
       f"Expected {name} to be a number or of shape ({num_examples},), one per "
@@ -49,17 +49,17 @@ def _require_shape(name: str, shape: tuple[int, ...], num_examples: int):
 
 
 def of(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
-  """[] or [N] in the type of the inputs `x` [N, ...]; refuses other shapes."""
+  """Casts [] or [N] to the type of inputs [N, ...]; refuses other shapes."""
   epsilon = jnp.asarray(epsilon, x.dtype)
   _require_shape("epsilon", epsilon.shape, x.shape[0])
   return epsilon
 
 
 def along(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
-  """`of`, with axes of length one at its end, to meet `x` [N, ...]."""
+  """`of` with trailing axes of length one, to broadcast over `x` [N, ...]."""
   return results.rows(of(epsilon, x), x)
 
 
 def tile(value: jax.Array, times: int) -> jax.Array:
-  """For `times` copies of the batch one after another: [] or [times * N]."""
+  """Repeats [N] for `times` copies of the batch: [] or [times * N]."""
   return jnp.tile(value, times) if value.ndim else value

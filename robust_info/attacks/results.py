@@ -1,4 +1,4 @@
-"""What an attack returns, and how results of several tries are combined.
+"""The result of an attack, and the combination of results of several tries.
 
 Shape letters: N examples, C classes, R tries of one example.
 """
@@ -16,30 +16,30 @@ import numpy as np
 class AttackResult:
   """The outcome of an attack, one row per example; a pytree.
 
-  Values cannot be checked under `jax.jit`, so every row says whether its
+  Values cannot be validated under `jax.jit`, so every row says whether its
   arguments made an attack: where `valid` is False, `x_adv` is the input,
   `success` is False, and `loss` and `logits` are NaN, as is every mean over
   them and `robust_accuracy()`.
 
   Attributes:
-    x_adv: [N, ...] finite inputs inside the ball and the box. Rows
-      masked out by `where`, and invalid ones, are the input, bit for bit.
+    x_adv: [N, ...] finite inputs inside the ball and the box. Rows masked out
+      by `where`, and invalid rows, are the input, bit for bit.
     success: [N] bool. At `x_adv` the model does not predict `y`, that is
       `argmax(logits) != y`, or the logits are not finite (for a targeted attack
       `argmax(logits) == y` and finite; for `kl_pgd` the class differs from the
-      clean prediction). An example the model already gets wrong counts as a
-      success; a masked row never does.
-    loss: [N] the quantity the attack ascends, at `x_adv`; 0 in masked rows, NaN
+      clean prediction). An example that the model already misclassifies counts
+      as a success; a masked row never does.
+    loss: [N] loss that the attack maximises, at `x_adv`; 0 in masked rows, NaN
       where the logits are not finite.
-    logits: [N, C] at `x_adv`, of masked rows at the input.
+    logits: [N, C] logits at `x_adv`; in masked rows at the input.
     zero_gradients: [N] bool. The gradient at the attack's start was zero in
-      every input coordinate (entries that are not finite count as zero): a
-      saturated loss or a masked gradient, and a result that says little. See
+      every input coordinate (entries that are not finite count as zero). The
+      loss is saturated or the gradient masked, and the result says little. See
       docs/guide/attacks.md.
-    nonfinite_gradients: [N] bool. Some gradient on the way had a NaN or
+    nonfinite_gradients: [N] bool. Some gradient during the attack had a NaN or
       infinite entry. The attack took it for 0 and may be too weak.
-    nonfinite_logits: [N] bool. Some logit at `x_adv` is NaN or infinite, of a
-      valid row: there is no prediction to speak of.
+    nonfinite_logits: [N] bool. The row is valid and some logit at `x_adv` is
+      NaN or infinite, so there is no prediction.
     valid: [N] bool. The label is a class, the input is finite and within the
       bounds (to 1e-6), radius and step size are finite and not negative.
       Masked rows are valid.
@@ -55,13 +55,13 @@ class AttackResult:
   valid: jax.Array | None = None
 
   def robust_accuracy(self, where: jax.Array | None = None) -> jax.Array:
-    """Share of the rows without success; NaN if a row is not valid.
+    """Share of the rows without success; NaN if any row is not valid.
 
     Args:
-      where: [N] bool, the mask that the attack was given.
+      where: [N] bool, the mask that was passed to the attack.
 
     Returns:
-      A scalar; NaN, too, if the mask leaves nothing.
+      A scalar; NaN also if the mask leaves no row.
     """
     robust = ~self.success if where is None else ~self.success & where
     count = len(self.success) if where is None else jnp.sum(where)
@@ -70,22 +70,22 @@ class AttackResult:
 
 
 def finite(logits: Any) -> Any:
-  """[N] bool, every logit of a row is finite; of NumPy or JAX arrays [N, C]."""
+  """[N] bool, whether all logits of a row are finite; NumPy or JAX [N, C]."""
   return (abs(logits) < np.inf).all(axis=-1)
 
 
 def correct(logits: Any, labels: Any) -> Any:
-  """[N] bool, the row predicts its label; of NumPy or JAX arrays.
+  """[N] bool, whether a row predicts its label; NumPy or JAX arrays.
 
-  Logits that are not all finite predict nothing: `argmax` would take the first
-  NaN for the largest.
+  A row whose logits are not all finite has no prediction, because `argmax`
+  would take the first NaN for the largest.
   """
   best = logits.argmax(axis=-1).astype(labels.dtype)
   return finite(logits) & (best == labels)
 
 
 def rows(selected: jax.Array, like: jax.Array) -> jax.Array:
-  """[N] with trailing axes of length one, to meet `like` of [N, ...]."""
+  """Adds trailing axes of length one to [N], to broadcast over `like`."""
   return selected.reshape(selected.shape + (1,) * (like.ndim - selected.ndim))
 
 
@@ -97,14 +97,14 @@ def select(selected: jax.Array, on_true: Any, on_false: Any) -> Any:
 
 
 def worst_try(success: jax.Array, loss: jax.Array) -> jax.Array:
-  """Which of R tries is the worst case of each example.
+  """Index of the worst of R tries of each example.
 
-  A success beats every failure; among equals the highest loss wins (the first
-  of ties). A NaN loss counts as the lowest.
+  A success beats every failure. Among equals the highest loss wins, and among
+  equal losses the first try. A NaN loss counts as the lowest.
 
   Args:
-    success: [R, N] bool.
-    loss: [R, N].
+    success: [R, N] bool, success of each try.
+    loss: [R, N] loss of each try.
 
   Returns:
     [N] int indices into the tries.
@@ -118,8 +118,8 @@ def worst_try(success: jax.Array, loss: jax.Array) -> jax.Array:
 def keep_worst(results: AttackResult) -> AttackResult:
   """Reduces results with leaves [R, N, ...] to the worst try of each example.
 
-  `zero_gradients` stays set only where every try started without a gradient,
-  `nonfinite_gradients` where any try met one.
+  `zero_gradients` stays set only where every try started with a zero gradient,
+  `nonfinite_gradients` where any try had a gradient that is not finite.
   """
   index = worst_try(results.success, results.loss)
   columns = jnp.arange(index.shape[0])
@@ -134,16 +134,16 @@ def keep_worst(results: AttackResult) -> AttackResult:
 def settle(
   result: AttackResult, x: jax.Array, where: jax.Array, valid: jax.Array
 ) -> AttackResult:
-  """Masked and invalid rows as `AttackResult` documents them.
+  """Sets masked and invalid rows to the values that `AttackResult` documents.
 
   Args:
-    result: of the attack, which evaluated these rows at `x` in the end.
+    result: result of the attack, whose logits in these rows are those at `x`.
     x: [N, ...] inputs.
-    where: [N] bool.
-    valid: [N] bool, of masked rows too.
+    where: [N] bool, `False` in masked rows.
+    valid: [N] bool, with any value in masked rows.
 
   Returns:
-    The result, complete.
+    The complete result.
   """
   live = where & valid
   logits = select(valid | ~where, result.logits, jnp.nan)

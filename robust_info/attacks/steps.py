@@ -1,8 +1,8 @@
 """Step rules: the unit direction of steepest ascent in a norm.
 
-Each maps a gradient [N, ...] (and the point it was taken at) to a direction of
-unit length in its norm, row by row; a zero gradient gives a zero direction.
-Shape letters: N examples, D inputs flattened.
+Each rule maps a gradient [N, ...] (and the point at which it was taken) to a
+direction of unit length in the rule's norm, row by row. A zero gradient gives a
+zero direction. Shape letters: N examples, D inputs flattened.
 """
 
 import math
@@ -16,15 +16,15 @@ from robust_info.attacks import projections
 # gradient, x_adv, low, high -> direction.
 StepRule = Callable[..., jax.Array]
 
-# Share of the coordinates an l1 step moves (Tramer & Boneh 2019 take the top
-# percentile of the gradient; small inputs need more than one coordinate).
+# Share of the coordinates that an l1 step moves (Tramer & Boneh 2019 take the
+# top percentile of the gradient; small inputs need more than one coordinate).
 _L1_SHARE = 0.05
 
 
 def unit(gradient: jax.Array, kind: str) -> jax.Array:
-  """Gradients [N, ...] over their norms; zero stays zero."""
-  # Scaled to a largest entry of one first: float32 squares of gradients of a
-  # saturated loss underflow.
+  """Divides gradients [N, ...] by their norms; zero stays zero."""
+  # First scale the largest entry to one: the squares of the tiny gradients of
+  # a saturated loss underflow in float32.
   shape = (gradient.shape[0],) + (1,) * (gradient.ndim - 1)
   largest = projections.norm(gradient, "linf").reshape(shape)
   scaled = gradient / jnp.where(largest > 0, largest, 1)
@@ -53,9 +53,9 @@ def sparse(
 ) -> jax.Array:
   """Sparse ascent in l1: signs of the largest 5 % of the gradient, l1-normed.
 
-  The true steepest direction moves one coordinate at a time; moving a few
+  The direction of steepest ascent moves one coordinate at a time; moving a few
   percent of them converges in far fewer steps (Tramer & Boneh 2019).
-  Coordinates already at the face of the box that the gradient points out of
+  Coordinates at a face of the box through which the gradient points outwards
   cannot move and are not chosen.
   """
   stuck = ((x_adv >= high) & (gradient > 0)) | ((x_adv <= low) & (gradient < 0))

@@ -1,12 +1,12 @@
-"""The configuration of a run, checked once at the door.
+"""The configuration of a run, checked once when it is read.
 
 A run is described by one frozen `Config`. Files in `configs/` return it as an
 `ml_collections.ConfigDict` (`defaults()` plus changes), the command line
 overrides single fields, and `from_config_dict` turns the result into typed
-values. Everything downstream reads attributes that exist and hold; nothing
-downstream has defaults of its own.
+values. Code downstream reads attributes that exist and are valid; it has no
+defaults of its own.
 
-Every error is one line that names the field, the value and what was expected.
+Every error is one line that names the field, the value and the expectation.
 """
 
 import dataclasses
@@ -60,13 +60,13 @@ class Config:
   """Everything that determines a run.
 
   Attributes:
-    data: which data.
+    data: the data set and its split.
     model: the network.
     objective: the loss.
     train: optimiser and loop.
     evaluation: metrics on validation data, and defaults of evaluate.py.
-    seed: of all randomness of the run, in [0, 2^32): of a larger one only 32
-      bits would count.
+    seed: seed of all randomness of the run, in [0, 2^32); only 32 bits of a
+      larger one would count.
   """
 
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -78,7 +78,7 @@ class Config:
   evaluation: EvaluationConfig = dataclasses.field(
     default_factory=EvaluationConfig
   )
-  # A larger seed than a new run may have is read from runs of old.
+  # Old runs may have a larger seed than a new run is allowed to.
   seed: int = schema.non_negative(0, at_most=2**64 - 1)
 
 
@@ -90,13 +90,13 @@ def defaults() -> config_dict.ConfigDict:
 def from_config_dict(
   config: config_dict.ConfigDict, *, given: Iterable[str] = ()
 ) -> Config:
-  """Checks the configuration of a new run and gives its typed value.
+  """Checks the configuration of a new run and returns its typed value.
 
-  Fields left out take the defaults of the classes above. A field without an
+  Missing fields take the defaults of the classes above. A field without an
   effect is refused if its value is not the default, or if it is known to have
-  been set: named in `given`, or in a section that does not hold all its
-  fields. The ball of the objective (`epsilon`, `norm`, `epsilon_ramp`) is
-  refused only if it is named in `given`.
+  been set: it is named in `given`, or it stands in a section that does not hold
+  all its fields. The ball of the objective (`epsilon`, `norm`, `epsilon_ramp`)
+  is refused only if it is named in `given`.
 
   Args:
     config: nested fields, named as in `Config`.
@@ -125,7 +125,7 @@ def from_config_dict(
 def replace_evaluation(
   config: EvaluationConfig, **changes: Any
 ) -> EvaluationConfig:
-  """The settings of an evaluation with some fields given anew.
+  """Replaces some settings of an evaluation.
 
   Args:
     config: the settings.
@@ -180,11 +180,11 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-  """Reads what `to_json` wrote.
+  """Reads a configuration written by `to_json`.
 
   Raises:
     ValueError: a field that does not exist, or a bad value. Fields without an
-      effect pass: runs of old may have them.
+      effect are accepted, because old runs may have them.
     TypeError: a value of the wrong type.
   """
   return _build(json.loads(text))
@@ -198,20 +198,20 @@ def difference(
   Args:
     old: one configuration.
     new: the other.
-    ignore: dotted names that do not count; by default those that say where
-      the data lies and how it is read.
+    ignore: dotted names of fields to ignore; by default the location of the
+      data and how it is read.
 
   Returns:
     One entry per field, such as `train.learning_rate: 0.1, now 0.01`, in the
-    order of the classes; empty when the two describe the same run. Fields
-    that have no effect in either do not count.
+    order of the classes; empty when both describe the same run. Fields
+    without an effect in either are left out.
   """
   changes = resume.changed(old, new)
   return [text for name, text in changes.items() if name not in ignore]
 
 
 def flatten(config: Config) -> dict[str, Any]:
-  """Dotted names to values, in the order of the classes."""
+  """Maps dotted names to values, in the order of the classes."""
   return schema.flatten(config)
 
 
@@ -220,16 +220,16 @@ def refused_changes(old: Config, new: Config) -> list[str]:
 
   Args:
     old: the stored configuration of the run.
-    new: the one it is to go on with.
+    new: the configuration it would continue with.
 
   Returns:
-    Entries as those of `difference`, some with the reason.
+    Entries in the format of `difference`, some with the reason.
   """
   return resume.refused(old, new)
 
 
 def is_read(config: Config, name: str) -> bool:
-  """Whether the field of a dotted name, `model.width`, has an effect."""
+  """Whether a field, for example `model.width`, has an effect."""
   return name not in reads.unread(config)
 
 

@@ -1,13 +1,13 @@
-"""What has to hold between the fields of a configuration."""
+"""Conditions between the fields of a configuration."""
 
 from typing import Any
 
 
 def check_together(config: Any) -> None:
-  """Conditions that tie fields to each other.
+  """Checks the conditions between fields.
 
   Args:
-    config: a `config.Config` whose fields hold by themselves.
+    config: a `config.Config` whose fields are valid one by one.
 
   Raises:
     ValueError: one line that names the fields and their values.
@@ -53,18 +53,18 @@ def check_together(config: Any) -> None:
 
 
 def check_new(config: Any) -> None:
-  """Conditions on a run that starts or goes on.
+  """Checks the conditions on a run that starts or resumes.
 
-  Runs of old that do not meet them can still be evaluated.
+  Old runs that do not meet them can still be evaluated.
 
   Args:
-    config: a `config.Config` that meets those of `check_together`.
+    config: a `config.Config` that meets the conditions of `check_together`.
 
   Raises:
     ValueError: one line that names the fields and their values.
   """
   train = config.train
-  # Of a key without 64-bit types only 32 bits of the seed count.
+  # Without 64-bit types a key depends on 32 bits of the seed only.
   if config.seed >= 2**32:
     raise ValueError(
       f"Expected config.seed < 2^32 = {2**32}, got {config.seed}."

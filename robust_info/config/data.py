@@ -1,29 +1,29 @@
-"""Which data a run sees."""
+"""The data of a run."""
 
 import dataclasses
 
 from robust_info.config import schema
 
-# Where the data lies and how it is read say nothing about what is trained.
+# The location of the data and the way it is read do not change the training.
 LOCATION_FIELDS = ("data.data_dir", "data.cache_dir", "data.streaming")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-  """Which data, and what is held out of its training split.
+  """The data set, and the part of its training split that is held out.
 
   Attributes:
     name: `digits` (embedded) or the name of a TFDS image classification set.
-    data_dir: where prepared TFDS data lies; None means TFDS's own default.
+    data_dir: directory of prepared TFDS data; None means TFDS's own default.
     validation_fraction: share of the training split held out for validation.
-    validation_seed: seed of that choice.
-    cache_dir: where decoded images are kept; None means the user's cache.
+    validation_seed: seed of the choice of these examples.
+    cache_dir: directory of decoded images; None means the user's cache.
     streaming: whether training images are decoded batch by batch, for sets
       whose decoded images do not fit on the disk; the batches are the same.
-    augment: of the training images: `none`, or `crop_flip`, random crops of
-      the padded image and horizontal flips (not for digits: a mirrored 2 is
-      none).
-    crop_padding: pixels of that padding on each side.
+    augment: augmentation of the training images: `none`, or `crop_flip`, random
+      crops of the padded image and horizontal flips (unsuitable for digits: a
+      mirrored 2 is not a 2).
+    crop_padding: padding on each side before cropping, in pixels.
   """
 
   name: str = schema.checked("digits", "to name a data set", bool)

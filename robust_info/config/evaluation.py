@@ -1,4 +1,4 @@
-"""How a network is measured."""
+"""The settings of an evaluation."""
 
 import dataclasses
 
@@ -9,33 +9,35 @@ ATTACKS = ("pgd", "apgd", "autoattack")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-  """How a model is measured, on validation while training and by evaluate.py.
+  """Settings of validation while training and of evaluate.py.
 
   Attributes:
-    batch_size: examples a batch.
+    batch_size: number of examples per batch.
     norm: norm of the ball, `linf` or `l2`.
-    epsilon: its radius, in units of the input range [0, 1].
-    epsilon_grid: radii of the accuracy curve of evaluate.py, always of PGD.
-    attack: of evaluate.py at that radius: `pgd`; `apgd`, beside PGD also
-      APGD-CE and APGD-T; or `autoattack`, beside PGD also AutoAttack. Training
-      is followed with PGD whatever this says.
+    epsilon: radius of the ball, in units of the input range [0, 1].
+    epsilon_grid: radii of the accuracy curve of evaluate.py, which always uses
+      PGD.
+    attack: attacks of evaluate.py at radius `epsilon`: `pgd`; `apgd`, that is
+      PGD, APGD-CE and APGD-T; or `autoattack`, that is PGD and AutoAttack.
+      Validation while training always uses PGD.
     autoattack_version: `standard`, or `plus` with more attacks and restarts.
-      (AutoAttack's `rand` is for networks that draw random numbers; these
-      never do.)
-    sanity_examples: how many examples of the test split, chosen at random
-      once, the checks use that tell whether a robust accuracy can be believed.
-    num_steps: steps of the PGD attack.
-    restarts: its restarts, the worst case per example counts.
-    num_pairs: cross-category pairs of the path lens, and while training of the
-      local lens.
-    num_coarse_pairs: more pairs of evaluate.py, for the local lens and for a
-      coarse path lens, the control variate of the path lens; a pair costs a
-      fifth of one of `num_pairs`.
-    num_nodes: segments of a pair's straight line in the path lens, rounded up
-      to a multiple of 4.
-    validation_examples: how many examples of the validation split, chosen at
-      random once, the attack and the Fisher metrics use while training; 0
-      means all. evaluate.py always measures the whole test split.
+      (AutoAttack's `rand` version is for networks that draw random numbers; the
+      networks here never do.)
+    sanity_examples: number of examples of the test split, chosen at random
+      once, for the checks of whether a robust accuracy can be trusted.
+    num_steps: number of steps of the PGD attack.
+    restarts: number of restarts of the PGD attack; the worst case per example
+      counts.
+    num_pairs: number of cross-category pairs of the path lens and, while
+      training, of the local lens.
+    num_coarse_pairs: number of further pairs of evaluate.py, for the local lens
+      and for a coarse path lens, the control variate of the path lens; such a
+      pair costs a fifth of one of `num_pairs`.
+    num_nodes: number of segments of the straight line of a pair in the path
+      lens, rounded up to a multiple of 4.
+    validation_examples: number of examples of the validation split, chosen at
+      random once, for the attack and the Fisher metrics while training; 0 means
+      all. evaluate.py always uses the whole test split.
   """
 
   batch_size: int = schema.positive(500, at_most=2**20)

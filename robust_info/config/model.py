@@ -20,30 +20,33 @@ MODELS = (*SMALL, *VGG, *RESIDUAL)
 class ModelConfig:
   """The network, with its input normalisation.
 
-  The last four fields are read off the training data when they are left
-  empty, and stored in the resolved configuration of the run, so that a
+  The last four fields are computed from the training data when they are left
+  empty. They are stored in the resolved configuration of the run, so that a
   restored model needs no data.
 
   Attributes:
     name: `logistic`, `mlp`, `cnn`, `madry_cnn`, `vgg11`, `vgg13`, `vgg16`,
       `resnet20`, `resnet32`, `preact_resnet18`, `wide_resnet28` or
       `wide_resnet34`.
-    activation: `relu`, `softplus`, `tanh` or `identity`; of a VGG it is part
-      of the variant.
+    activation: activation function, `relu`, `softplus`, `tanh` or `identity`;
+      for a VGG, `variant` decides.
     features: channels of the convolutions (5x5, stride 2) of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
-    variant: of a VGG: `relu`; `half_linear`, no activation; `pure_linear`, no
-      activation and mean instead of maximum pools.
-    width: factor on the channels of a residual network: `resnet20` with 5 is
-      resnet20x5, `wide_resnet28` with 10 is WRN-28-10.
-    dtype: what layers compute in, `float32` or `bfloat16`; parameters, batch
-      statistics and logits are float32 in any case.
-    remat: whether a VGG or a residual network computes its blocks anew in the
+    variant: variant of a VGG: `relu`; `half_linear`, without activations;
+      `pure_linear`, without activations and with mean instead of maximum pools.
+    width: factor on the channels of a residual network; for example, `resnet20`
+      with 5 is resnet20x5, `wide_resnet28` with 10 is WRN-28-10.
+    dtype: dtype of the computation of layers, `float32` or `bfloat16`;
+      parameters, batch statistics and logits are always float32.
+    remat: whether a VGG or a residual network recomputes its blocks in the
       backward pass: less memory for one more forward pass.
-    num_classes: number of classes; 0 means that of the data.
-    image_shape: (height, width, channels); () means that of the data.
-    mean: subtracted per channel; () means the mean of the training images.
-    std: divided by per channel; () means their standard deviation.
+    num_classes: number of classes; 0 means the number of the data.
+    image_shape: shape (height, width, channels) of an input; () means the shape
+      of the data.
+    mean: mean to subtract, per channel; () means the mean of the training
+      images.
+    std: standard deviation to divide by, per channel; () means the one of the
+      training images.
   """
 
   name: str = schema.one_of("cnn", MODELS)

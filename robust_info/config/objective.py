@@ -1,4 +1,4 @@
-"""The objective of a run, and which one reads which field."""
+"""The objective of a run, and the fields that each objective reads."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ _BALL = {"epsilon": "epsilon", "norm": "norm", "epsilon_ramp": "epsilon_ramp"}
 _STEPS = {"step_size": "step_size", "num_steps": "num_steps"}
 _START = {"random_start": "random_start"}
 _SMOOTHING = {"label_smoothing": "label_smoothing"}
-# Objective -> its arguments -> the fields they are read from. `awp_gamma` and
+# Objective -> its arguments -> the fields that hold them. `awp_gamma` and
 # `awp_warmup` belong to the training step, under any objective.
 ARGUMENTS: dict[str, dict[str, str]] = {
   "standard": _SMOOTHING,
@@ -63,43 +63,46 @@ BALL_FIELDS = tuple(f"objective.{field}" for field in _BALL.values())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-  """What is minimised; `ARGUMENTS` lists the fields that each one reads.
+  """The training loss; `ARGUMENTS` lists the fields that each objective reads.
 
-  A field that the objective does not read is refused when it has another value
-  than its default. The ball alone (`epsilon`, `norm`, `epsilon_ramp`) may be
-  given in a file for whichever objective is chosen.
+  A field that the objective does not read is refused if its value is not the
+  default. Only the ball (`epsilon`, `norm`, `epsilon_ramp`) may be given in a
+  file for any objective.
 
   Attributes:
     name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
       `pair_lens` or `epsilon_lens`.
-    label_smoothing: mass spread evenly over all classes by cross-entropy
-      (not in `mart`).
+    label_smoothing: probability mass that cross-entropy spreads evenly over all
+      classes (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
-    norm: `linf` or `l2`.
-    step_size: step of the inner attack, in units of epsilon.
-    num_steps: steps of the inner attack.
+    norm: norm of the ball, `linf` or `l2`.
+    step_size: step size of the inner attack, in units of epsilon.
+    num_steps: number of steps of the inner attack.
     random_start: whether the inner attack starts at a random point.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    trades_coefficient: of the divergence of `trades`.
-    mart_coefficient: of the divergence of `mart`.
-    kl_coefficient: of the divergence of `kl`.
-    kl_step_size: step of its attack, in units of epsilon.
-    kl_num_steps: steps of its attack.
-    kl_anchor: `clean`, or `start` as in the paper's public code.
-    fgsm_step_size: the one step of `fgsm_rs`, in units of epsilon.
-    fgsm_alignment: coefficient of its gradient alignment; 0 means none.
-    fisher_coefficient: of the penalty of `fisher`.
-    fisher_quantity: `trace` or `frobenius`.
-    fisher_estimator: `exact`, `hutchinson` or `label`.
-    fisher_probes: probes of the last two.
-    pair_non_robust: coefficient of the non-robust part in `pair_lens`.
-    pair_part: which part that is, `local` or `path`.
-    pair_reward: coefficient of its reward for divergence between classes.
-    pair_reward_scale: divergence, in nats, beyond which that reward fades.
-    lens_coefficient: of what the attack of `epsilon_lens` takes.
-    lens_quantity: of what: `variational_bound`, `label_information` or
-      `cckl`.
-    lens_attack: `pgd` or `kl_pgd`.
+    trades_coefficient: weight of the divergence term of `trades`.
+    mart_coefficient: weight of the divergence term of `mart`.
+    kl_coefficient: weight of the divergence term of `kl`.
+    kl_step_size: step size of the attack of `kl`, in units of epsilon.
+    kl_num_steps: number of steps of the attack of `kl`.
+    kl_anchor: anchor of the divergence of `kl`: `clean`, or `start` as in the
+      paper's public code.
+    fgsm_step_size: size of the single step of `fgsm_rs`, in units of epsilon.
+    fgsm_alignment: weight of the gradient alignment of `fgsm_rs`; 0 means none.
+    fisher_coefficient: weight of the penalty of `fisher`.
+    fisher_quantity: penalised quantity, `trace` or `frobenius`.
+    fisher_estimator: estimator of it, `exact`, `hutchinson` or `label`.
+    fisher_probes: number of probes of `hutchinson` and `label`.
+    pair_non_robust: weight of the non-robust part in `pair_lens`.
+    pair_part: lens that gives this part, `local` or `path`.
+    pair_reward: weight of the reward of `pair_lens` for divergence between
+      classes.
+    pair_reward_scale: divergence, in nats, beyond which this reward fades.
+    lens_coefficient: weight of the information that the attack of
+      `epsilon_lens` removes.
+    lens_quantity: measure of this information: `variational_bound`,
+      `label_information` or `cckl`.
+    lens_attack: attack of `epsilon_lens`, `pgd` or `kl_pgd`.
     awp_gamma: size of the adversarial weight perturbation under any objective,
       relative to the weights (5e-3 in its paper); 0 means none.
     awp_warmup: share of training before it starts.

@@ -1,7 +1,7 @@
-"""Which field has an effect under which other fields: one table.
+"""A table of the conditions under which each field has an effect.
 
-A field without an effect is refused when it is set: whoever sets it expects
-that it does something.
+A field without an effect is refused when it is set, because the user who sets
+it expects an effect.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from robust_info.config import model, objective, schema
 
 @dataclasses.dataclass(frozen=True)
 class _If:
-  """A condition on one field, by which others are read."""
+  """A condition on one field, under which other fields are read."""
 
   field: str
   holds: Callable[[Any], bool]
@@ -39,8 +39,8 @@ def _of_objectives() -> dict[str, tuple[_If, ...]]:
 
 
 _OF_OBJECTIVES = _of_objectives()
-# Field -> the conditions that all have to hold for it to be read. Fields that
-# are not named here are always read.
+# Field -> the conditions that must all hold for it to be read. Fields that are
+# not named here are always read.
 CONDITIONS: dict[str, tuple[_If, ...]] = {
   **_OF_OBJECTIVES,
   "objective.fisher_probes": (
@@ -112,11 +112,11 @@ def check(
 
   Args:
     config: a `config.Config`.
-    defaults: the one of all defaults. A value other than its own is set. The
-      ball may be: files give it for whichever objective is chosen.
-    given: dotted names of fields that were set by themselves, whatever their
-      value, the ball included.
-    root: how errors call `config`.
+    defaults: the configuration of all defaults. A field with another value
+      counts as set, except for the ball, which files give for any objective.
+    given: dotted names of fields that were set one by one, with any value, the
+      ball included.
+    root: name of `config` in errors.
 
   Raises:
     ValueError: one line that names the field, its value and the reason.
@@ -147,7 +147,7 @@ def _line(
 
 
 def _own_field(name: str, values: Mapping[str, Any], root: str) -> str | None:
-  """The hint that the objective has a field of its own for the same thing."""
+  """A hint that the objective has its own field for the same purpose."""
   section, _, field = name.partition(".")
   own = objective.ARGUMENTS[values["objective.name"]].get(field)
   if section != "objective" or own is None:
@@ -156,5 +156,5 @@ def _own_field(name: str, values: Mapping[str, Any], root: str) -> str | None:
 
 
 def without_ball(names: Iterable[str]) -> list[str]:
-  """Those names that are no fields of the objective's ball."""
+  """The names that are not fields of the ball of the objective."""
   return [name for name in names if name not in objective.BALL_FIELDS]

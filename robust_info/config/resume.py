@@ -2,16 +2,16 @@
 
 A field may change if every step taken so far would have been the same:
 
-- where the data lies and how it is read;
+- the location of the data and the way it is read;
 - `train.log_every`, `validate_every`, `checkpoint_every` and `keep_last`: from
-  there on other steps are logged, validated and kept;
+  then on, other steps are logged, validated and kept;
 - `train.on_nonfinite` and `max_rollbacks`;
 - `evaluation`, except for the fields that score a checkpoint: the best one is
   chosen by a score, and scores of two kinds cannot be compared. evaluate.py
   takes all of them as flags;
-- `train.num_epochs` may grow where no share of training counts: with a
-  constant learning rate, and without warm-up, ramp and `awp_warmup`. Else each
-  step so far would have been another one.
+- `train.num_epochs` may grow if nothing depends on the share of training: with
+  a constant learning rate, and without warm-up, ramp and `awp_warmup`.
+  Otherwise the steps taken so far would have been different.
 
 Anything else is a new run, which may start from the weights of an old one.
 """
@@ -36,7 +36,7 @@ _SCORES = (
   "evaluation.restarts",
   "evaluation.validation_examples",
 )
-# Shares of training, with the value of each under which it does not matter.
+# Shares of training -> the value for which the share has no effect.
 _SHARES = {
   "train.schedule": "constant",
   "train.warmup": 0.0,
@@ -53,8 +53,8 @@ def changed(old: Any, new: Any) -> dict[str, str]:
     new: another one.
 
   Returns:
-    Dotted names to texts such as `seed: 0, now 1`, in the order of the
-    classes, without fields that have no effect in either.
+    Dotted names -> texts such as `seed: 0, now 1`, in the order of the classes,
+    without fields that have no effect in either.
   """
   before, after = schema.flatten(old), schema.flatten(new)
   idle = reads.unread(old).keys() & reads.unread(new).keys()
@@ -66,14 +66,14 @@ def changed(old: Any, new: Any) -> dict[str, str]:
 
 
 def refused(old: Any, new: Any) -> list[str]:
-  """The changes with which a run cannot go on.
+  """The changes with which a run cannot be resumed.
 
   Args:
     old: the `config.Config` of the run.
-    new: the one it is to go on with.
+    new: the configuration it would continue with.
 
   Returns:
-    Texts as those of `changed`, some with the reason.
+    Texts in the format of `changed`, some with the reason.
   """
   found = []
   for name, text in changed(old, new).items():

@@ -4,11 +4,11 @@ A schema is a dataclass whose fields are strings, numbers, booleans, tuples of
 these, optional ones (`| None`), or further such dataclasses. The functions
 below declare a field with the condition it must meet; `build` reads a schema
 from a nested mapping. Every error is one line that names the field by its
-dotted path, the value and what was expected.
+dotted path, the value and the expectation.
 
-Every number has an upper bound. Beyond it a setting cannot run, and would end
-deep inside another library: an integer of a shape or a loop as an overflow or
-without memory, a float that is no float32 as infinity or as 0.
+Every number has an upper bound. A larger setting could not run and would fail
+deep inside another library: an integer of a shape or a loop with an overflow or
+out of memory, a float outside the range of float32 as infinity or 0.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 NORMS = ("linf", "l2")
-# Of integers that state no bound of their own: counters are int32.
+# Bound of integers without one of their own: counters are int32.
 _MAX_INT = 2**31 - 1
-# The longest tuple, of layers, channels or radii.
+# Bound of the length of a tuple of layers, channels or radii.
 _MAX_LENGTH = 1000
 _FLOAT32 = np.finfo(np.float32)
 
@@ -36,14 +36,14 @@ def checked(
   *,
   at_most: float | None = None,
 ) -> Any:
-  """A field for which `holds(value)`; else 'Expected NAME {expected}'.
+  """A field that requires `holds(value)`; otherwise 'Expected NAME {expected}'.
 
   Args:
-    default: its default.
-    expected: the condition in words.
-    holds: the condition.
-    at_most: upper bound of the number, or of each number of a tuple; without
-      it that of its type.
+    default: default value of the field.
+    expected: condition in words.
+    holds: condition on a value.
+    at_most: upper bound of the number, or of each number of a tuple; the
+      default is the bound of its type.
   """
   return dataclasses.field(
     default=default,
@@ -52,7 +52,7 @@ def checked(
 
 
 def one_of(default: str, choices: tuple[str, ...]) -> Any:
-  """A field that is one of a few names."""
+  """A field that holds one of a few names."""
   names = ", ".join(repr(c) for c in choices)
   return checked(default, f"to be one of {names}", lambda v: v in choices)
 
@@ -73,12 +73,12 @@ def fraction(default: float) -> Any:
 
 
 def below_one(default: float) -> Any:
-  """A number in [0, 1), also once it is a float32."""
+  """A number in [0, 1), also after rounding to float32."""
   return checked(default, "in [0, 1)", lambda v: 0 <= np.float32(v) < 1)
 
 
 def optional_text() -> Any:
-  """A text that is not empty, or None."""
+  """A string that is not empty, or None."""
   return checked(None, "to name something", lambda v: v is None or bool(v))
 
 
@@ -89,7 +89,7 @@ def each(
   *,
   at_most: float | None = None,
 ) -> Any:
-  """A tuple for each entry of which `holds(entry)`."""
+  """A tuple that requires `holds(entry)` of each entry."""
   return checked(
     default,
     f"{expected} in each place",
@@ -99,7 +99,7 @@ def each(
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-  """Dotted names to values, in the order of the classes."""
+  """Maps dotted names to values, in the order of the classes."""
   flat = {}
   for field in dataclasses.fields(value):
     item = getattr(value, field.name)
@@ -112,19 +112,19 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def names(cls: type) -> list[str]:
-  """The fields of a schema; none for anything else."""
+  """The names of the fields of a schema; empty for anything else."""
   if not dataclasses.is_dataclass(cls):
     return []
   return [field.name for field in dataclasses.fields(cls)]
 
 
 def build(cls: type, given: Any, path: str) -> Any:
-  """Reads a schema; fields left out take their defaults.
+  """Reads a schema from a mapping; missing fields take their defaults.
 
   Args:
     cls: the schema.
-    given: a mapping, or what iterates and indexes like one.
-    path: how errors call it.
+    given: a mapping, or an object that iterates and indexes like one.
+    path: name of the schema in errors.
 
   Raises:
     ValueError: a misspelt field (with the nearest names) or a bad value.
@@ -162,11 +162,11 @@ def require_field(cls: type, path: str, root: str) -> type:
 
   Args:
     cls: the schema.
-    path: for example `train.learning_rate`.
-    root: how errors call `cls`.
+    path: dotted path, for example `train.learning_rate`.
+    root: name of `cls` in errors.
 
   Raises:
-    ValueError: there is no such field.
+    ValueError: no such field exists.
   """
   name = root
   for part in path.split("."):
@@ -179,14 +179,14 @@ def require_field(cls: type, path: str, root: str) -> type:
 
 
 def is_mapping(value: Any) -> bool:
-  """Whether `build` can read it (ConfigDict is no registered Mapping)."""
+  """Whether `build` can read it (ConfigDict is not a registered Mapping)."""
   return isinstance(value, Mapping) or all(
     hasattr(value, name) for name in ("keys", "__getitem__", "__contains__")
   )
 
 
 def unknown_field(name: str, known: list[str]) -> str:
-  """The line for a field that does not exist, with the nearest that do."""
+  """The error for a field that does not exist, with the nearest names."""
   stem, _, leaf = name.rpartition(".")
   near = difflib.get_close_matches(leaf, known, n=3)
   if near:
@@ -233,10 +233,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
 
 
 def _float32(value: float, name: str) -> float:
-  """The number, if it is no infinity or 0 in single precision."""
+  """The number, unless single precision turns it into infinity or 0."""
   if isinstance(value, float) and not math.isfinite(value):
     raise ValueError(f"Expected {name} to be finite, got {value!r}.")
-  # Integers may be too large to be a float at all.
+  # Integers may be too large for any float.
   if abs(value) > float(_FLOAT32.max):
     raise ValueError(
       f"Expected {name} within the range of float32, at most "
@@ -266,7 +266,7 @@ def _require_bounded(name: str, value: Any, at_most: float | None) -> None:
 
 
 def _short(number: float) -> str:
-  """A number for a line; an integer may have thousands of digits."""
+  """A number as short text; an integer may have thousands of digits."""
   if isinstance(number, int) and number.bit_length() > 128:
     return f"an integer of {number.bit_length()} bits"
   return repr(number)

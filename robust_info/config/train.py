@@ -1,4 +1,4 @@
-"""The optimiser, the schedule and the loop of a run."""
+"""The optimiser, the schedule and the training loop of a run."""
 
 import dataclasses
 
@@ -7,38 +7,39 @@ from robust_info.config import schema
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """The optimiser and the loop.
+  """The optimiser, the schedule and the training loop.
 
   Attributes:
-    num_epochs: passes over the training split.
-    batch_size: examples a step, over all devices of all processes.
-    accumulate: micro-batches of each step, one after the other, for batches
-      that do not fit in memory; they and the devices divide `batch_size`.
-      Batch statistics, and objectives that compare examples, see one
-      micro-batch at a time.
+    num_epochs: number of passes over the training split.
+    batch_size: number of examples per step, over all devices of all processes.
+    accumulate: number of micro-batches per step, one after the other, for
+      batches that do not fit in memory; this number and the number of devices
+      divide `batch_size`. Batch statistics, and objectives that compare
+      examples, see one micro-batch at a time.
     optimizer: `sgd`, `adam` or `adamw`.
     learning_rate: peak learning rate.
     schedule: `constant`, `cosine` (to 0), `piecewise`, or `cyclic` (linear up
       from 0 to the peak and down to 0).
     warmup: share of training over which the learning rate rises from 0.
     decay_at: shares of training after which `piecewise` decays.
-    decay_factor: factor of each such decay.
+    decay_factor: factor of each of these decays.
     cycle_peak: share of training after which `cyclic` is at its peak.
     momentum: momentum of `sgd`.
     nesterov: whether that momentum is Nesterov's.
-    weight_decay: on kernels only, never on biases or normalisation
+    weight_decay: weight decay of kernels only, never of biases or normalisation
       parameters; added to the gradient by `sgd`, decoupled in `adamw`.
-    ema_decay: of exponential moving averages of parameters and batch
-      statistics, which are then what validation, checkpoint choice and
-      evaluation see; 0 means none.
-    log_every: steps between two training rows of the log.
-    validate_every: epochs between two validations, each with a checkpoint.
-    checkpoint_every: steps between further checkpoints; 0 means none.
-    keep_last: how many of the newest checkpoints are kept beside the best.
-    on_nonfinite: what happens when loss or parameters are not finite: `stop`
-      with the number of the step, or `rollback`: go back to the last regular
-      checkpoint, and on with other randomness at half the learning rate.
-    max_rollbacks: how often that may happen in a run before it stops.
+    ema_decay: decay of exponential moving averages of parameters and batch
+      statistics, which validation, checkpoint choice and evaluation then use; 0
+      means none.
+    log_every: number of steps between two training rows of the log.
+    validate_every: number of epochs between two validations, each with a
+      checkpoint.
+    checkpoint_every: number of steps between further checkpoints; 0 means none.
+    keep_last: number of newest checkpoints to keep in addition to the best.
+    on_nonfinite: reaction to a loss or parameters that are not finite: `stop`
+      with the number of the step, or `rollback`: return to the last regular
+      checkpoint and continue with other randomness at half the learning rate.
+    max_rollbacks: number of rollbacks of a run before it stops.
   """
 
   num_epochs: int = schema.positive(20, at_most=10**7)

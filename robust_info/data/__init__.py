@@ -6,9 +6,9 @@ Shape letters: N examples, B batch rows, H, W and channels of an image.
     batch = data.train_batch(source.train, seed=0, step=0, batch_size=128)
     images = data.to_float(batch.image)     # inside the jitted step
 
-`load` decodes a data set once and memory-maps it afterwards; the batches are
-pure functions of (seed, step), so that a resumed run replays exactly the data
-of one that was never stopped.
+`load` decodes a data set once and memory-maps it afterwards. Batches are pure
+functions of (seed, step), so a resumed run replays exactly the data of an
+uninterrupted run.
 """
 
 from robust_info.data.augmentation import crop_flip

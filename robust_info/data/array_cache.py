@@ -1,9 +1,9 @@
 """Named arrays in a directory: written once and atomically, then mapped.
 
-A directory holds one .npy file an array and `index.json`, written last, with
-the CRC-32 of every file. What is in a directory is a function of its path, so
-two processes that build one at the same time write the same bytes, and
-`os.replace` of whole files is all the locking that is needed.
+A directory holds one .npy file per array and `index.json`, written last, with
+the CRC-32 of every file. The content of a directory is a function of its path,
+so two processes that build one at the same time write the same bytes, and
+`os.replace` of whole files is the only locking that is needed.
 """
 
 import io
@@ -43,14 +43,14 @@ class ArrayWriter:
     """Writes an array from consecutive chunks of its rows.
 
     Args:
-      name: of the array, and of its file.
+      name: name of the array, and of its file.
       chunks: arrays [n, *shape[1:]], with n adding up to shape[0].
-      shape: of the whole array.
-      dtype: of the whole array.
+      shape: shape of the whole array.
+      dtype: dtype of the whole array.
 
     Raises:
-      ValueError: the chunks are not the rows of such an array.
-      OSError: the disk is full, or not ours to write on.
+      ValueError: the chunks do not add up to such an array.
+      OSError: the disk is full, or cannot be written by this user.
     """
     dtype = np.dtype(dtype)
     header = io.BytesIO()
@@ -86,19 +86,20 @@ def load_or_build(
   names: Callable[[dict], Iterable[str]],
   build: Callable[[ArrayWriter], dict],
 ) -> tuple[dict, dict[str, np.ndarray]]:
-  """Arrays of a directory, built if they are not there whole.
+  """Arrays of a directory, built if any of them is missing or damaged.
 
-  A file that is missing, truncated or altered is noticed by its checksum
-  (about 1 GB/s) and the whole directory is built again. Safe when several
-  processes do it at once. Reading needs no permission to write.
+  A checksum (about 1 GB/s) detects a file that is missing, truncated or
+  altered, and the whole directory is then built again. Several processes may
+  call this function at once. Reading needs no permission to write.
 
   Args:
-    directory: must name its content uniquely.
-    names: of the arrays wanted, from the info that `build` returned.
-    build: writes every array and returns a JSON-able info.
+    directory: path that identifies its content uniquely.
+    names: function from the info that `build` returned to the names of the
+      requested arrays.
+    build: function that writes every array and returns a JSON-able info.
 
   Returns:
-    The info, and the wanted arrays as read-only memory maps.
+    The info, and the requested arrays as read-only memory maps.
 
   Raises:
     source.UnavailableError: the directory cannot be written, or not read back.
@@ -126,7 +127,7 @@ def _build(
   directory: pathlib.Path, build: Callable[[ArrayWriter], dict]
 ) -> None:
   directory.mkdir(parents=True, exist_ok=True)
-  for path in directory.glob("*.tmp"):  # Of processes that were killed.
+  for path in directory.glob("*.tmp"):  # Left by processes that were killed.
     if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
       path.unlink(missing_ok=True)
   writer = ArrayWriter(directory)
@@ -138,7 +139,7 @@ def _build(
 def _read(
   directory: pathlib.Path, names: Callable[[dict], Iterable[str]]
 ) -> tuple[dict, dict[str, np.ndarray]] | None:
-  """Info and checked arrays, or None if anything is not as it was written."""
+  """Info and verified arrays, or None if data are missing or altered."""
   try:
     content = json.loads((directory / _INDEX).read_bytes())
     if content.pop("crc32") != _json_crc(content):
@@ -167,7 +168,7 @@ def _file_crc(path: pathlib.Path) -> int:
 
 
 class _Replacing:
-  """A binary file that takes its name only when it is complete."""
+  """A binary file that gets its name only when it is complete."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path

@@ -7,11 +7,11 @@ from robust_info import _validate
 
 
 def crop_flip(images: jax.Array, key: jax.Array, *, padding: int) -> jax.Array:
-  """Moves each image by up to `padding` pixels, and mirrors every other one.
+  """Shifts each image by up to `padding` pixels, and mirrors half of them.
 
-  The usual augmentation of CIFAR (He et al. 2016): a random crop, of the
-  size of the image, of the image padded with 0 on all sides, then a horizontal
-  flip with probability 1/2. Each image has its own draw.
+  The usual augmentation of CIFAR (He et al. 2016): the image is padded with 0
+  on all sides, a random crop of the original size is taken, and the crop is
+  flipped horizontally with probability 1/2. Draws are independent per image.
 
   Args:
     images: [N, H, W, channels], any dtype.
@@ -22,7 +22,7 @@ def crop_flip(images: jax.Array, key: jax.Array, *, padding: int) -> jax.Array:
     The shape and dtype of `images`. Cost: memory of the padded batch.
 
   Raises:
-    ValueError: not four axes, or padding < 0.
+    ValueError: `images` does not have four axes, or padding < 0.
     TypeError: padding is not an int.
   """
   _validate.rank("images", images, 4, "[N, H, W, channels]")

@@ -1,8 +1,8 @@
 """Batches as pure functions of (seed, step), padded and masked.
 
 Every batch has the same shapes, so that a compiled step is compiled once: the
-ragged last batch of an epoch repeats example 0 where it has none left, with a
-mask that is False there.
+last, incomplete batch of an epoch is padded with copies of example 0, and its
+mask is False there.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Batch:
 def to_float(images: jax.typing.ArrayLike) -> jax.Array:
   """uint8 images as float32 in [0, 1]: `images / 255`.
 
-  Meant for the inside of a compiled step: bytes travel to the device, four
-  times fewer than floats. 0 maps to 0 and 255 to 1 exactly.
+  Call it inside a compiled step: bytes then travel to the device, a quarter of
+  the size of floats. 0 maps to 0 and 255 to 1 exactly.
 
   Args:
     images: uint8 [...].
@@ -48,7 +48,7 @@ def to_float(images: jax.typing.ArrayLike) -> jax.Array:
     float32 [...].
 
   Raises:
-    TypeError: images are not uint8 (most often: they were converted before).
+    TypeError: images are not uint8 (usually they were converted before).
   """
   images = jnp.asarray(images)
   if images.dtype != jnp.uint8:
@@ -62,14 +62,14 @@ def to_float(images: jax.typing.ArrayLike) -> jax.Array:
 def epoch_permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   """The order of an epoch, a pure function of its arguments.
 
-  The sort order of `num_examples` draws of the counter-based generator
+  This is the sort order of `num_examples` draws of the counter-based generator
   Philox4x64 with key (seed, epoch). Only the raw stream is used, which NumPy
-  keeps stable over its versions, so a run can be resumed under another one.
+  keeps stable across versions, so a run can be resumed under another version.
 
   Args:
-    seed: in [0, 2^64).
-    epoch: from 0.
-    num_examples: N.
+    seed: seed of the order, in [0, 2^64).
+    epoch: number of the epoch, from 0.
+    num_examples: number of examples, N.
 
   Returns:
     int64 [N], a permutation of range(N); read-only.
@@ -89,7 +89,7 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-  """ceil(num_examples / batch_size): the ragged last batch is a step."""
+  """ceil(num_examples / batch_size): an incomplete last batch is a step."""
   _validate.positive_int("num_examples", num_examples)
   _validate.positive_int("batch_size", batch_size)
   return -(-num_examples // batch_size)
@@ -109,12 +109,12 @@ def train_batch(
   `epoch_permutation(seed, epoch, N)`.
 
   Args:
-    split: N examples.
+    split: split of N examples.
     seed: seed of the order, in [0, 2^64).
     step: step of the run, from 0; its epoch is
       `step // steps_per_epoch(N, batch_size)`.
-    batch_size: B; it may exceed N.
-    rows: which of the B rows are wanted; other examples are not read.
+    batch_size: number of rows, B; it may exceed N.
+    rows: the requested part of the B rows; other examples are not read.
 
   Returns:
     A `Batch` of those rows in fresh NumPy arrays. The last batch of an epoch
@@ -133,13 +133,13 @@ def eval_batches(
   """All examples in file order; the last batch is padded and masked.
 
   Args:
-    split: N examples.
-    batch_size: B; it may exceed N.
-    rows: which of the B rows of every batch are wanted.
+    split: split of N examples.
+    batch_size: number of rows, B.
+    rows: the requested part of the B rows of every batch.
 
   Returns:
     An iterator over `steps_per_epoch(N, B)` batches of B rows each, whose
-    masks are True exactly N times, or over those rows of them.
+    masks are True exactly N times; with `rows`, of only these rows.
   """
   steps = steps_per_epoch(len(split), batch_size)
 

@@ -11,7 +11,7 @@ from robust_info.data import loading, prepared, source
 _FIELDS = "|".join(
   field.name for field in dataclasses.fields(config_lib.DataConfig)
 )
-# The arguments of `load` are named as the fields.
+# The arguments of `load` have the names of the fields.
 _ARGUMENT = re.compile(
   rf"(?<=Expected )({_FIELDS})\b|(?<![\w.-])({_FIELDS})(?==)"
 )
@@ -26,13 +26,13 @@ def from_config(
   """Loads the data of a configuration.
 
   Args:
-    config: which data, where they lie and how they are read.
+    config: data configuration: the data set, its location and how to read it.
     progress: whether decoding reports to stderr.
-    prefix: what errors put before the names of fields.
+    prefix: prefix of the names of fields in errors.
 
   Raises:
-    ValueError: a field that does not hold, by its name.
-    source.UnavailableError: as `load`.
+    ValueError: a field is invalid; the message has its name.
+    source.UnavailableError: as for `load`.
   """
   try:
     return loading.load(
@@ -56,17 +56,17 @@ def relocated(
   cache_dir: str | None = None,
   streaming: bool | None = None,
 ) -> config_lib.DataConfig:
-  """The data of a run, found on this machine.
+  """The data configuration of a run, with locations on this machine.
 
-  The places that a run has stored are those of the machine it was trained on.
-  Here counts, in this order: the argument; the environment (ROBUST_INFO_CACHE;
-  TFDS_DATA_DIR, where it holds the data set); the stored place, if there is
-  such a directory; the default of `load`.
+  The locations that a run has stored are those of the machine it was trained
+  on. On this machine the first of these applies: the argument; the environment
+  (ROBUST_INFO_CACHE; TFDS_DATA_DIR, where it holds the data set); the stored
+  location, if there is such a directory; the default of `load`.
 
   Args:
-    config: of a run.
-    data_dir: where prepared data lie.
-    cache_dir: where decoded arrays go.
+    config: data configuration of the run.
+    data_dir: directory of prepared data.
+    cache_dir: directory of decoded arrays.
     streaming: whether training images stay encoded.
   """
   stored = {

@@ -1,4 +1,4 @@
-"""Prepared TFDS data into arrays."""
+"""Decodes prepared TFDS data into arrays."""
 
 import dataclasses
 import hashlib
@@ -19,10 +19,10 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def fingerprint(directory: pathlib.Path) -> str:
-  """Changes whenever a file of the directory is written, added or removed.
+  """A value that changes whenever a file is written, added or removed.
 
-  Names, sizes, and both times of every file: the change time cannot be set
-  back by hand. Costs one `stat` a file.
+  Made of the names, sizes, and both times of every file of the directory: the
+  change time cannot be set back by hand. Costs one `stat` per file.
   """
   lines = []
   try:
@@ -40,9 +40,9 @@ class Records:
   """A prepared data set whose images are still encoded.
 
   Attributes:
-    info: of TFDS.
-    splits: role -> split of the source.
-    by_role: role -> records; `__getitems__` gives some of them.
+    info: the dataset info of TFDS.
+    splits: mapping from a role to a split of the source.
+    by_role: mapping from a role to its records, with `__getitems__`.
     image_shape: (height, width, channels) of the first training image.
   """
 
@@ -55,13 +55,13 @@ class Records:
     """Decoded images [n, *image_shape] and labels of some rows of a role.
 
     Raises:
-      source.UnavailableError: a record that cannot be read, or another shape.
+      source.UnavailableError: a record cannot be read, or has another shape.
     """
     title = f"{self.info.name} {self.splits[role]}"
     return _read_rows(self.by_role[role], rows, title, self.image_shape)
 
   def labels(self, role: str) -> list[int]:
-    """The labels of a role; its images stay encoded."""
+    """Labels of a role, without decoding its images."""
     records = self.by_role[role]
     try:
       return [
@@ -84,26 +84,26 @@ def decode(
 ) -> dict:
   """Decodes a prepared data set into `<role>-images` and `<role>-labels`.
 
-  Roles: `train`, `test`, and `validation` where the data have one of their
-  own. Data without a `test` split are tested on their `validation` split, as
-  is usual for ImageNet, and then have none of their own. Other splits are left
-  alone. Images are decoded with Pillow, in one thread: two threads gained
-  nothing on 28 x 28 PNG and 32 x 32 JPEG images.
+  Roles: `train`, `test`, and `validation` if the data have such a split. If
+  there is no `test` split, `validation` becomes the test split, as is usual for
+  ImageNet, and there is no validation role. Other splits are ignored. Images
+  are decoded with Pillow, in one thread: two threads gained nothing on 28 x 28
+  PNG and 32 x 32 JPEG images.
 
   Args:
     directory: `<name>/<version>` as TFDS prepared it, in array_record format.
-    writer: where the arrays go.
+    writer: writer of the arrays.
     show_progress: whether to report to stderr.
-    encoded: roles of which only the labels are written.
+    encoded: roles whose images stay encoded; only their labels are written.
 
   Returns:
     name, version, image_shape, num_classes, label_names, and sizes: the number
     of examples of every role.
 
   Raises:
-    source.UnavailableError: not image classification with uint8 images of one
-      shape and known labels; no train or no test split; another file format;
-      or unreadable.
+    source.UnavailableError: the data are not image classification with uint8
+      images of one shape and known labels, have no train or no test split, are
+      in another file format, or cannot be read.
   """
   records = open_records(directory)
   info, label = records.info, records.info.features["label"]
@@ -127,11 +127,11 @@ def decode(
 
 
 def open_records(directory: pathlib.Path) -> Records:
-  """Opens a prepared data set; see `decode` for what it must be."""
+  """Opens a prepared data set; see `decode` for its requirements."""
   tfds = prepared.import_tfds()
   try:
     builder = tfds.builder_from_directory(directory)
-  except Exception as error:  # Whatever broken metadata make TFDS raise.
+  except Exception as error:  # Broken metadata make TFDS raise any type.
     raise _unreadable(directory, error) from error
   info = builder.info
   prepared.check_features(tfds, info.name, info.features)
@@ -160,7 +160,7 @@ def open_records(directory: pathlib.Path) -> Records:
 
 
 def _roles(name: str, splits) -> dict[str, str]:
-  """Which split of the source plays which role."""
+  """Mapping from each role to a split of the source."""
   roles = {
     role: role
     for role in ("train", "validation", "test")
@@ -236,7 +236,7 @@ def _read_rows(
 
 
 def _decode(encoded: bytes, channels: int) -> np.ndarray:
-  """One image as uint8 [H, W, channels]."""
+  """Decodes one image to uint8 [H, W, channels]."""
   with PIL.Image.open(io.BytesIO(encoded)) as image:
     pixels = np.asarray(image.convert(_MODES[channels]))
   return pixels.reshape(*pixels.shape[:2], channels)

@@ -1,6 +1,6 @@
 """The UCI handwritten digits that scikit-learn ships, as a TFDS builder.
 
-Prepares without TensorFlow and without a download, in under a second.
+Needs neither TensorFlow nor a download, and takes less than a second.
 """
 
 import contextlib
@@ -93,11 +93,11 @@ def prepare(data_dir: pathlib.Path) -> pathlib.Path:
   """Prepares the digits under `data_dir`, atomically.
 
   Args:
-    data_dir: a TFDS data directory; made if it is not there.
+    data_dir: a TFDS data directory; created if it does not exist.
 
   Returns:
-    `<data_dir>/digits/<version>`, complete, whoever wrote it: of several
-    processes at once one wins, and their bytes are the same.
+    `<data_dir>/digits/<version>`, complete. If several processes prepare it at
+    once, the data of one of them remain; the bytes are the same.
 
   Raises:
     OSError: the directory cannot be written.
@@ -106,7 +106,7 @@ def prepare(data_dir: pathlib.Path) -> pathlib.Path:
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=data_dir, prefix=".digits-") as scratch:
     builder = Digits(data_dir=scratch, file_format="array_record")
-    # TFDS announces what takes half a second on both streams.
+    # TFDS reports on both streams, even for half a second of work.
     with (
       contextlib.redirect_stdout(io.StringIO()),
       contextlib.redirect_stderr(io.StringIO()),

@@ -4,10 +4,10 @@ import numpy as np
 
 
 def holdout_size(num_examples: int, fraction: float) -> int:
-  """How many examples a hold-out has: `round(fraction * N)`, halves to even.
+  """Number of held-out examples: `round(fraction * N)`, halves to even.
 
   Raises:
-    ValueError: the hold-out, or what is left, would be empty.
+    ValueError: the hold-out, or the remainder, would be empty.
   """
   size = round(fraction * num_examples)
   if not 0 < size < num_examples:
@@ -25,14 +25,14 @@ def stratified(
 
   Each class gives its proportional share `size * n_c / N`, rounded by the
   method of largest remainders (ties to the lower class), so that the total is
-  exact and every share is within one of proportional. Which rows of a class
-  go is decided by the counter-based generator Philox4x64 with key (seed, 1),
-  whose raw stream is stable over NumPy versions.
+  exact and every share is within one of proportional. The counter-based
+  generator Philox4x64 with key (seed, 1), whose raw stream is stable across
+  NumPy versions, chooses the rows of each class.
 
   Args:
     labels: integers [N].
-    size: how many rows are held out, in (0, N).
-    seed: in [0, 2^64).
+    size: number of rows to hold out, in (0, N).
+    seed: seed of the choice, in [0, 2^64).
 
   Returns:
     Row indices, kept [N - size] and held out [size], each ascending.

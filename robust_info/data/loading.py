@@ -1,4 +1,4 @@
-"""From a name to a `DataSource`."""
+"""Loads a data set by name as a `DataSource`."""
 
 import dataclasses
 import hashlib
@@ -38,7 +38,7 @@ def load(
 ) -> source.DataSource:
   """Loads an image classification data set as memory-mapped arrays.
 
-  `digits` is embedded: the UCI handwritten digits that scikit-learn ships, 8 x
+  `digits` is built in: the UCI handwritten digits that scikit-learn ships, 8 x
   8, 1,297 training and 500 test images, prepared on first use without
   TensorFlow and without a download. Any other name is a TFDS data set with
   features `image` (uint8, all of one shape) and `label`, read from array_record
@@ -46,26 +46,26 @@ def load(
   are not prepared are downloaded and prepared if TensorFlow is installed.
 
   Images are decoded once, into the cache (about 12,000 MNIST images a second),
-  and memory-mapped afterwards: a second start reads checksums, not pictures,
-  and imports no tensorflow_datasets. The cache notices sources that changed
-  and files of its own that are damaged, and may be shared by processes.
+  and memory-mapped afterwards: a second start only computes checksums, and does
+  not import tensorflow_datasets. The cache detects changed sources and damaged
+  files of its own, and processes may share it.
 
   Splits: `test` is the data set's own (its `validation` split if it has no
-  `test`). `validation` is the data set's own where it has one beside a test
+  `test`). `validation` is the data set's own if it has one as well as a test
   split; otherwise it is held out from `train`: exactly
   `round(validation_fraction * N)` examples, stratified by class (each class
   within one of its proportional share), a pure function of the labels, the
   fraction and `validation_seed`. Examples keep their file order.
 
   Args:
-    name: `digits`, or `name[/config][:version]` in TFDS; the highest version
-      found unless one is given.
-    data_dir: directory of prepared TFDS data, may be read-only, must exist;
-      TFDS_DATA_DIR, else ~/tensorflow_datasets, if not given. `digits` is
-      prepared here if this is given and can be written, in the cache otherwise.
+    name: `digits`, or `name[/config][:version]` in TFDS; by default the highest
+      version found.
+    data_dir: directory of prepared TFDS data, may be read-only, must exist; by
+      default TFDS_DATA_DIR, else ~/tensorflow_datasets. `digits` is prepared
+      here if this is given and can be written, in the cache otherwise.
     validation_fraction: share of `train` that is held out, in (0, 1).
-    validation_seed: chooses which examples, in [0, 2^64).
-    cache_dir: where decoded arrays go; ROBUST_INFO_CACHE, else
+    validation_seed: seed of the choice of held-out examples, in [0, 2^64).
+    cache_dir: directory of decoded arrays; by default ROBUST_INFO_CACHE, else
       ~/.cache/robust_info. Takes up to twice the size of the raw images.
     streaming: whether training images stay encoded in their records, and are
       decoded when a batch asks for them. Nothing else differs: rows, labels,
@@ -77,9 +77,9 @@ def load(
     The data set.
 
   Raises:
-    ValueError: a knob out of range, with its name.
-    source.UnavailableError: the data cannot be had; one line says why, and
-      what to do.
+    ValueError: an argument is out of range; the message has its name.
+    source.UnavailableError: the data are unavailable; the message is one line
+      with the reason and a remedy.
   """
   request = prepared.parse(name)
   _check_fraction(validation_fraction)
@@ -130,7 +130,7 @@ class _Decoded:
     self.entry = self._home / f"{self._where}-{self.mark[:16]}"
 
   def read(self) -> tuple[dict, dict[str, np.ndarray]]:
-    """The info and the splits that are used as they are."""
+    """The info and the arrays of the splits that need no hold-out."""
 
     def names(info: dict) -> list[str]:
       own = "validation" in info["sizes"]
@@ -139,7 +139,7 @@ class _Decoded:
     return array_cache.load_or_build(self.entry, names, self._build)
 
   def read_train(self) -> dict[str, np.ndarray]:
-    """The training split before anything is held out."""
+    """The training split before a hold-out is taken."""
     names = _array_names(["train"])
     return array_cache.load_or_build(
       self.entry, lambda info: names, self._build
@@ -196,7 +196,7 @@ def _source_directory(
   data_dir: str | os.PathLike | None,
   cache: pathlib.Path,
 ) -> pathlib.Path:
-  """The prepared data set, prepared now if need be and possible."""
+  """Directory of the prepared data; prepares them if necessary and possible."""
   if data_dir is not None and "://" in os.fspath(data_dir):
     raise ValueError(f"Expected data_dir to be local, got data_dir={data_dir}.")
   given = None if data_dir is None else pathlib.Path(data_dir).expanduser()
@@ -224,7 +224,7 @@ def _digits_directory(
   for candidate in candidates:
     if found := prepared.find(request, candidate):
       return found
-  prepared.import_tfds()  # Says what to install where it is absent.
+  prepared.import_tfds()  # If it is missing, the error names the package.
   try:
     from robust_info.data import digits
   except ImportError as error:

@@ -1,4 +1,4 @@
-"""Mean and spread of images, channel by channel."""
+"""Mean and standard deviation of images per channel."""
 
 import math
 from typing import Any
@@ -9,11 +9,11 @@ _ROWS = 4096
 
 
 def level_counts(images: Any) -> np.ndarray:
-  """How often each channel has each level: int64 [channels, 256].
+  """Counts of each level in each channel: int64 [channels, 256].
 
   Args:
     images: uint8 [N, H, W, channels]; read once, a few thousand at a time.
-      Images that bring their `level_counts` along are not read.
+      Images with an attribute `level_counts` are not read.
   """
   if hasattr(images, "level_counts"):
     return images.level_counts
@@ -31,10 +31,10 @@ def channel_moments(
   """Mean and standard deviation per channel, in [0, 1].
 
   Args:
-    images: of a split.
+    images: images of a split.
 
   Returns:
-    Both with one entry a channel, rounded to six digits; the standard
+    Both with one entry per channel, rounded to six digits; the standard
     deviation of a channel without variation is 1.
   """
   levels = np.arange(256) / 255.0

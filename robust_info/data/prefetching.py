@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in another thread."""
+"""Computes values ahead of their use, in another thread."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ from robust_info.data import source
 
 
 def batches_ahead(split: source.Split) -> int:
-  """How many batches of a split another thread makes ready while a step runs.
+  """Number of batches of a split that another thread prepares during a step.
 
-  None on a CPU, but for images that are decoded: the thread would take its time
+  0 on a CPU, except for images that must be decoded: the thread would take time
   from the step (measured: a tenth of that of the small CNN). Steps are
   dispatched without waiting for the one before, so that batches are made while
   a step runs in any case.
@@ -29,14 +29,14 @@ def ahead(
   """(argument, fn(argument)) in order, computed while the caller works.
 
   Args:
-    fn: called in one other thread, for one argument after the other.
-    arguments: iterated over in the caller's thread.
-    depth: how many values may wait for the caller; 0 for no other thread, each
-      value computed when it is asked for.
+    fn: function that one other thread calls for one argument after the other.
+    arguments: arguments of `fn`, iterated over in the caller's thread.
+    depth: maximum number of values that wait for the caller; 0 uses no other
+      thread and computes each value on request.
 
   Returns:
-    An iterator. An error of `fn` comes up where its value would have. Work
-    that nobody waits for any more is dropped when the iterator is closed.
+    An iterator. It raises an error of `fn` in place of the value. Closing the
+    iterator drops the remaining work.
   """
   if not depth:
     for argument in arguments:

@@ -1,8 +1,8 @@
 """Finds prepared TFDS data on disk, or has TFDS prepare it.
 
-Looking is done without importing tensorflow_datasets: a prepared data set is a
+The search does not import tensorflow_datasets: a prepared data set is a
 directory `<data_dir>/<name>[/<config>]/<version>` with `dataset_info.json` and
-`features.json`. The highest version wins unless one is asked for.
+`features.json`. The highest version wins unless one is requested.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 
 from robust_info.data import source
 
-# Of the builder in data.digits, known here without importing TFDS.
+# Version of the builder in data.digits, repeated here to avoid importing TFDS.
 DIGITS_VERSION = "1.0.0"
 
 _NAME = re.compile(
@@ -34,7 +34,7 @@ _CATALOG = "https://www.tensorflow.org/datasets/catalog"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """A data set as users name it: `name[/config][:version]`."""
+  """A data set in the notation of users: `name[/config][:version]`."""
 
   name: str
   config: str | None
@@ -50,7 +50,7 @@ class Request:
 
 
 def parse(name: str) -> Request:
-  """Reads `name[/config][:version]`; ValueError on anything else."""
+  """Parses `name[/config][:version]`; ValueError on anything else."""
   match = _NAME.fullmatch(name) if isinstance(name, str) else None
   if match is None:
     raise ValueError(
@@ -61,7 +61,7 @@ def parse(name: str) -> Request:
 
 
 def default_data_dir() -> pathlib.Path:
-  """TFDS's own rule: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+  """The default of TFDS: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
   home = "~/tensorflow_datasets"
   return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or home).expanduser()
 
@@ -86,15 +86,16 @@ def prepare(request: Request, data_dir: pathlib.Path) -> pathlib.Path:
   """Downloads and prepares a data set with TFDS, as array_record.
 
   Args:
-    request: names a data set that TFDS has a builder of.
-    data_dir: where to.
+    request: data set that TFDS has a builder for.
+    data_dir: directory to prepare it in.
 
   Returns:
     The prepared directory.
 
   Raises:
-    source.UnavailableError: unknown name, configuration or version; no images
-      with labels; TensorFlow is needed and absent; or preparing failed.
+    source.UnavailableError: the name, configuration or version is unknown, the
+      data are not images with labels, TensorFlow is needed and missing, or the
+      preparation failed.
   """
   tfds = import_tfds()
   builder = _builder(tfds, request, data_dir)
@@ -109,7 +110,7 @@ def prepare(request: Request, data_dir: pathlib.Path) -> pathlib.Path:
       "give the data_dir of array_record data that is prepared."
     )
   try:
-    # Standard output belongs to reports.
+    # Standard output is reserved for reports.
     with contextlib.redirect_stdout(sys.stderr):
       builder.download_and_prepare(file_format="array_record")
   except Exception as error:  # TFDS, TensorFlow, network and disk: any type.
@@ -121,7 +122,7 @@ def prepare(request: Request, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def import_tfds():
-  """tensorflow_datasets, imported only when there is something to read."""
+  """Imports tensorflow_datasets; called only if there are data to read."""
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
@@ -156,7 +157,7 @@ def check_features(tfds, name: str, features) -> None:
 
 
 def one_line(error: BaseException) -> str:
-  """The first line of an error, or its type if it says nothing."""
+  """The first line of an error, or its type if it has no message."""
   lines = str(error).strip().splitlines()
   return lines[0].strip() if lines else type(error).__name__
 
@@ -176,7 +177,7 @@ def _has_metadata(directory: pathlib.Path) -> bool:
 
 
 def _default_config(root: pathlib.Path) -> str | None:
-  """The default configuration that TFDS noted when it prepared a data set."""
+  """The default configuration that TFDS stored when it prepared a data set."""
   try:
     metadata = json.loads((root / ".config" / "metadata.json").read_bytes())
     return metadata["default_config_name"]
@@ -185,7 +186,7 @@ def _default_config(root: pathlib.Path) -> str | None:
 
 
 def _builder(tfds, request: Request, data_dir: pathlib.Path):
-  with _absl_silenced("Variant folder"):  # Says that it is not prepared.
+  with _absl_silenced("Variant folder"):  # TFDS reports that it is missing.
     try:
       return tfds.builder(str(request), data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:

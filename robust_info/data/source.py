@@ -1,4 +1,4 @@
-"""What a loaded data set is."""
+"""Loaded data sets and their splits."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class UnavailableError(Exception):
-  """Data that cannot be had; the message is one line for users."""
+  """Data are unavailable; the message is one line for users."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,8 +20,8 @@ class Split:
     labels: int32 [N].
 
   Raises:
-    TypeError: another dtype.
-    ValueError: another rank, no examples, or lengths that differ.
+    TypeError: a dtype differs.
+    ValueError: a rank differs, there are no examples, or the lengths differ.
   """
 
   images: Any
@@ -46,15 +46,16 @@ class Split:
 
 
 def check_labels(labels: np.ndarray, num_classes: int, *, split: str) -> None:
-  """Requires every label to be that of a class.
+  """Requires every label to lie in the range of the classes.
 
   Args:
     labels: int32 [N].
-    num_classes: C.
-    split: how errors call the split.
+    num_classes: number of classes, C.
+    split: name of the split in errors.
 
   Raises:
-    ValueError: a label outside [0, C), with its row and a likely reason.
+    ValueError: a label lies outside [0, C); the message has its row and a
+      likely reason.
   """
   wrong = (labels < 0) | (labels >= num_classes)
   if not wrong.any():
@@ -81,17 +82,18 @@ class DataSource:
   """A data set with three disjoint splits.
 
   Attributes:
-    name: as asked for, without a version ("mnist", "mnist_corrupted/spatter").
-    version: version of the prepared data, "3.0.1".
-    train: what training sees.
-    validation: what chooses checkpoints; never seen in training.
-    test: what is reported.
-    num_classes: C; labels lie in [0, C).
+    name: the requested name, without a version ("mnist",
+      "mnist_corrupted/spatter").
+    version: version of the prepared data, for example "3.0.1".
+    train: split for training.
+    validation: split for the choice of checkpoints; never used in training.
+    test: split for reported results.
+    num_classes: number of classes, C; labels lie in [0, C).
     image_shape: (H, W, channels).
-    label_names: C names.
+    label_names: names of the C classes.
 
   Raises:
-    ValueError: a label that is none of the C classes, with its row.
+    ValueError: a label is outside [0, C); the message has its row.
   """
 
   name: str

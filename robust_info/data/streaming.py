@@ -1,9 +1,9 @@
 """Training images that are read and decoded when a batch asks for them.
 
-What has to be known before the first step is found in one pass over the
-records and kept in the cache: the labels, which rows are held out, and how
-often each level occurs in each channel. Validation and test images are decoded
-into arrays as ever.
+One pass over the records finds everything that is needed before the first step,
+and the cache keeps it: the labels, the held-out rows, and the counts of each
+level in each channel. Validation and test images are decoded into arrays as
+usual.
 """
 
 import pathlib
@@ -21,12 +21,12 @@ _ROWS = 1024
 class RecordImages:
   """Images [N, H, W, channels] of records, decoded at every access.
 
-  Stands for an array as far as batches need one: `len`, `shape`, and rows by
-  a slice or by an array of integers, which are fresh uint8 arrays.
+  Supports the operations of an array that batches need: `len`, `shape`, and
+  rows by a slice or by an array of integers, which are fresh uint8 arrays.
 
   Attributes:
     shape: (N, H, W, channels).
-    level_counts: int64 [channels, 256], of all the images.
+    level_counts: int64 [channels, 256], counts over all the images.
   """
 
   dtype = np.dtype(np.uint8)
@@ -40,13 +40,13 @@ class RecordImages:
     *,
     mark: str,
   ):
-    """Reads nothing yet.
+    """Stores the arguments and reads no image yet.
 
     Args:
-      records: of the data set.
-      rows: int64 [N], which of its training records.
-      level_counts: of those.
-      mark: stands for the content of the data set.
+      records: records of the data set.
+      rows: int64 [N], indices into its training records.
+      level_counts: level counts of these rows.
+      mark: identifier of the content of the data set.
     """
     self._records = records
     self._rows = rows
@@ -78,9 +78,9 @@ def load(
   """Info and splits of a data set whose training images stay encoded.
 
   Args:
-    directory: of the prepared data set.
-    entry: in the array cache, named for its content.
-    mark: stands for that content.
+    directory: directory of the prepared data set.
+    entry: directory in the array cache, named after the content.
+    mark: identifier of that content.
     validation_fraction: see `loading.load`.
     validation_seed: see `loading.load`.
     show_progress: whether decoding reports to stderr.

@@ -1,4 +1,4 @@
-"""Evaluation of a network on a split: every number of a report."""
+"""Evaluation of a network on a split: all numbers of a report."""
 
 from robust_info.evaluation.evaluator import Evaluator
 

@@ -1,4 +1,4 @@
-"""Keeps finished measurements on disk, so that a stopped job goes on."""
+"""Keeps finished measurements on disk, so that a stopped job can resume."""
 
 import hashlib
 import json
@@ -17,20 +17,21 @@ from robust_info.runtime import files, processes
 class MeasurementCache:
   """Values by name, one file per measurement, for one fingerprint.
 
-  A file is written whole or not at all, with a checksum, by the first of
-  several processes, which all make the same calls. A fingerprint stands for
-  everything the values depend on; files of another one are never read.
+  A file is written whole or not at all, with a checksum. With several
+  processes, all make the same calls and the first writes. A fingerprint
+  identifies everything that the values depend on; files of another fingerprint
+  are never read.
   """
 
   def __init__(self, directory: str | os.PathLike[str], fingerprint: str):
-    """Opens or makes the directory.
+    """Opens or creates the directory.
 
     Args:
-      directory: where files are kept.
-      fingerprint: from `fingerprint`.
+      directory: directory of the files.
+      fingerprint: hash from `fingerprint`.
 
     Raises:
-      OSError: the directory cannot be made.
+      OSError: the directory cannot be created.
     """
     self._directory = pathlib.Path(directory) / fingerprint
     processes.on_first(
@@ -39,18 +40,19 @@ class MeasurementCache:
     )
 
   def get(self, name: str, measure: Callable[[], Any]) -> Any:
-    """The stored value, or that of `measure()`, then stored.
+    """Returns the stored value, or calls `measure()` and stores its value.
 
     Args:
-      name: names the measurement; different texts never share a file.
-      measure: returns what JSON can hold.
+      name: name of the measurement; different names never share a file.
+      measure: function that returns a JSON value.
 
     Returns:
-      The value as JSON gives it back, stored before or not. A file that is not
-      what was written, by one bit or all, is measured again.
+      The value after a round trip through JSON, stored before or not. If the
+      content of the file differs from the content written, even by one bit,
+      `measure()` is called again.
 
     Raises:
-      OSError: a file is there and cannot be read, or cannot be written.
+      OSError: a file exists and cannot be read, or cannot be written.
     """
     path = self._directory / f"{urllib.parse.quote(name, safe='')}.json"
     found = processes.on_first(lambda: _read(path), errors=(OSError,))
@@ -63,13 +65,13 @@ class MeasurementCache:
     return found[0]
 
   def folder(self, name: str) -> pathlib.Path:
-    """Where a measurement may keep its state while it is being made.
+    """The folder in which an unfinished measurement may keep its progress.
 
     Args:
-      name: that of the measurement.
+      name: name of the measurement.
 
     Returns:
-      A path that nothing else uses; made by whoever writes there.
+      A path that nothing else uses; the caller creates it.
     """
     return self._directory / f"{urllib.parse.quote(name, safe='')}.state"
 
@@ -84,16 +86,16 @@ def _read(path: pathlib.Path) -> list[Any]:
 
 
 def fingerprint(*parts: Any) -> str:
-  """A short hash of texts, numbers and arrays (pytrees of them).
+  """A short hash of strings, numbers and arrays (or pytrees of them).
 
   Args:
-    *parts: pytrees; arrays count with dtype, shape and bytes, anything else
-      as its `repr`, which must say all that matters.
+    *parts: pytrees; arrays are hashed by dtype, shape and bytes, any other leaf
+      by its `repr`, which must contain everything that matters.
   """
   digest = hashlib.sha256()
 
   def add(content: bytes | np.ndarray) -> None:
-    # With its length: no two sequences of contents read the same.
+    # Hash the length too, so that different sequences give different bytes.
     digest.update(len(content).to_bytes(8, "little"))
     digest.update(content)
 
@@ -103,7 +105,7 @@ def fingerprint(*parts: Any) -> str:
     if isinstance(leaf, np.ndarray | jax.Array):
       array = np.asarray(leaf)
       add(f"{array.dtype}{array.shape}".encode())
-      # The bytes where they lie, without a copy of a data set.
+      # View the bytes in place, without a copy of the data set.
       add(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     else:
       add(repr(leaf).encode())

@@ -1,10 +1,10 @@
-"""One network on one split: a compiled function over its examples or pairs.
+"""Compiled functions of one network over the examples or pairs of a split.
 
 Variables and data are arguments of the compiled functions, so that checkpoints
-of one architecture share the programs. All examples count: the ragged last
-batch is padded and masked. Batches are spread over all devices, see `sharding`;
-results are NumPy arrays on every process. The metrics themselves, one file
-each, are in `metrics`.
+of one architecture share the programs. All examples count: the last, incomplete
+batch is padded and masked. Batches are split over all devices, see `sharding`;
+results are NumPy arrays on every process. The metrics are in `metrics`, one
+file per metric.
 
 Shapes: `N` examples, `B` rows of a batch, `C` classes, `P` pairs.
 """
@@ -23,19 +23,19 @@ from robust_info.lenses import pairs as pairs_lib
 from robust_info.runtime import progress, sharding
 
 ApplyFn = Callable[[Any, jax.Array], jax.Array]
-# Examples x and x' of pairs, both int [P].
+# Indices of the examples x and x' of pairs, both int [P].
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
 class Rows(NamedTuple):
-  """A batch of examples, as a measurement sees it.
+  """A batch of examples, the input of a measurement.
 
   Attributes:
-    x: float [B, ...] in [0, 1].
-    label: int [B].
+    x: float [B, ...] in [0, 1], inputs.
+    label: int [B], labels.
     where: bool [B], False in the padding.
-    ids: int [B], row numbers in the split; randomness belongs to them.
-    start: int [], the first of them.
+    ids: int [B], row numbers in the split; they determine the randomness.
+    start: int [], the first row number.
   """
 
   x: jax.Array
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 
 
 class Keys(NamedTuple):
-  """Independent random keys, one a purpose."""
+  """Independent random keys, one per purpose."""
 
   pairs: jax.Array
   attack: jax.Array
@@ -60,10 +60,10 @@ class Evaluator:
   `split`, `settings` and `seed` are the arguments; `keys` come from the seed.
 
   Two evaluators with the same arguments give the same numbers. The randomness
-  of an attack belongs to the example and that of a pair to the pair: another
-  batch size changes results by rounding only. (Fisher norms are exact up to
-  `fisher.AUTO_CLASSES` classes; the estimates beyond depend on the
-  batches.)
+  of an attack depends on the example and the randomness of a pair on the pair:
+  another batch size changes results by rounding only. (Fisher norms are exact
+  up to `fisher.AUTO_CLASSES` classes; for more classes they are estimates
+  that depend on the batches.)
   """
 
   def __init__(
@@ -75,15 +75,15 @@ class Evaluator:
     settings: config_lib.EvaluationConfig,
     seed: int,
   ):
-    """Compiles nothing yet.
+    """Stores the arguments; compiles nothing yet.
 
     Args:
-      apply_fn: (variables, x [N, ...] in [0, 1]) -> logits [N, C], in
+      apply_fn: function (variables, x [N, ...] in [0, 1]) -> logits [N, C], in
         evaluation mode.
       split: the examples.
-      num_classes: C.
+      num_classes: number C of classes.
       settings: threat model, and sizes of batches and samples.
-      seed: of attacks, pairs, and probes of the Fisher information.
+      seed: seed of attacks, pairs, and probes of the Fisher information.
     """
     self._apply = apply_fn
     self.split = split
@@ -99,19 +99,19 @@ class Evaluator:
 
   @property
   def labels(self) -> np.ndarray:
-    """[N], of the split."""
+    """The labels of the split, [N]."""
     return self.split.labels
 
   def logits_fn(self, variables: Any) -> jax.tree_util.Partial:
     """The network as a function of float inputs, not compiled.
 
-    The same function for all `variables`, which are leaves: programs compiled
-    for one network serve all others.
+    `variables` are leaves of the function, so that programs compiled for one
+    network serve all others.
     """
     return jax.tree_util.Partial(self._apply, variables)
 
   def predict(self, variables: Any) -> predictions.Predictions:
-    """Clean predictions: one forward pass an example."""
+    """Clean predictions: one forward pass per example."""
     return self.tally(self.by_batch(_forward, variables))
 
   def logits(self, variables: Any) -> np.ndarray:
@@ -121,10 +121,11 @@ class Evaluator:
   def tally(
     self, logits: np.ndarray | Iterable[np.ndarray]
   ) -> predictions.Predictions:
-    """`Predictions` from logits of the examples, whatever the inputs.
+    """`Predictions` from logits of the examples, at clean or other inputs.
 
     Args:
-      logits: [N, C], or those of one batch after another, padding included.
+      logits: logits [N, C], or an iterator over the logits of batches, padding
+        included.
     """
     if isinstance(logits, np.ndarray):
       starts = range(0, len(logits), self._batch_size)
@@ -139,15 +140,15 @@ class Evaluator:
     tick: progress.Tick | None = None,
     **static: Any,
   ) -> Any:
-    """`fn` on every example: its results [N, ...], NumPy.
+    """Results [N, ...] of `fn` on every example, NumPy.
 
     Args:
-      fn: (logits_fn, rows, *arguments, **static) -> arrays [B, ...]; a function
-        of a module, compiled once per `static`.
-      variables: of the network.
+      fn: function (logits_fn, rows, *arguments, **static) -> arrays [B, ...]; a
+        function of a module, compiled once per `static`.
+      variables: variables of the network.
       *arguments: arrays and numbers, not compiled in.
-      tick: called with (done, total) examples.
-      **static: hashable, compiled in.
+      tick: function called with the numbers (done, total) of examples.
+      **static: hashable arguments, compiled in.
     """
     found = self.by_batch(fn, variables, *arguments, tick=tick, **static)
     return _joined(found, len(self.split))
@@ -160,7 +161,7 @@ class Evaluator:
     tick: progress.Tick | None = None,
     **static: Any,
   ) -> Iterator[Any]:
-    """The results of `over_examples`, one batch after another, with padding."""
+    """Yields the results of `over_examples`, batch by batch, with padding."""
     total, size = len(self.split), self._batch_size
     local = sharding.local_rows(size)
     program = self._program(fn, static)
@@ -182,7 +183,7 @@ class Evaluator:
     *arguments: Any,
     **static: Any,
   ) -> Any:
-    """`fn`, see `over_examples`, on a few examples [M] as one batch."""
+    """Results of `fn`, see `over_examples`, on M examples in one batch."""
     batch = data.Batch(
       image=self.split.images[indices],
       label=self.split.labels[indices],
@@ -200,14 +201,14 @@ class Evaluator:
     tick: progress.Tick | None = None,
     **static: Any,
   ) -> Any:
-    """`fn` on pairs of examples, in padded batches of one shape.
+    """Results of `fn` on pairs of examples, in padded batches of one shape.
 
     Args:
-      fn: (logits_fn, x, x_other, **static) -> arrays [B, ...].
-      variables: of the network.
-      pairs: the examples of each pair, both [P].
-      tick: called with (done, total) pairs.
-      **static: hashable, compiled in.
+      fn: function (logits_fn, x, x_other, **static) -> arrays [B, ...].
+      variables: variables of the network.
+      pairs: indices of the examples of each pair, both [P].
+      tick: function called with the numbers (done, total) of pairs.
+      **static: hashable arguments, compiled in.
 
     Returns:
       The results [P, ...], NumPy.
@@ -218,7 +219,7 @@ class Evaluator:
     found = []
     for start in range(0, num_pairs, size):
       rows = np.arange(start, start + size)[sharding.local_rows(size)]
-      # Padding repeats the last pair; it is cut off below.
+      # Padding repeats the last pair; it is removed below.
       rows = np.minimum(rows, num_pairs - 1)
       x, x_other = sharding.split_rows(
         [self.split.images[side[rows]] for side in pairs]
@@ -229,15 +230,18 @@ class Evaluator:
     return _joined(found, num_pairs)
 
   def pair_indices(self) -> Pairs:
-    """The pairs of the lenses: a function of seed and labels only.
+    """The pairs of the lenses; they depend on the seed and the labels only.
 
     Raises:
-      ValueError: all examples have one label.
+      ValueError: all examples have the same label.
     """
     return self._sample_pairs(self.keys.pairs, self.settings.num_pairs)
 
   def coarse_pair_indices(self) -> Pairs:
-    """A larger, independent sample of pairs for the cheap lenses."""
+    """A larger, independent sample of pairs for the cheap lenses.
+
+    These are the local lens and the coarse path lens.
+    """
     return self._sample_pairs(
       self.keys.coarse_pairs, self.settings.num_coarse_pairs
     )
@@ -252,7 +256,7 @@ class Evaluator:
     name = (fn, tuple(sorted(static.items())))
     if name not in self._programs:
       run = self._on_pairs if of_pairs else self._on_rows
-      # Every process has all rows of a result.
+      # Results are replicated, so that every process has all rows.
       self._programs[name] = jax.jit(
         functools.partial(run, functools.partial(fn, **static)),
         out_shardings=sharding.replicated(),
@@ -270,7 +274,7 @@ class Evaluator:
 
 
 def random_rows(split: data.Split, limit: int, seed: int) -> np.ndarray:
-  """At most `limit` examples of a split, chosen by the seed alone, sorted."""
+  """At most `limit` examples of a split, chosen by the seed only, sorted."""
   return np.sort(data.epoch_permutation(seed, 0, len(split))[:limit])
 
 

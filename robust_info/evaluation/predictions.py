@@ -1,4 +1,4 @@
-"""The predictions of a network on a split, and what follows from them alone.
+"""The predictions of a network on a split, and the metrics they determine.
 
 Shapes: `N` examples, `C` classes, `G` groups of examples.
 """
@@ -17,8 +17,8 @@ from robust_info import information
 from robust_info.attacks import results
 from robust_info.information import _jackknife, divergences, groups
 
-# Groups of the jackknife: the more, the surer its errors; the fewer, the less
-# memory, O(G C^2).
+# Groups of the jackknife: more groups give more reliable standard errors, fewer
+# groups need less memory, O(G C^2).
 _MAX_GROUPS = 50
 _MIN_GROUPS = 20
 _MANY_CLASSES = 100
@@ -31,8 +31,8 @@ class Predictions:
   """The predictions of a network on a split, clean or attacked; NumPy arrays.
 
   Attributes:
-    parts: `InformationStats` with a leading axis [G], example i in group
-      i mod G: what `jackknife` takes.
+    parts: `InformationStats` with a leading axis [G], example i in group i mod
+      G; the input of `jackknife`.
     correct: bool [N], whether the most probable class is the label; False where
       logits are not finite.
     confidence: float [N], the probability of the most probable class.
@@ -62,18 +62,18 @@ class Predictions:
     """Expected calibration error, 15 equal-width bins of confidence.
 
     The mean over examples of |accuracy - confidence| of their bin (Guo et al.
-    2017); in [0, 1]. NaN if any confidence is.
+    2017); in [0, 1]. NaN if any confidence is NaN.
     """
     return float(_calibration_error(self._gaps().sum(axis=0)))
 
   @property
   def calibration_error_deleted(self) -> np.ndarray:
-    """[G], the calibration error without each group of `parts`."""
+    """The calibration error without each group of `parts`, [G]."""
     gaps = self._gaps()
     return _calibration_error(gaps.sum(axis=0, keepdims=True) - gaps)
 
   def _gaps(self) -> np.ndarray:
-    """[G, bins, 2]: sums of correct - confidence, and counts."""
+    """Sums of correct - confidence, and counts: [G, bins, 2]."""
     num_groups = len(self.parts.confusion)
     gaps = np.full((num_groups, _CALIBRATION_BINS, 2), math.nan)
     if not np.isfinite(self.confidence).all():
@@ -91,7 +91,7 @@ class Predictions:
 
 
 def _calibration_error(gaps: np.ndarray) -> np.ndarray:
-  """[..., bins, 2] of sums and counts to [...]."""
+  """The calibration error [...] from sums and counts [..., bins, 2]."""
   return np.abs(gaps[..., 0]).sum(axis=-1) / gaps[..., 1].sum(axis=-1)
 
 
@@ -99,12 +99,13 @@ class Tally:
   """Collects the predictions of a split from its logits, batch by batch."""
 
   def __init__(self, labels: np.ndarray, num_classes: int, *, batch_size: int):
-    """Compiles nothing yet.
+    """Stores the arguments; compiles nothing yet.
 
     Args:
-      labels: [N], of the split.
-      num_classes: C; beyond 100 the jackknife has 20 groups, else 50.
-      batch_size: B, rows of a batch.
+      labels: labels of the split, [N].
+      num_classes: number C of classes; the jackknife has 50 groups, but 20 for
+        more than 100 classes.
+      batch_size: number B of rows of a batch.
     """
     most = _MAX_GROUPS if num_classes <= _MANY_CLASSES else _MIN_GROUPS
     self._num_groups = min(most, len(labels))
@@ -115,8 +116,8 @@ class Tally:
     """The predictions of all examples.
 
     Args:
-      batches: logits [B, C] of the examples in order; those of the last batch
-        may be fewer, or filled up with anything.
+      batches: logits [B, C] of the examples in order; the last batch may be
+        shorter, or padded with any values.
     """
     total, rows = None, []
     num_examples, size = len(self._labels), self._batch_size
@@ -139,7 +140,7 @@ class Tally:
 
 @functools.partial(jax.jit, static_argnames="num_groups")
 def _tally(logits, labels, ids, mask, *, num_groups):
-  """One batch."""
+  """The statistics of one batch."""
   parts = groups.grouped_information_stats(
     logits, labels, ids % num_groups, num_groups=num_groups, where=mask
   )

@@ -1,4 +1,4 @@
-"""Statistics of a sample, and how far they may be off."""
+"""Statistics of a sample, with their uncertainty."""
 
 import math
 from typing import Any
@@ -11,17 +11,17 @@ _LEVEL = 0.95
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
-  """Mean, quantiles, and their uncertainty, of a sample [M].
+  """Mean and quantiles of a sample [M], with their uncertainty.
 
   Args:
-    values: [M], drawn independently.
+    values: sample [M] of independent draws.
 
   Returns:
     `mean`, its `standard_error` (NaN for a single value), the quantiles `q05`,
-    `q25`, `median`, `q75` and `q95`, and `intervals`: for each quantile two
-    order statistics between which the quantile of the population lies with a
-    probability of at least 95 %, whatever the distribution; NaN at a side
-    where the sample is too small to give one.
+    `q25`, `median`, `q75` and `q95`, and `intervals`: for each quantile, two
+    order statistics that enclose the quantile of the population with a
+    probability of at least 95 %, for any distribution; NaN on a side where the
+    sample is too small.
   """
   values = np.sort(np.asarray(values, np.float64))
   size = len(values)

@@ -1,6 +1,6 @@
-"""The metrics that training follows, on the validation split.
+"""Metrics on the validation split, computed while training.
 
-Information in nats.
+Information is in nats.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from robust_info.evaluation import evaluator, metrics
 
 
 class Validator:
-  """The metrics that training follows, on the validation split.
+  """Metrics on the validation split, computed while training.
 
-  Called as `validator(variables)`; a pure function. Accuracy, cross-entropy
-  and information are exact over the split; attack and Fisher metrics use a
-  fixed random subset of `settings.validation_examples`, both lenses a fixed
-  set of pairs.
+  Called as `validator(variables)`; a pure function. Accuracy, cross-entropy and
+  information are exact over the split. Attack and Fisher metrics use a fixed
+  random subset of `settings.validation_examples` examples. Both lenses use a
+  fixed set of pairs.
   """
 
   def __init__(
@@ -45,7 +45,7 @@ class Validator:
     """The metrics of a network.
 
     Args:
-      variables: what `apply_fn` takes.
+      variables: variables of the network, as in `apply_fn`.
 
     Returns:
       `accuracy`, `cross_entropy`, `cckl`, `mutual_information`,
@@ -61,11 +61,11 @@ class Validator:
 
 
 def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:
-  """The metrics that a run follows.
+  """The validator of a run.
 
   Args:
-    config: resolved, see `setup.resolve`.
-    source: what it was resolved for.
+    config: resolved configuration, see `setup.resolve`.
+    source: data for which it was resolved.
   """
   return Validator(
     models.apply_fn(models.from_config(config.model)),

@@ -1,21 +1,21 @@
-"""Each example at its worst: what several attacks found together.
+"""The worst case of each example over several attacks.
 
-The three numbers of the epsilon lens want different worst cases [ours]:
+The three numbers of the epsilon lens have different worst cases [ours]:
 
-* *Robust accuracy* asks whether any point found is misclassified: a question
-  to each example alone.
-* *Robust information* `I(K;Y^(x_adv))` and *robust CCKL* belong to the
-  predictions of all examples together, at one point each. What survives is the
-  least over all choices of points, which no rule for single examples finds; but
-  the value at *any* choice is an upper bound. Two choices are followed: the
-  point of the largest label loss, a misclassified one before any other, and
-  the point whose prediction is farthest from the clean one, by
-  `KL(p(x) || p(x'))`.
+* *Robust accuracy* depends on whether any point found is misclassified, for
+  each example separately.
+* *Robust information* `I(K;Y^(x_adv))` and *robust CCKL* depend on the
+  predictions of all examples together, at one point per example. The value that
+  survives is the minimum over all choices of points. No rule for single
+  examples finds it, but the value at *any* choice is an upper bound. Two
+  choices are computed: the point of the largest label loss, where misclassified
+  points come first, and the point whose prediction is farthest from the clean
+  one, by `KL(p(x) || p(x'))`.
 
 Both choices accumulate: they are made among all points of all attacks so far,
-the clean one included, so every attack added only makes them worse.
+the clean point included, so that a further attack can only make them worse.
 
-Shapes: `N` examples, `C` classes. Information in nats.
+Shapes: `N` examples, `C` classes. Information is in nats.
 """
 
 import dataclasses
@@ -35,16 +35,16 @@ from robust_info.information import divergences
 from robust_info.runtime import sharding
 
 APGD = ("apgd-ce", "apgd-t")
-# What starts the randomness of each, beside that of the evaluator.
+# Numbers folded into the key of the evaluator, one per purpose.
 _ENSEMBLE, _SANITY = 3, 4
 
 
 class Choice(NamedTuple):
-  """A point for each example, by two rules; logits there, NumPy [N, C].
+  """Logits at one point per example, chosen by two rules; NumPy [N, C].
 
   Attributes:
-    label: at the largest label loss, misclassified points first.
-    divergence: at the largest divergence from the clean prediction.
+    label: logits at the largest label loss, misclassified points first.
+    divergence: logits at the largest divergence from the clean prediction.
   """
 
   label: np.ndarray
@@ -53,10 +53,11 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-  """The worst case over all attacks up to one.
+  """The worst case over all attacks up to a given one.
 
   Attributes:
-    attack: the strongest so far; all before it count as well.
+    attack: name of the strongest attack so far; all attacks before it count as
+      well.
     choice: logits at the worst points.
   """
 
@@ -69,18 +70,19 @@ def accumulate(
   labels: np.ndarray,
   groups: Sequence[tuple[str, Sequence[np.ndarray]]],
 ) -> Iterator[Strength]:
-  """The worst case after each of several attacks.
+  """Yields the worst case after each of several attacks.
 
   Args:
     clean: logits [N, C] at the clean inputs.
-    labels: [N].
-    groups: names, and logits [N, C] at the points found under that name; from
-      weak to strong.
+    labels: labels [N].
+    groups: pairs of a name and logits [N, C] at the points found under this
+      name, from weak to strong.
 
   Yields:
-    A `Strength` for each. From one to the next no example becomes correct at
-    `choice.label`, the label loss rises where the example was and is correct
-    or was and is misclassified, and the divergence falls nowhere.
+    A `Strength` per attack. From one attack to the next, no misclassified
+    example becomes correct at `choice.label`, the label loss never decreases
+    while the example stays correct or stays misclassified, and the divergence
+    never decreases.
   """
   choice = Choice(clean, clean)
   for attack, found in groups:
@@ -91,7 +93,7 @@ def accumulate(
 
 @jax.jit
 def _worse(choice, found, clean, labels):
-  """A choice, with the points found where they are worse."""
+  """Updates a choice with the points found, where they are worse."""
 
   def success(logits):
     return ~results.correct(logits, labels)
@@ -122,16 +124,17 @@ def auto_attack(
 ) -> attacks.EnsembleResult:
   """`attacks.auto_attack` on every example of an evaluator's split.
 
-  Runs on one device; of several processes each does all of it.
+  Runs on one device; with several processes, each does all of the work.
 
   Args:
-    evaluator: the split, the norm of its ball, and the seed.
-    variables: of the network.
+    evaluator: evaluator with the split, the norm of the ball, and the seed.
+    variables: variables of the network.
     epsilon: radius of the ball, >= 0.
-    version: "standard" or "plus".
-    names: instead of the attacks of the version.
-    state_dir: folder of its state; a killed evaluation goes on from there.
-    progress: called now and then.
+    version: version of AutoAttack, "standard" or "plus".
+    names: names of attacks to use instead of the attacks of the version.
+    state_dir: folder of the progress of the attack; a killed evaluation resumes
+      from it.
+    progress: function called from time to time.
   """
   split, settings = evaluator.split, evaluator.settings
   if state_dir is not None and jax.process_count() > 1:
@@ -158,27 +161,27 @@ def sanity(
   epsilon: float,
   evaluated: attacks.EnsembleResult | None = None,
 ) -> attacks.SanityReport:
-  """Whether a robust accuracy of this network in this ball can be believed.
+  """Checks whether a robust accuracy of this network can be trusted.
 
-  `attacks.sanity_report` on a sample of the split, drawn by the seed alone.
+  `attacks.sanity_report` on a sample of the split, drawn by the seed only.
   Cost: about 250 gradients and 600 forward passes on at most
   `settings.sanity_examples` examples.
 
   Args:
-    evaluator: the split, the norm of its ball, and the seed.
-    variables: of the network.
+    evaluator: evaluator with the split, the norm of the ball, and the seed.
+    variables: variables of the network.
     epsilon: radius of the ball, > 0.
-    evaluated: what `auto_attack` found, for one more check.
+    evaluated: result of `auto_attack`, for one more check.
 
   Raises:
-    ValueError: epsilon is not above 0.
+    ValueError: epsilon is not positive.
   """
   split, settings = evaluator.split, evaluator.settings
   rows = evaluator_lib.random_rows(
     split, settings.sanity_examples, evaluator.seed
   )
-  # The network is called uncompiled too: one that draws its random numbers on
-  # the host draws them once in a compiled program.
+  # The network is also called uncompiled: a network that draws random numbers
+  # on the host would draw them only once in a compiled program.
   return attacks.sanity_report(
     evaluator.logits_fn(sharding.local_copy(variables)),
     data.to_float(split.images[rows]),
@@ -193,12 +196,13 @@ def sanity(
 def after_prefix(
   result: attacks.EnsembleResult, clean: np.ndarray, number: int
 ) -> np.ndarray:
-  """Logits [N, C] as the first attacks of an ensemble left them.
+  """Logits [N, C] after the first attacks of an ensemble.
 
   Args:
-    result: of the ensemble.
-    clean: logits [N, C]; those of examples that these attacks did not break.
-    number: how many attacks, of those in `result.attacks`.
+    result: result of the ensemble.
+    clean: clean logits [N, C], kept for examples that these attacks did not
+      break.
+    number: number of attacks, the first ones of `result.attacks`.
   """
   _validate.positive_int("number", number)
   broken = result.broken_by < number

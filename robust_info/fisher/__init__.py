@@ -1,7 +1,7 @@
 """Fisher information of a network's predictions with respect to its input.
 
-`norms` of the metric at each input, `products` with vectors, and `coarse` norms
-of the metric between groups of classes.
+`norms` of the metric at each input, its `products` with vectors, and `coarse`
+norms that merge the improbable classes.
 """
 
 from robust_info.fisher.coarse import coarse_fisher_norms

@@ -1,14 +1,14 @@
 """The Gram route to the Fisher information: C - 1 pullbacks, then algebra.
 
-Relative to the most probable class c, `J~_k = J_k - J_c` for the C - 1 others
-with probabilities `p~`, `s = sqrt(p~)`,
+Relative to the most probable class c, with `J~_k = J_k - J_c` and `p~` for the
+C - 1 other classes, and `s = sqrt(p~)`,
 
     F = J~^T (diag p~ - p~ p~^T) J~
       = (M diag(s) J~)^T (M diag(s) J~),   M = I - s s^T / (1 + sqrt(p_c)),
 
-because `M^2 = I - s s^T`. For a confident prediction every number in it is
-small by itself, nothing cancels, and float32 keeps its relative accuracy
-however close `p_c` is to 1.
+because `M^2 = I - s s^T`. For a confident prediction every number in this form
+is small and nothing cancels, so float32 keeps its relative accuracy however
+close `p_c` is to 1.
 
 Shapes: `N` examples, `C` classes, `D` inputs (flattened).
 """
@@ -51,7 +51,7 @@ def reduced_gram(
 def from_pullback(
   logits: jax.Array, pullback: Callable[[jax.Array], tuple[jax.Array]]
 ) -> ReducedGram:
-  """The same of logits and their pullback to the inputs, as of `jax.vjp`."""
+  """`reduced_gram` from logits and their pullback to the inputs (`jax.vjp`)."""
   rows, reference, log_p = _pullbacks_of_differences(logits, pullback)
   num_classes = log_p.shape[-1]
   others = reference[:, None] + jnp.arange(1, num_classes)[None, :]
@@ -76,7 +76,7 @@ def full_gram(
   """`G_kl = sqrt(p_k p_l) g_k . g_l` over all classes, [N, C, C]."""
   rows, reference, log_p = _pullbacks_of_differences(*_pullback(logits_fn, x))
   num_classes = log_p.shape[-1]
-  # Back to all classes: row and column c of the differences are zero, and
+  # Return to all classes: row and column c of the differences are zero, and
   # g_k = J~_k - sum_l p_l J~_l.
   classes = jnp.arange(num_classes)
   position = (classes[None, :] - reference[:, None] - 1) % num_classes
@@ -99,7 +99,7 @@ def trace(reduced: ReducedGram) -> jax.Array:
 def frobenius(reduced: ReducedGram) -> jax.Array:
   """`||F||_F`: [N]; derivative 0 where F is exactly 0."""
   gram = reduced.gram
-  # Scaled, so that squares of small entries do not underflow.
+  # Rescaled, so that squares of small entries do not underflow.
   scale = jax.lax.stop_gradient(
     jnp.max(jnp.abs(gram), axis=(-2, -1), initial=0.0)
   )

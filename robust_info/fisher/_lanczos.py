@@ -1,19 +1,18 @@
 """The matrix-free route to the Fisher information, for many classes.
 
-Lanczos on `v -> F(x) v` (one JVP and one VJP a step, whatever C) with full
-reorthogonalisation gives an orthonormal basis Q [m, D] an example with
-`F Q^T = Q^T T + beta q_{m+1} e_m^T`, T tridiagonal. Of the parts of F
+Lanczos on `v -> F(x) v` (one JVP and one VJP per step, for any C) with full
+reorthogonalisation gives an orthonormal basis Q [m, D] per example with
+`F Q^T = Q^T T + beta q_{m+1} e_m^T`, T tridiagonal. The parts of F are
 
-* on the span of Q everything is known: `T`;
+* on the span of Q: known exactly, `T`;
 * between the span and its complement: `||.||_F = beta`;
-* on the complement: random probes `v`, signs with the span projected out,
-  `E v^T F v = tr`, `E |P F v|^2 = ||P F P||_F^2`.
+* on the complement: estimated with random probes `v`, vectors of signs with
+  the span projected out: `E v^T F v = tr`, `E |P F v|^2 = ||P F P||_F^2`.
 
-So the trace and the squared Frobenius norm are unbiased, and only the
-remainder that Lanczos did not see is noisy (the device of Hutch++, Meyer et
-al. 2021, with a Krylov basis). A Ritz pair (theta, y) has the residual
-`|F y - theta y| = beta |s_m|`, and some eigenvalue lies within it of theta
-(Parlett 1980).
+So the trace and the squared Frobenius norm are unbiased, and only the part on
+the complement is noisy (the method of Hutch++, Meyer et al. 2021, with a Krylov
+basis). A Ritz pair (theta, y) has the residual `|F y - theta y| = beta |s_m|`,
+and some eigenvalue lies within this distance of theta (Parlett 1980).
 
 Shapes: `N` examples, `D` inputs (flattened), m Lanczos steps.
 """
@@ -28,14 +27,14 @@ from robust_info.fisher import products
 
 
 class Decomposition(NamedTuple):
-  """What m steps of Lanczos found.
+  """Result of m steps of Lanczos.
 
   Attributes:
-    basis: [m, N, D], orthonormal rows an example; zero rows after an exact
+    basis: [m, N, D], orthonormal rows per example; zero rows after an exact
       invariant subspace.
     values: [N, m], Ritz values, descending.
     coefficients: [N, m, m], column i expands Ritz vector i in the basis.
-    coupling: [N], beta, what leads out of the span.
+    coupling: [N], beta, the coupling of the span to its complement.
   """
 
   basis: jax.Array
@@ -65,7 +64,7 @@ def lanczos(
     image = fisher.product(q)
     alpha = contractions.dot(q, image)
     rest = image
-    # Twice is enough (Kahan, Parlett).
+    # Two orthogonalisations are enough (Kahan, Parlett).
     for _ in range(2):
       rest = rest - _combine(basis, _project(basis, rest))
     following, beta = _unit(rest, floor=_norm(image))
@@ -137,7 +136,7 @@ def trace_and_frobenius(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """`tr F`, `||F||_F` and the standard errors of both, [N] each.
 
-  `||F||_F^2` is unbiased; the error of its root is to first order.
+  `||F||_F^2` is unbiased; the error of its root is correct to first order.
   """
 
   def probe(_, key):

@@ -1,14 +1,14 @@
-"""Fisher information without the classes that hardly occur [ours].
+"""Fisher information without the improbable classes [ours].
 
-With the classes outside the m most probable of an example merged into one,
-the prediction is a coarser one, and its Fisher information `F_m` is the Gram
-route's with m pullbacks instead of C - 1. What is left out is
+If all classes outside the m most probable of an example are merged into one,
+the prediction is coarser, and its Fisher information `F_m` is that of the Gram
+route with m pullbacks instead of C - 1. The omitted part is
 
     F - F_m = sum_{k in S} p_k (g_k - g_S)(g_k - g_S)^T,
 
-S the merged classes, `g_k = grad log p_k`, `g_S` their mean under the
-prediction within S: the variance within S, which the coarser label does not
-see. It is positive semi-definite, and with its trace
+where S is the set of merged classes, `g_k = grad log p_k`, and `g_S` is their
+mean under the prediction within S. This is the variance within S, which the
+coarser label cannot show. It is positive semi-definite, and with its trace
 `R <= sum_{k in S} p_k |g_k|^2`
 
     0 <= tr F - tr F_m  = R,
@@ -44,27 +44,27 @@ def coarse_fisher_norms(
   batch_size: int | None = None,
   key: jax.Array | None = None,
 ) -> norms_lib.FisherNorms:
-  """Norms of `F(x)` from the most probable classes, and what they miss.
+  """Norms of `F(x)` from the most probable classes, with their deficit.
 
-  For many classes of which few matter at any one example. For an exact answer
-  or one with a purely statistical error see `fisher_norms`.
+  For many classes of which few matter for any one example. See `fisher_norms`
+  for an exact answer or one with a purely statistical error.
 
   Args:
     logits_fn: [N, ...] -> [N, C], rows independent.
     x: [N, ...], floating point.
-    max_classes: m, how many classes of each example are kept apart.
-    num_eigenvectors: how many leading eigenvectors of `F_m` to return.
-    num_probes: Rademacher probes for R; one pullback each.
-    batch_size: at most so many examples at a time; `None` takes all together.
-    key: of the probes, consumed; `None` means `jax.random.key(0)`.
+    max_classes: number m of classes per example that are kept apart.
+    num_eigenvectors: number of leading eigenvectors of `F_m` to return.
+    num_probes: number of Rademacher probes for R; one pullback each.
+    batch_size: maximum number of examples at a time; `None` takes all together.
+    key: key of the probes, consumed; `None` means `jax.random.key(0)`.
 
   Returns:
     `FisherNorms` of `F_m`: `trace`, `frobenius` and `spectral_norm` are lower
-    bounds of those of F. All three errors are R and the rounding (see
-    `FisherNorms`): added to its norm each gives an upper bound, exactly so for
-    the true R. R is estimated without bias from the probes (Hutchinson), and is
-    0 where nothing is left out (m >= C - 1). A half-precision network gives
-    float32 norms. Cost: one forward and `m + num_probes` backward passes;
+    bounds of those of F. All three errors are R plus rounding (see
+    `FisherNorms`): norm plus error is an upper bound of the norm of F, exactly
+    so for the true R. R is estimated without bias from the probes (Hutchinson),
+    and is 0 where no class is omitted (m >= C - 1). A half-precision network
+    gives float32 norms. Cost: one forward and `m + num_probes` backward passes;
     `4 N m D` bytes.
 
   Raises:
@@ -87,8 +87,8 @@ def coarse_fisher_norms(
   key = jax.random.key(0) if key is None else key
   epsilon = _rounding.epsilon(logits_fn, x)
 
-  # The classes are chosen and merged outside the network, whose batch may be
-  # taken apart.
+  # Classes are chosen and merged outside the network, whose batch may be
+  # split into parts.
   def measure(x):
     logits, pullback = jax.vjp(loops.side_by_side(logits_fn), x)
     _validate.logits_shape(logits.shape, x.shape[0])

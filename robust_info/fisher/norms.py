@@ -2,15 +2,16 @@
 
 `F(x) = sum_k p_k g_k g_k^T`, `g_k = grad_x log p_k` ([paper]: the object), a
 D x D matrix for each of the N examples that is never formed. With `J = dz/dx`
-[C, D] it equals `J^T (diag p - p p^T) J`, of rank at most C - 1. Two routes
-[ours], chosen by `method`:
+[C, D] it equals `J^T (diag p - p p^T) J`, of rank at most C - 1. `method`
+chooses between two routes [ours]:
 
 * `"gram"`: C - 1 pullbacks and (C-1) x (C-1) matrices; exact, and
-  differentiable in whatever `logits_fn` depends on. `4 N C D` bytes.
-* `"matrix_free"`: Lanczos and random probes, one JVP and one VJP each,
-  whatever C; a statistical error, which `fisher_norms` reports.
-  `4 N num_steps D` bytes. Not meant to be differentiated.
-* `"auto"`: the first up to `AUTO_CLASSES` classes, the second beyond.
+  differentiable with respect to any value that `logits_fn` depends on.
+  `4 N C D` bytes.
+* `"matrix_free"`: Lanczos and random probes, one JVP and one VJP each, for any
+  C; a statistical error, which `fisher_norms` reports. `4 N num_steps D` bytes.
+  Not meant to be differentiated.
+* `"auto"`: "gram" up to `AUTO_CLASSES` classes, "matrix_free" beyond.
 
 `logits_fn: [N, ...] -> [N, C]` treats rows independently and is deterministic
 (evaluation mode). To pass parameters without recompiling, make them arguments
@@ -22,10 +23,11 @@ of one compiled function:
 
 Keyword arguments common to the norms:
 
-* `batch_size`: at most so many examples at a time, which bounds memory;
+* `batch_size`: maximum number of examples at a time, which bounds memory;
   `None` takes all N together.
-* `num_steps` (m), `num_probes`, `key`: of the matrix-free route. The key is
-  consumed; `None` means `jax.random.key(0)`, the same probes in every call.
+* `num_steps` (m), `num_probes`, `key`: parameters of the matrix-free route. The
+  key is consumed; `None` means `jax.random.key(0)`, the same probes in every
+  call.
 
 Shapes: `N` examples, `C` classes, `D` inputs (flattened). Fisher information
 is in nats per squared input unit.
@@ -45,7 +47,7 @@ from robust_info.fisher import _gram, _lanczos, _rounding, products
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
-# Beyond this many classes "auto" goes matrix-free. On a CPU the default 16
+# Above this number of classes "auto" is matrix-free. On a CPU the default 16
 # steps and 16 probes cost as much as some 80 pullbacks (see
 # docs/results/core_cpu.md); an exact answer is worth the difference for data
 # sets of up to a hundred classes.
@@ -56,7 +58,7 @@ METHODS = ("auto", "gram", "matrix_free")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FisherNorms:
-  """Norms of `F(x)` of N examples, and how far they may be off.
+  """Norms of `F(x)` of N examples, and their errors.
 
   Every error includes the rounding of the network and of the computation,
   `16 eps (1 + max_k |logit_k|)` times the norm, with the eps of the coarsest
@@ -66,16 +68,18 @@ class FisherNorms:
     trace: [N], `tr F`.
     frobenius: [N], `||F||_F`.
     spectral_norm: [N], `lambda_max(F)`.
-    trace_error: [N], standard error of `trace` over the probes, and rounding;
-      rounding alone if exact. An estimate: with eight probes one such error
+    trace_error: [N], standard error of `trace` over the probes, plus rounding;
+      only rounding if exact. An estimate: with eight probes one such error
       covered 59 to 65 % of 600 keys, two covered 84 to 88 %.
-    frobenius_error: [N], the same of `frobenius`.
-    spectral_norm_error: [N], norm of the residual of the top Ritz pair, and
-      rounding: an eigenvalue lies within it of `spectral_norm`, which but for
-      rounding is never above lambda_max; rounding alone if exact.
-    values: [N, k], the leading eigenvalues; `None` unless asked for.
-    vectors: [N, k, ...], their unit eigenvectors in the shape of x; likewise.
-    residuals: [N, k], norms of `F v - value v`, and rounding; likewise.
+    frobenius_error: [N], the same for `frobenius`.
+    spectral_norm_error: [N], norm of the residual of the top Ritz pair, plus
+      rounding: an eigenvalue lies within this distance of `spectral_norm`,
+      which never exceeds lambda_max except by rounding; only rounding if exact.
+    values: [N, k], the leading eigenvalues; `None` unless requested.
+    vectors: [N, k, ...], their unit eigenvectors in the shape of x; `None`
+      unless requested.
+    residuals: [N, k], norms of `F v - value v`, plus rounding; `None` unless
+      requested.
   """
 
   trace: jax.Array
@@ -95,8 +99,8 @@ def fisher_gram(
 ) -> jax.Array:
   """Gram matrices `G_kl = sqrt(p_k p_l) g_k . g_l`.
 
-  `G = A A^T` with the rows `sqrt(p_k) g_k` of A, while `F = A^T A`: both have
-  the same non-zero spectrum.
+  `G = A A^T`, where the rows of A are `sqrt(p_k) g_k`, while `F = A^T A`: both
+  have the same non-zero spectrum.
 
   Args:
     logits_fn: [N, ...] -> [N, C].
@@ -105,9 +109,9 @@ def fisher_gram(
 
   Returns:
     [N, C, C], symmetric and positive semi-definite to rounding, with
-    `G sqrt(p) = 0`. Unchanged by a constant added to all
-    logits. NaN in gives NaN out. Cost: one forward and C - 1 backward passes;
-    `4 N C D` bytes in float32.
+    `G sqrt(p) = 0`. Adding a constant to all logits does not change it. NaN in
+    gives NaN out. Cost: one forward and C - 1 backward passes; `4 N C D` bytes
+    in float32.
   """
   logits_fn, x = products.check_inputs(logits_fn, x)
   return _in_batches(lambda x: _gram.full_gram(logits_fn, x), x, batch_size)
@@ -125,28 +129,29 @@ def fisher_norms(
   num_probes: int = 16,
   key: jax.Array | None = None,
 ) -> FisherNorms:
-  """Trace, Frobenius and spectral norm of `F(x)` for the price of one.
+  """Trace, Frobenius and spectral norm of `F(x)` at the cost of one of them.
 
   Args:
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
-    num_eigenvectors: how many leading eigenvectors to return as well (from the
+    num_eigenvectors: number of leading eigenvectors to return as well (from the
       same Gram or Lanczos matrices); at most D.
     method: "auto", "gram" or "matrix_free"; see the module docstring.
     batch_size: see the module docstring.
-    num_steps: of Lanczos.
-    num_probes: for what Lanczos did not see; 1 leaves the errors NaN.
+    num_steps: number of Lanczos steps.
+    num_probes: number of probes for the part outside the Lanczos basis; 1 makes
+      the errors NaN.
     key: see the module docstring.
 
   Returns:
-    `FisherNorms`. By "gram" it agrees with the single functions exactly. By
+    `FisherNorms`. With "gram" it agrees exactly with the single functions. With
     "matrix_free" the trace and the squared Frobenius norm are unbiased, and
     exact once `num_steps` reaches the rank of F (if its eigenvalues are
     simple). Cost: that of `fisher_gram`, or `num_steps + 1 + num_probes`
     products with F.
 
   Raises:
-    ValueError: an unknown method, or counts out of range.
+    ValueError: the method is unknown, or a count is out of range.
   """
   _validate.nonnegative_int("num_eigenvectors", num_eigenvectors)
   logits_fn, x, is_exact = _check(
@@ -199,10 +204,10 @@ def fisher_trace(
 ) -> jax.Array:
   """`tr F(x)`: [N], nats per squared input unit, at least 0.
 
-  By "gram": cost and edge cases are those of `fisher_gram`; differentiable,
-  without NaN at vanishing probabilities. By "matrix_free": unbiased
-  (Hutchinson with the Lanczos subspace taken out); a probe costs one JVP; the
-  standard error is in `fisher_norms`. Arguments as there.
+  With "gram": cost and edge cases are those of `fisher_gram`; differentiable,
+  without NaN at vanishing probabilities. With "matrix_free": unbiased
+  (Hutchinson's estimator outside the Lanczos subspace); a probe costs one JVP;
+  `fisher_norms` reports the standard error. Arguments as for `fisher_norms`.
   """
   logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
 
@@ -233,10 +238,10 @@ def fisher_frobenius(
 ) -> jax.Array:
   """Frobenius norm `||F(x)||_F`: [N], nats per squared input unit.
 
-  Between `fisher_spectral_norm` and `fisher_trace`. By "gram": cost and edge
-  cases are those of `fisher_gram`; where F is exactly 0 the derivative is
-  taken as 0. By "matrix_free": the square is unbiased; the standard error is in
-  `fisher_norms`. Arguments as there.
+  Its value lies between `fisher_spectral_norm` and `fisher_trace`. With "gram":
+  cost and edge cases are those of `fisher_gram`; where F is exactly 0 the
+  derivative is taken as 0. With "matrix_free": the square is unbiased;
+  `fisher_norms` reports the standard error. Arguments as for `fisher_norms`.
   """
   logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
   if not is_exact:
@@ -268,14 +273,14 @@ def fisher_spectral_norm(
 ) -> jax.Array:
   """Largest eigenvalue `lambda_max(F(x))`: [N], nats per squared input unit.
 
-  The worst divergence in an L2 ball of small radius r is about
-  `r^2 lambda_max / 2`. By "gram": cost and edge cases are those of
-  `fisher_gram`, and 24 products of (C-1) x (C-1) matrices an example;
-  differentiable to any order wherever lambda_max is simple. Where it is not,
-  the first derivative is that along one top eigenvector, and the second does
-  not exist: NaN. By "matrix_free": the top Ritz value of
-  `num_steps` Lanczos steps, never above lambda_max but for rounding; its
-  residual is in `fisher_norms`. Arguments as there.
+  The largest divergence in an L2 ball of small radius r is about
+  `r^2 lambda_max / 2`. With "gram": cost and edge cases are those of
+  `fisher_gram`, and 24 products of (C-1) x (C-1) matrices per example;
+  differentiable to any order wherever lambda_max is simple. Where it is
+  multiple, the first derivative is that along one top eigenvector, and the
+  second does not exist: NaN. With "matrix_free": the top Ritz value of
+  `num_steps` Lanczos steps, which never exceeds lambda_max except by rounding;
+  `fisher_norms` reports its residual. Arguments as for `fisher_norms`.
   """
   logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps)
 
@@ -304,10 +309,10 @@ def fisher_eigenvectors(
   Args:
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
-    k: how many, at most D.
+    k: number of eigenvectors, at most D.
     method: "auto", "gram" or "matrix_free"; see the module docstring.
     batch_size: see the module docstring.
-    num_steps: of Lanczos; at least k, better 2 k or more.
+    num_steps: number of Lanczos steps; at least k, better 2 k or more.
     key: see the module docstring.
 
   Returns:
@@ -316,7 +321,7 @@ def fisher_eigenvectors(
     arbitrary. F has rank at most C - 1: beyond the rank, or where an eigenvalue
     is below `10 C eps` times the largest (not resolved in this dtype), value
     and vector are 0. Not meant to be differentiated. "matrix_free" gives Ritz
-    pairs (`fisher_norms(..., num_eigenvectors=k)` has their residuals) and
+    pairs (`fisher_norms(..., num_eigenvectors=k)` reports their residuals) and
     finds one vector of a multiple eigenvalue. Cost: that of `fisher_gram` and
     an eigendecomposition of size C - 1, or `num_steps + 1` products with F.
 
@@ -343,7 +348,7 @@ def fisher_eigenvectors(
 def norms_of_gram(
   reduced: _gram.ReducedGram, x: jax.Array, k: int, epsilon: float
 ) -> FisherNorms:
-  """Norms and k eigenvectors by the Gram route: exact up to rounding."""
+  """Norms and k eigenvectors by the Gram route, exact up to rounding."""
   trace = _gram.trace(reduced)
   frobenius = _gram.frobenius(reduced)
   spectral_norm = _gram.spectral_norm(reduced)
@@ -366,7 +371,7 @@ def norms_of_gram(
 def _check(
   logits_fn, x, method, num_steps, num_probes=1, num_eigenvectors=0
 ) -> tuple[LogitsFn, jax.Array, bool]:
-  """Checks the common arguments and chooses the route: exact or not."""
+  """Validates the common arguments and chooses the route: exact or not."""
   logits_fn, x = products.check_inputs(logits_fn, x)
   _validate.one_of("method", method, METHODS)
   _validate.positive_int("num_steps", num_steps)
@@ -386,7 +391,7 @@ def _check(
 
 
 def _steps(num_steps: int, x: jax.Array) -> int:
-  """No more Lanczos steps than dimensions."""
+  """Limits the number of Lanczos steps to the number of dimensions."""
   return max(1, min(num_steps, math.prod(x.shape[1:])))
 
 

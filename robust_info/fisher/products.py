@@ -1,6 +1,6 @@
-"""Products with the input-space Fisher information, whatever C.
+"""Products with the input-space Fisher information, for any C.
 
-`F(x) v` and `v^T F(x) v` from derivatives along v; F is never formed. See
+`F(x) v` and `v^T F(x) v` come from derivatives along v; F is never formed. See
 `robust_info.fisher.norms` for F, its norms and its eigenvectors.
 
 Shapes: `N` examples, `C` classes, `D` inputs (flattened).
@@ -24,10 +24,10 @@ class Operator(NamedTuple):
   """`F(x)` of N examples as functions of [N, D] arrays.
 
   Attributes:
-    product: v -> F v.
-    quadratic: v -> v^T F v, [N].
-    size: D.
-    logits: [N, C], those of the network.
+    product: the function v -> F v.
+    quadratic: the function v -> v^T F v, [N].
+    size: number of input dimensions, D.
+    logits: [N, C], logits of the network.
   """
 
   product: Callable[[jax.Array], jax.Array]
@@ -45,11 +45,11 @@ def fisher_vector_product(
   Args:
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
-    v: one direction an example, the shape of x.
+    v: the shape of x, one direction per example.
 
   Returns:
     The shape of x. Linear in v, and `u . F v = v . F u`. Cost: one
-    forward-mode and one backward pass, whatever C; memory of one backward.
+    forward-mode and one backward pass, for any C; memory of one backward pass.
   """
   logits_fn, x, v = _check_direction(logits_fn, x, v)
   product = operator(logits_fn, x).product
@@ -65,7 +65,7 @@ def fisher_quadratic(
   Args:
     logits_fn: [N, ...] -> [N, C].
     x: [N, ...], floating point.
-    v: one direction an example, the shape of x.
+    v: the shape of x, one direction per example.
 
   Returns:
     [N], at least 0. `KL(p(x) || p(x + h v)) = h^2/2 v^T F v + O(h^3)`. Cost:
@@ -92,7 +92,7 @@ def prediction_variance(logits: jax.Array, values: jax.Array) -> jax.Array:
 def operator(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> Operator:
-  """Linearises the network once; products then cost no new forward pass."""
+  """Linearises the network once; products then need no further forward pass."""
   logits, pushforward = jax.linearize(loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
   _validate.warn_of_probabilities("the output of logits_fn", logits)
@@ -101,7 +101,8 @@ def operator(
   change = _centred(logits)
 
   def push(v):
-    # A sum: inside `jax.shard_map` the tangent differs by device, as x does.
+    # Add zeros made from x: inside `jax.shard_map` the tangent must differ by
+    # device, as x does.
     v = v.reshape(x.shape).astype(x.dtype) + jnp.zeros_like(x)
     return change(pushforward(v))
 
@@ -138,9 +139,10 @@ def _centred(
 
 
 def _scaled(cotangent, dtype):
-  """A cotangent [N, C] in `dtype`, and the factor [N, 1] that it lacks.
+  """Rescales a cotangent [N, C] to `dtype`; returns the factor [N, 1] too.
 
-  float16 ends at 6e-8: small probabilities keep their digits by a scale.
+  The smallest float16 is 6e-8: the factor keeps the digits of small
+  probabilities.
   """
   if cotangent.dtype == dtype:
     return cotangent, jnp.ones((), dtype)
@@ -150,7 +152,7 @@ def _scaled(cotangent, dtype):
 
 
 def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
-  """A function and its floating-point inputs [N, ...], or a clear error."""
+  """Validates `logits_fn` and returns x as floating-point inputs [N, ...]."""
   _validate.logits_fn("logits_fn", logits_fn)
   x = _validate.inputs("x", x, "[N, ...]")
   _validate.network("logits_fn", logits_fn, x)
@@ -158,7 +160,7 @@ def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
 
 
 def check_count(num_eigenvectors: int, x: jax.Array) -> None:
-  """No more eigenvectors than dimensions."""
+  """Raises if there are more eigenvectors than dimensions."""
   size = math.prod(x.shape[1:])
   if num_eigenvectors > size:
     raise ValueError(

@@ -1,8 +1,9 @@
 """Information in predictions: I(K; Y^), its divergences, and CCKL.
 
-From logits to numbers, in nats: `divergences` of single predictions, `stats` of
-a data set in one pass, their `summary`, by `groups`, with the error over
-examples (`jackknife`) and after `calibration`.
+Everything is computed from logits, in nats: `divergences` of single
+predictions, `stats` of a data set in one pass, their `summary`, the same by
+`groups`, the error over examples (`jackknife`), and the temperature of
+`calibration`.
 """
 
 from robust_info.information._jackknife import Jackknife, jackknife

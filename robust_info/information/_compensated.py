@@ -1,8 +1,8 @@
 """Compensated sums: twice the digits of a dtype, inside `jax.jit`.
 
-XLA keeps the order of floating-point additions on every backend, so that the
-classical error-free transformations work as written. A fused multiply-add in
-place of a product and a sum only makes them more exact.
+XLA keeps the order of floating-point additions on every backend, so the
+classical error-free transformations work as written. If the compiler fuses a
+product and a sum into one multiply-add, they only become more exact.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Compensated(NamedTuple):
 
   def plus(self, other: "Compensated") -> "Compensated":
     high, error = _two_sum(self.high, other.high)
-    # An infinite sum has no rounding error to carry (inf - inf is NaN).
+    # An infinite sum has no rounding error (inf - inf would be NaN).
     error = jnp.where(jnp.isfinite(high), error + (self.low + other.low), 0.0)
     return Compensated(*_two_sum(high, error, ordered=True))
 
@@ -35,7 +35,7 @@ class Compensated(NamedTuple):
     return self.plus(Compensated(-other.high, -other.low))
 
   def over(self, divisor: jax.Array) -> "Compensated":
-    """The quotient by a non-zero number of the dtype, in full."""
+    """The quotient by a non-zero number of the dtype, to twice the digits."""
     high = self.high / divisor
     product, error = _two_product(high, divisor)
     rest = ((self.high - product) - error) + self.low
@@ -44,7 +44,7 @@ class Compensated(NamedTuple):
 
 
 def product(a: jax.Array, b: jax.Array) -> Compensated:
-  """`a * b` in full (where the error does not underflow)."""
+  """`a * b` without error (where the error does not underflow)."""
   return Compensated(*_two_product(a, b))
 
 

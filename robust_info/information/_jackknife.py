@@ -22,15 +22,16 @@ from robust_info.information import stats as stats_lib
 class Jackknife:
   """A statistic of a data set and its uncertainty over examples.
 
-  Every field is a pytree of the structure of the statistic.
+  Every field is a pytree with the structure of the statistic.
 
   Attributes:
     estimate: the statistic of all examples.
-    standard_error: of it.
-    bias: the jackknife estimate of its bias; `estimate - bias` is corrected to
+    standard_error: standard error of the estimate.
+    bias: jackknife estimate of the bias; `estimate - bias` is corrected to
       first order in 1/N.
     low: `estimate - z standard_error`.
-    high: `estimate + z standard_error`, z the normal quantile of the level.
+    high: `estimate + z standard_error`, where z is the normal quantile of the
+      level.
     deleted: [G, ...], the statistic of all groups but one.
   """
 
@@ -52,13 +53,13 @@ def jackknife(
   """Uncertainty over examples of any statistic of a data set.
 
   Args:
-    parts: the statistics of G disjoint groups of examples, similar in size and
-      drawn alike (example i to group i mod G, not sorted by class); 20 or more
-      for a usable error. A sequence, or stacked along a leading axis [G, ...]
-      as by `grouped_information_stats`.
-    statistic: from `InformationStats` to a pytree of numbers and arrays, for
-      example `summarize` or `lambda s: summarize(s).cckl`.
-    level: of the interval, in (0, 1).
+    parts: statistics of G disjoint groups of examples, of similar size and
+      distribution (for example, example i in group i mod G, not sorted by
+      class); 20 or more for a usable error. A sequence, or stacked along a
+      leading axis [G, ...] as by `grouped_information_stats`.
+    statistic: function from `InformationStats` to a pytree of numbers and
+      arrays, for example `summarize` or `lambda s: summarize(s).cckl`.
+    level: confidence level of the interval, in (0, 1).
 
   Returns:
     `Jackknife` of NumPy arrays. Integer leaves of the statistic become
@@ -84,7 +85,8 @@ def jackknife(
       jax.tree.map(np.asarray, jax.device_get(statistic(stats))),
     )
 
-  # Sums of all groups before, and of all groups after each.
+  # Sums of all groups up to each one, and of all groups from each one on: a
+  # deletion then takes one merge instead of G - 2.
   before = list(itertools.accumulate(parts))
   after = list(itertools.accumulate(reversed(parts)))[::-1]
   estimate = measure(before[-1])

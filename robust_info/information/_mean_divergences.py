@@ -1,4 +1,4 @@
-"""Divergences between compensated means: they keep their digits when close."""
+"""Divergences between compensated means, accurate also when they are close."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from robust_info.information._compensated import Compensated
 def kl_of_means(p: Compensated, q: Compensated) -> jax.Array:
   """`KL(p||q)` of probabilities [..., C] given with twice the digits.
 
-  For a q that is a mixture of p and others: where q is 0, p is, or nearly so.
+  For a q that is a mixture of p and others: where q is 0, p is (nearly) 0 too.
   """
   possible = (p.value > 0) & (q.value > 0)
   ones = Compensated(jnp.ones_like(p.high), jnp.zeros_like(p.low))
@@ -49,7 +49,7 @@ def kl_of_geometric_means(p: Compensated, q: Compensated) -> jax.Array:
   log_p = divergences.log_softmax(p.value)
   log_q = divergences.log_softmax(q.value)
   prob_p = jnp.exp(log_p)
-  # Differences first, the normaliser after, as for two rows of logits.
+  # Take differences before normalising, as for two rows of logits.
   impossible = p.high == -jnp.inf
   change = q.minus(Compensated(jnp.where(impossible, 0.0, p.high), p.low)).value
   change = jnp.where(impossible, 0.0, change)

@@ -1,8 +1,8 @@
-"""Temperature: how confident a classifier should have been.
+"""Temperature scaling: corrects the confidence of a classifier.
 
 Information quantities depend on the scale of the logits. At the temperature
-that minimises cross-entropy (Guo et al. 2017) they compare classifiers rather
-than their calibration: `label_information(logits / fit_temperature(...))`.
+that minimises cross-entropy (Guo et al. 2017) they compare classifiers instead
+of their calibration: `label_information(logits / fit_temperature(...))`.
 """
 
 import math
@@ -14,7 +14,7 @@ from robust_info import _validate
 from robust_info._xla import explicit_meshes
 from robust_info.information import divergences, stats
 
-# The range that is searched, and the halvings that exhaust float64 in it.
+# The range of the search, and the halvings that exhaust float64 in it.
 MIN_TEMPERATURE = 1e-3
 MAX_TEMPERATURE = 1e3
 _NUM_HALVINGS = 60
@@ -26,8 +26,8 @@ def fit_temperature(
 ) -> jax.Array:
   """The T that minimises the cross-entropy of `softmax(logits / T)`.
 
-  Cross-entropy is convex in 1/T, so that the minimum is the one zero of its
-  derivative, `mean_i (E_p[z_i] - z_i(k_i))`, found by bisection.
+  Cross-entropy is convex in 1/T, so the minimum is the only zero of its
+  derivative, `mean_i (E_p[z_i] - z_i(k_i))`, which bisection finds.
 
   Args:
     logits: [N, C].
@@ -35,12 +35,12 @@ def fit_temperature(
     where: [N] booleans; `False` rows do not count.
 
   Returns:
-    [], in [1e-3, 1e3], at an end if the minimum lies beyond: a classifier
-    without a mistake wants T = 0, one that is no better than chance infinity.
-    NaN if no row counts, and if a counted row holds NaN, `inf`, an impossible
-    label (logit `-inf`) or (under `jax.jit`) a label out of range. A class of
-    logit `-inf` that is not the label is left out. Not differentiable. Cost: 60
-    passes over the logits.
+    [], in [1e-3, 1e3], and an end of this range if the minimum lies outside it:
+    for a classifier without a mistake the best T is 0, for one that is no
+    better than chance it is infinite. NaN if no row counts, or if a counted row
+    holds NaN, `inf`, an impossible label (logit `-inf`) or (under `jax.jit`) a
+    label out of range. A class of logit `-inf` that is not the label is left
+    out. Not differentiable. Cost: 60 passes over the logits.
 
   Raises:
     TypeError: labels that are not integers.
@@ -64,7 +64,7 @@ def fit_temperature(
     & jnp.all(jnp.isfinite(own))
     & jnp.all((labels >= 0) & (labels < num_classes))
   )
-  # Relative to the label's logit, whose own term is then zero.
+  # Relative to the label's logit, so that the label's own term is zero.
   margin = logits - own
 
   def slope(log_beta):
@@ -81,7 +81,8 @@ def fit_temperature(
       jnp.where(is_rising, middle, high),
     )
 
-  # Inside `jax.shard_map` a carry differs by device from the start, or never.
+  # Inside `jax.shard_map` a loop must not change whether its carry differs by
+  # device: the ends take that property from the logits.
   ends = tuple(
     jnp.full_like(margin, math.log(1 / end), shape=())
     for end in (MAX_TEMPERATURE, MIN_TEMPERATURE)

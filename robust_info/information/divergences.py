@@ -1,7 +1,7 @@
 """Entropy and divergences of categorical predictions, from logits.
 
-Shapes: `...` any leading axes, `C` classes. Everything is in nats and computed
-from logits in log space: probabilities are never clipped, no epsilon stands
+Shapes: `...` any leading axes, `C` classes. All values are in nats and computed
+from logits in log space: probabilities are never clipped, no epsilon is added
 inside a logarithm, and `0 log 0 = 0` in value and in gradient. Half-precision
 and integer logits are computed in float32.
 """
@@ -16,10 +16,10 @@ from robust_info._xla import explicit_meshes
 
 
 def log_softmax(logits: jax.Array) -> jax.Array:
-  """Log-probabilities, exact also where the winner takes nearly everything.
+  """Log-probabilities, exact also for nearly certain predictions.
 
-  `jax.nn.log_softmax` rounds the winner's `log p` to zero once the others hold
-  less than about 1e-7; here it keeps full relative accuracy
+  `jax.nn.log_softmax` rounds the largest `log p` to zero once the other classes
+  hold less than about 1e-7; here it keeps full relative accuracy
   (`-log1p(sum of the others)`).
 
   Args:
@@ -40,7 +40,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     logits: [..., C]; `-inf` marks an impossible class.
 
   Returns:
-    [...], nats, in [0, log C]. Right to float precision in *relative* terms
+    [...], nats, in [0, log C]. Accurate to float precision in *relative* terms,
     for confident predictions too (a logit gap of 50 gives about 1e-20, not 0).
     NaN in gives NaN out.
   """
@@ -56,9 +56,9 @@ def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   """Kullback-Leibler divergence `KL(p||q)` between two softmax predictions.
 
   Computed as `sum_k p_k phi(u_k)` with `u = log q - log p` and
-  `phi(u) = exp(u) - 1 - u >= 0`, so that nothing cancels: the familiar
-  `sum p (log p - log q)` is rounding noise below about 1e-7 in float32, this
-  is right to a few percent down to 1e-12, and it has no upper cap.
+  `phi(u) = exp(u) - 1 - u >= 0`, so that nothing cancels. The usual
+  `sum p (log p - log q)` is rounding noise below about 1e-7 in float32; this
+  form is accurate to a few percent down to 1e-12, and it has no upper cap.
 
   Args:
     logits_p: [..., C].
@@ -68,8 +68,8 @@ def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
     [...], nats. Guarantees: never negative; exactly 0 for equal logits;
     unchanged by adding a constant to either argument; `inf` iff some class has
     `p_k > 0` and `q_k = 0` (a `-inf` logit, or a gap beyond the float range);
-    NaN in gives NaN out. Derivatives of every order are those of KL, with the
-    gradient `(p (log p - log q - KL), q - p)` accurate to relative precision
+    NaN in gives NaN out. Derivatives of every order are those of KL. The
+    gradient `(p (log p - log q - KL), q - p)` is accurate to relative precision
     near `p = q`, where it vanishes.
 
   Raises:
@@ -86,9 +86,9 @@ def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
 def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   """Geodesic distance `2 arccos sum_k sqrt(p_k q_k)` on the simplex.
 
-  The distance under the Fisher metric of categorical distributions; half its
-  square bounds the symmetrised Fisher part of any path from `p` to `q` from
-  below (see `disentangle_path`).
+  This is the distance under the Fisher metric of categorical distributions.
+  Half its square is a lower bound of the symmetrised Fisher part of any path
+  from `p` to `q` (see `disentangle_path`).
 
   Args:
     logits_p: [..., C].
@@ -97,7 +97,7 @@ def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   Returns:
     [...], in [0, pi]. Computed as `4 arcsin(|sqrt p - sqrt q| / 2)`, with an
     absolute error of a few eps: in float32 a distance of 2e-6 may be off by
-    5 %, one of 2e-4 by 4e-4 of itself. Second derivatives near equal
+    5 %, a distance of 2e-4 by 4e-4 of its value. Second derivatives near equal
     predictions (distances below about 1e-2 in float32) are not reliable.
   """
   logits_p = _check_logits("logits_p", logits_p)
@@ -108,17 +108,17 @@ def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
   squared = jnp.sum((root_p - root_q) ** 2, axis=-1)
   is_zero = squared == 0
   chord = jnp.sqrt(jnp.where(is_zero, 1.0, squared))
-  # arcsin has an infinite slope at its end, sqrt(2) / 2 is where p and q have
-  # no class in common: rounding must not step over it.
+  # arcsin has an infinite slope at its end. At sqrt(2) / 2, p and q have no
+  # class in common: rounding must not pass that point.
   half = jnp.minimum(chord / 2, jnp.sqrt(jnp.asarray(0.5, chord.dtype)))
   return jnp.where(is_zero, 0.0, 4.0 * jnp.arcsin(half))
 
 
 def kl_from_log_ratio(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
-  """`KL(p||q)` of probabilities [..., C], given `u = log q - log p` too.
+  """`KL(p||q)` of probabilities [..., C], given `u = log q - log p` as well.
 
   `sum_k p_k phi(u_k)`, non-negative term by term; where p is 0 the term is q,
-  whatever u. For callers that know u to relative precision.
+  for any u. For callers that know u to relative precision.
   """
   u = jnp.where(p == 0, 0.0, u)
   is_near = jnp.abs(u) <= 1
@@ -145,7 +145,7 @@ def _winner(logits):
 @jax.custom_jvp
 @jax.jit
 def _log_softmax(logits):
-  # The winner is named by its index: a compiler may evaluate `logits` twice and
+  # The winner is found by its index: a compiler may compute `logits` twice and
   # round differently, so that no logit need equal the maximum.
   shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
   others = jnp.sum(
@@ -160,8 +160,8 @@ def _log_softmax(logits):
 def _log_softmax_jvp(primals, tangents):
   (logits,), (tangent,) = primals, tangents
   log_p = _log_softmax(logits)
-  # Tangents relative to the winner's, whose own share drops out: small
-  # probabilities then keep their digits in the gradient.
+  # Tangents relative to the winner's, so that the winner's own term is zero:
+  # small probabilities then keep their digits in the gradient.
   top, is_top = _winner(logits)
   relative = tangent - jnp.take_along_axis(tangent, top, axis=-1)
   relative = jnp.where(is_top, 0.0, relative)
@@ -172,14 +172,14 @@ def _log_softmax_jvp(primals, tangents):
 def _prediction_and_log_ratio(logits_p, logits_q):
   """`p` and `u = log q - log p`, both [..., C]; `u` is 0 where `p` is 0.
 
-  Differences are taken logit by logit before anything is normalised, relative
-  to the class that p likes best: for neighbouring predictions `u` then has
-  small *relative* error, which the difference of two log-softmaxes has not.
+  Differences are taken logit by logit before any normalisation, relative to
+  the class that p favours: for neighbouring predictions `u` then has a small
+  *relative* error, which the difference of two log-softmaxes does not have.
   """
   top = jnp.argmax(logits_p, axis=-1, keepdims=True)
   top_p = jnp.take_along_axis(logits_p, top, axis=-1)
   top_q = jnp.take_along_axis(logits_q, top, axis=-1)
-  # If q rules that class out, any finite reference serves: KL is infinite.
+  # If q rules that class out, any finite reference will do: KL is infinite.
   top_q = jnp.where(
     top_q == -jnp.inf, jnp.max(logits_q, axis=-1, keepdims=True), top_q
   )
@@ -206,7 +206,7 @@ def _prediction_and_log_ratio(logits_p, logits_q):
 def _phi_series(u):
   """`exp(u) - 1 - u` for `|u| <= 1`, without cancellation."""
   num_terms = 11 if u.dtype == jnp.float32 else 18
-  # Coefficients, not quotients: a division costs as much as the other terms.
+  # Multiply by coefficients: a division costs as much as the other terms.
   result = jnp.full_like(u, 1 / math.factorial(num_terms))
   for n in range(num_terms - 1, 1, -1):
     result = 1 / math.factorial(n) + result * u
@@ -218,7 +218,7 @@ def _phi_series(u):
 def _kl(logits_p, logits_q):
   p, u = _prediction_and_log_ratio(logits_p, logits_q)
   divergence = kl_from_log_ratio(p, jnp.exp(log_softmax(logits_q)), u)
-  # Said explicitly: compiled by jaxlib 0.10.2, NaN here became 0.
+  # Explicit: compiled by jaxlib 0.10.2, NaN here became 0.
   is_nan = jnp.any(jnp.isnan(logits_p) | jnp.isnan(logits_q), axis=-1)
   return jnp.where(is_nan, jnp.nan, divergence)
 

@@ -1,4 +1,4 @@
-"""Statistics of many sets of examples side by side: groups, devices.
+"""Statistics of several sets of examples at once: groups and devices.
 
 Shapes: `N` examples, `C` classes, `G` groups of examples.
 """
@@ -23,20 +23,21 @@ def grouped_information_stats(
 ) -> InformationStats:
   """`information_stats` of every group of examples, in one pass [ours].
 
-  What `jackknife` takes; `merge_groups` gives the statistics of all examples.
+  The result is the input of `jackknife`; `merge_groups` gives the statistics of
+  all examples.
 
   Args:
     logits: [N, C], any float dtype.
     labels: [N] integers in [0, C).
     groups: [N] integers in [0, G), the group of each example.
-    num_groups: G.
+    num_groups: number of groups, G.
     where: [N] booleans, as for `information_stats`.
 
   Returns:
     `InformationStats` with a leading axis [G, ...] on every field. Stacked
     statistics of other examples in the same groups merge with
     `jax.vmap(operator.add)`. Cost: that of `information_stats`, and O(G C^2)
-    for every block of rows, of at least 4096 and 4 G C rows.
+    for every block of rows; a block has at least 4096 and 4 G C rows.
 
   Raises:
     TypeError: labels or groups that are not integers.
@@ -66,7 +67,7 @@ def grouped_information_stats(
 
 
 def split_groups(stacked: InformationStats) -> list[InformationStats]:
-  """Fields [G, ...] to a list of G."""
+  """Splits fields [G, ...] into a list of G statistics."""
   stacked = jax.device_get(stacked)
   return [
     jax.tree.map(lambda leaf, g=g: leaf[g], stacked)
@@ -87,16 +88,16 @@ def merge_across(stats: InformationStats, axis_name: str) -> InformationStats:
   """The union over a mesh axis, for use inside `jax.shard_map`.
 
   Args:
-    stats: each device's own.
-    axis_name: of the mesh.
+    stats: statistics of the examples of each device.
+    axis_name: name of the mesh axis.
 
   Returns:
-    `InformationStats` of all devices' examples, the same on every device, bit
-    for bit: `out_specs=PartitionSpec()` takes it out of `shard_map`. Cost: one
-    all-gather of O(C^2) and as many merges as devices.
+    `InformationStats` of the examples of all devices, identical on every device
+    bit for bit: return it from `shard_map` with `out_specs=PartitionSpec()`.
+    Cost: one all-gather of O(C^2) and as many merges as devices.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if axis_name not in getattr(mesh, "manual_axes", ()):
-    # An axis of `jax.vmap` or `jax.pmap`, whose types know of no devices.
+    # An axis of `jax.vmap` or `jax.pmap`: types do not track devices there.
     return merge_groups(jax.lax.all_gather(stats, axis_name))
   return merge_groups(jax.lax.all_gather(stats, axis_name, to="invarying"))

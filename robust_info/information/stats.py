@@ -1,20 +1,20 @@
 """The mergeable accumulator behind every information quantity.
 
 `N` examples with logits [N, C] and labels [N] in [0, C). `p_i = softmax` of
-row i. Per class `a` the accumulator holds the arithmetic mean `m_a` of the
+row i. For each class `a` the accumulator holds the arithmetic mean `m_a` of the
 predictions, their normalised geometric mean `g_a`, and the two spreads
 
     I_a = mean_{i in a} KL(p_i || m_a),   L_a = mean_{i in a} KL(g_a || p_i).
 
-KL is a Bregman divergence, in either argument, so that means split off without
-a remainder: for any set A inside a set B with the means (m_A, g_A), (m, g),
+KL is a Bregman divergence in either argument, so means split off without a
+remainder: for any set A inside a set B with the means (m_A, g_A) and (m, g),
 
     sum_{i in A} KL(p_i || m) = sum_{i in A} KL(p_i || m_A) + n_A KL(m_A || m),
     sum_{i in A} KL(g || p_i) = sum_{i in A} KL(g_A || p_i) + n_A KL(g || g_A).
 
-This is how two accumulators merge. Every term is non-negative, so nothing
-cancels, and a difference of two means is taken between compensated numbers
-(two floats each), so that it keeps its digits however close they are.
+Two accumulators merge by these identities. Every term is non-negative, so
+nothing cancels. A difference of two means is taken between compensated numbers
+(two floats each), so it keeps its digits however close they are.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from robust_info._xla import explicit_meshes
 from robust_info.information import _compensated, _mean_divergences, divergences
 from robust_info.information._compensated import Compensated
 
-# Rows of a block, between two compensated merges: enough to amortise the O(C^2)
+# Rows per block, between two compensated merges: enough to amortise the O(C^2)
 # of a merge, few enough to stay in cache. Few classes leave room for more rows.
 _MIN_BLOCK, _MAX_SMALL_BLOCK = 4096, 16384
 _SMALL_BLOCK_SIZE = 2**18
@@ -41,10 +41,10 @@ _RUN = 1024
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class InformationStats:
-  """What a set of labelled predictions leaves behind; merge with `+`.
+  """Mergeable statistics of a set of labelled predictions; merge with `+`.
 
   The sum of the statistics of two sets is the statistics of their union, to
-  rounding: sums are compensated (two floats a number), counts are integers
+  rounding: sums are compensated (two floats per number), counts are integers
   (at most 2^31 - 1 examples). `InformationStats.identity(C)` is the neutral
   element. The fields are an internal representation; read results from
   `summarize`.
@@ -67,13 +67,13 @@ class InformationStats:
   def identity(
     cls, num_classes: int, dtype: jnp.dtype = jnp.float32
   ) -> "InformationStats":
-    """The statistics of no examples at all."""
+    """Statistics of an empty set of examples."""
     _validate.positive_int("num_classes", num_classes)
     return _zero_stats(num_classes, jnp.zeros((0, num_classes), dtype))
 
   @property
   def num_classes(self) -> int:
-    """C."""
+    """Number of classes, C."""
     return self.confusion.shape[-1]
 
   def __add__(self, other: "InformationStats") -> "InformationStats":
@@ -100,7 +100,7 @@ def _merge(one: InformationStats, other: InformationStats) -> InformationStats:
 
   @jax.vmap
   def moved(part):
-    """What the spreads gain by the move of a part's means."""
+    """Increase of the spreads when the means of a part move to the union's."""
     count = class_count(part).astype(part.spread.high.dtype)
     to_mean = _mean_divergences.kl_of_means(arithmetic_means(part), mean)
     from_mean = _mean_divergences.kl_of_geometric_means(
@@ -127,16 +127,16 @@ def information_stats(
   Args:
     logits: [N, C], any float dtype (half precision is computed in float32).
     labels: [N] integers of any width in [0, C); a list or an array.
-    where: [N] booleans; `False` rows (padding) do not count, whatever they
-      hold. `None` counts every row.
+    where: [N] booleans; `False` rows (padding) do not count, for any contents.
+      `None` counts every row.
 
   Returns:
     `InformationStats`. Uneven, masked batches merged with `+` give the same
     summary as one call over all rows. A NaN in a counted row gives NaN. A label
     out of range raises where labels are concrete; under `jax.jit` it makes
-    every float result NaN. Cost: O(N C) time, and O(C^2) for every
-    block of rows: 16,384 up to 16 classes, fewer for more, at least 4096 and
-    4 C; intermediate memory of as many rows.
+    every float result NaN. Cost: O(N C) time, and O(C^2) for every block of
+    rows: 16,384 up to 16 classes, fewer for more, at least 4096 and 4 C;
+    intermediate memory for as many rows.
 
   Raises:
     TypeError: labels that are not integers.
@@ -154,7 +154,7 @@ def information_stats(
 def unlabelled_stats(
   logits: jax.Array, where: jax.Array | None
 ) -> InformationStats:
-  """The statistics of all rows as a single group: fields [1, C] and [1]."""
+  """Statistics of all rows as a single group: fields [1, C] and [1]."""
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
   _validate.warn_of_probabilities("logits", logits, where)
@@ -163,7 +163,7 @@ def unlabelled_stats(
 
 
 def check_batch(logits: jax.Array) -> jax.Array:
-  """Float logits [N, C] of two or more classes, or a clear error."""
+  """Returns float logits [N, C] of two or more classes, or raises an error."""
   logits = _validate.float_array("logits", logits)
   _validate.rank("logits", logits, 2, "[N, C]")
   _validate.classes("logits", logits.shape)
@@ -188,8 +188,8 @@ def arithmetic_means(stats: InformationStats) -> Compensated:
 def log_prob_means(stats: InformationStats) -> Compensated:
   """`mean log p_i` by label, [C, C]: `log g_a` up to its normaliser.
 
-  Where every class is impossible for some example there is no geometric mean;
-  any stand-in gives the infinite dual spread that is right.
+  If every class is impossible for some example there is no geometric mean; any
+  substitute then gives the correct, infinite dual spread.
   """
   mean = stats.log_prob_sum.over(_divisor(stats, stats.log_prob_sum.high.dtype))
   no_support = jnp.all(mean.high == -jnp.inf, axis=-1, keepdims=True)
@@ -197,7 +197,7 @@ def log_prob_means(stats: InformationStats) -> Compensated:
 
 
 def total(sums: Compensated) -> Compensated:
-  """Sums the leading axis, carrying the compensation along."""
+  """Sums over the leading axis, with compensation."""
 
   def add(total, term):
     return total.plus(term), None
@@ -223,7 +223,7 @@ def _divisor(stats, dtype):
 
 
 def _zero_stats(num_groups, logits):
-  """Of no rows; like the logits [N, C] each device's own or the same on all."""
+  """Statistics of no rows; replicated or split by device as the logits are."""
   num_classes = logits.shape[-1]
 
   def zeros(*shape):
@@ -247,8 +247,8 @@ def stats_of_groups(
   """Statistics [G, C] of rows [N, C] by group: `labels` [N] in [0, G)."""
   num_examples, num_classes = logits.shape
   bad = where & ((labels < 0) | (labels >= num_groups))
-  # Masked rows may hold anything: neutralise them before any arithmetic, so
-  # that neither values nor gradients see them.
+  # Masked rows may hold any values: neutralise them before any arithmetic, so
+  # that they reach neither values nor gradients.
   logits = jnp.where(where[:, None], logits, 0.0)
   logits = jnp.where(bad[:, None], jnp.nan, logits)
   labels = jnp.clip(jnp.where(where, labels, 0), 0, num_groups - 1)
@@ -256,7 +256,7 @@ def stats_of_groups(
   if num_examples <= block_size:
     return _block_stats(logits, labels, where, num_groups)
 
-  # Whole blocks by a loop over slices (no padded copy), then the rest.
+  # Full blocks in a loop over slices (no padded copy), then the remaining rows.
   num_blocks = num_examples // block_size
 
   def merge(stats, index):
@@ -279,7 +279,7 @@ def stats_of_groups(
 
 
 def _block_size(num_groups: int, num_classes: int) -> int:
-  """Rows of a block, for G groups of predictions of C classes."""
+  """Rows per block, for G groups of predictions of C classes."""
   small = min(_SMALL_BLOCK_SIZE // num_classes, _MAX_SMALL_BLOCK)
   return max(_MIN_BLOCK, small, _ROWS_PER_GROUP * num_groups)
 
@@ -287,10 +287,10 @@ def _block_size(num_groups: int, num_classes: int) -> int:
 def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   dtype = logits.dtype
   log_p = divergences.log_softmax(logits)
-  # Said explicitly: fused with what follows, XLA's exp may turn NaN into 0.
+  # Explicit: fused with later operations, XLA's exp may turn NaN into 0.
   p = jnp.where(jnp.isnan(log_p), log_p, jnp.exp(log_p))
 
-  # No more sums than rows, however many groups there are.
+  # At most as many sums as rows, for any number of groups.
   num_rows = len(labels)
   num_runs = max(1, min(-(-num_rows // _RUN), num_rows // num_groups))
   run = jnp.arange(num_rows, dtype=jnp.int32) * num_runs // max(num_rows, 1)
@@ -313,9 +313,9 @@ def _block_stats(logits, labels, where, num_groups) -> InformationStats:
   count = jnp.sum(confusion, axis=-1)
   divisor = jnp.maximum(count, 1)[:, None].astype(dtype)
 
-  # Means in working precision. The deviations from them give the digits that
-  # their sums lost, and the spreads do not feel the difference (it is second
-  # order).
+  # Means in working precision. The deviations from them recover the digits
+  # that their sums lost; the spreads are not affected (the difference is of
+  # second order).
   empty = (count == 0)[:, None]
   mean = jnp.where(empty, 1.0 / num_classes, by_group(p) / divisor)
   log_mean = safe_log(mean)

@@ -4,19 +4,19 @@
 row i, `Y^` a label drawn from it, `K` the true class. Everything is in nats.
 
 All quantities come from one mergeable accumulator, `InformationStats`, of size
-O(C^2): per class `a` the arithmetic mean `m_a` of the predictions, their
+O(C^2): for each class `a` the arithmetic mean `m_a` of the predictions, their
 normalised geometric mean `g_a`, and the two spreads around them,
 
     I_a = mean_{i in a} KL(p_i || m_a),   L_a = mean_{i in a} KL(g_a || p_i).
 
-For every pair of classes (each KL is a Bregman divergence, so that means
-split off without a remainder, on either side) [ours]:
+For every pair of classes (each KL is a Bregman divergence, so means split off
+without a remainder, on either side) [ours]:
 
     mean_{i in a, j in b} KL(p_i || p_j) = I_a + KL(m_a || g_b) + L_b.
 
-Every term is non-negative, so nothing cancels: the mean over all ordered
-pairs is as accurate for nearly identical predictions as for confident ones,
-at the price of O(N C) for the data and O(C^3) once for the summary.
+Every term is non-negative, so nothing cancels: the mean over all ordered pairs
+is as accurate for nearly identical predictions as for confident ones. It costs
+O(N C) for the data and O(C^3) once for the summary.
 """
 
 import dataclasses
@@ -63,30 +63,29 @@ class InformationSummary:
     lautum_information: [], `L(X;Y^) = mean_i KL(pbar || p_i)` (Palomar and
       Verdu 2008).
     label_information: [], `I(K;Y^)` of the joint of label and prediction.
-    class_information: [C], `KL(m_a || pbar)`, what class a contributes:
+    class_information: [C], `KL(m_a || pbar)`, the contribution of class a:
       `label_information` is its mean weighted by the class shares. NaN for
       classes without examples.
     conditional_information: [], `I(X;Y^|K)`; the chain rule
       `I(X;Y^) = I(K;Y^) + I(X;Y^|K)` holds by construction.
-    variational_bound: [], `H(K) - cross_entropy`, for the population that the
-      examples are drawn from a lower bound of `I(K;X)` (Barber and Agakov
-      2003): what the whole prediction, not only a label drawn from it, is
-      known to tell. May exceed `label_information`; may be negative.
+    variational_bound: [], `H(K) - cross_entropy`, a lower bound of `I(K;X)` for
+      the population that the examples are drawn from (Barber and Agakov 2003):
+      a bound on the information in the whole prediction, not only in a label
+      drawn from it. May exceed `label_information`; may be negative.
     hard_label_information: [], `I(K;argmax_y p(y))` of the confusion matrix:
       the plug-in estimate, biased up for small samples.
     hard_label_information_corrected: [], the same with the bias correction of
-      Miller and Madow (1955), `(|K| + |Y| - |K,Y| - 1) / 2N` in the numbers of
-      occupied cells; may be negative.
+      Miller and Madow (1955), `(|K| + |Y| - |K,Y| - 1) / 2N`, where |.| is the
+      number of occupied cells; may be negative.
     cckl: [], mean of `KL(p_i || p_j)` over all ordered pairs with different
       labels (arXiv:1906.02494). NaN if there is no such pair.
     cckl_matrix: [C, C], mean of `KL(p_i || p_j)` over all i of class a (row)
       and j of class b (column); on the diagonal over all ordered pairs within
       the class, i = j included. NaN for classes without examples.
 
-  With no examples every mean is NaN, and so is every float field if a counted
-  row held a NaN or an invalid label (under `jax.jit`). Identity A: the mean of
-  the matrix weighted by `n_a n_b` is `mutual_information +
-  lautum_information`.
+  With no examples every mean is NaN. Every float field is NaN if a counted row
+  held a NaN or an invalid label (under `jax.jit`). Identity A: the mean of the
+  matrix weighted by `n_a n_b` is `mutual_information + lautum_information`.
   """
 
   count: jax.Array
@@ -114,7 +113,7 @@ def summarize(stats: InformationStats) -> InformationSummary:
   """The information quantities of the examples behind `stats`.
 
   Args:
-    stats: from `information_stats`, or a sum of such.
+    stats: result of `information_stats`, or a sum of such results.
 
   Returns:
     `InformationSummary`; see there for the edge cases. Cost: O(C^3) time,
@@ -187,12 +186,12 @@ def pointwise_information(
   stats: InformationStats | None = None,
   where: jax.Array | None = None,
 ) -> jax.Array:
-  """`KL(p_i || pbar)`: what each example contributes to `I(X;Y^)`.
+  """`KL(p_i || pbar)`: the contribution of each example to `I(X;Y^)`.
 
   Args:
     logits: [N, C].
-    stats: of the population that pbar is the mean of, for example of a whole
-      data set; `None` takes the rows themselves.
+    stats: statistics of the population whose mean prediction is pbar, for
+      example a whole data set; `None` uses the rows themselves.
     where: [N] booleans; `False` rows do not count and get 0.
 
   Returns:
@@ -200,7 +199,7 @@ def pointwise_information(
     `mutual_information`. Cost O(N C).
 
   Raises:
-    ValueError: `stats` of another number of classes.
+    ValueError: `stats` has another number of classes.
   """
   logits = stats_lib.check_batch(logits)
   if stats is None:
@@ -227,8 +226,9 @@ def mutual_information(
 ) -> jax.Array:
   """`I(X;Y^) = H(pbar) - mean_i H(p_i) = mean_i KL(p_i || pbar)` of a batch.
 
-  The mutual information between which of the N inputs was shown and the label
-  drawn from its prediction; equals the generalised Jensen-Shannon divergence.
+  The mutual information between the index of the input, uniform over the N
+  inputs, and a label drawn from its prediction. It equals the generalised
+  Jensen-Shannon divergence.
 
   Args:
     logits: [N, C].
@@ -236,8 +236,8 @@ def mutual_information(
 
   Returns:
     [], nats, in [0, min(log N, log C)]. NaN if no row counts. A batch estimate
-    is biased low for small N (bounded by log N): over a data set merge
-    `information_stats` instead of averaging batches. Cost O(N C).
+    is biased low for small N (bounded by log N): for a data set, merge
+    `information_stats` instead of averaging over batches. Cost O(N C).
   """
   stats = stats_lib.unlabelled_stats(logits, where)
   return _per_example(stats.spread, stats)
@@ -266,9 +266,9 @@ def lautum_information(
 def label_information(
   logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-  """`I(K;Y^)`: what the predicted label tells about the true one.
+  """`I(K;Y^)`: information of the predicted label about the true label.
 
-  From the joint `q(k, y) = (1/N) sum_i 1[k_i = k] p_i(y)`.
+  Computed from the joint `q(k, y) = (1/N) sum_i 1[k_i = k] p_i(y)`.
 
   Args:
     logits: [N, C].

@@ -1,7 +1,8 @@
-"""Lenses: a divergence = a non-robust (Fisher) part + a robust rest.
+"""Lenses: split a divergence into a non-robust (Fisher) part and a robust rest.
 
-`local` at one end of a pair of inputs, `path` along the segment between them,
-`epsilon` under an attack; `pairs` are drawn, `estimators` average over all.
+`local` measures at one end of a pair of inputs, `path` along the segment
+between them, `epsilon` under an attack; `pairs` draws pairs of examples, and
+`estimators` average over all pairs.
 """
 
 from robust_info.lenses.components import Components

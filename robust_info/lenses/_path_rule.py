@@ -1,23 +1,25 @@
 """Quadrature of the path lens: the chord sum, and its extrapolation.
 
 The chord sum `V` of logits at n + 1 nodes is the Fisher part of the polygon
-through them. It falls short of the path's by `k + e` in lowest order, where
+through them. To lowest order it is smaller than that of the path by `k + e`,
+where
 
     k = 1/n sum_kinks (1-t) theta (1-theta) Var_p(D)
 
 for kinks at the fraction theta of their segment, where the velocity jumps by D,
-and `e` falls with 1/n^2 for smooth parts. Kinks can be seen in the logits
+and `e` decreases as 1/n^2 for smooth parts. Kinks are visible in the logits
 [ours]: the second differences at the two ends of a segment, `(1-theta) D / n`
-and `theta D / n`, have a covariance that adds up to a sum `K` of k (exactly for
-kinks that lie apart, in the mean for those of independent directions) and a
-smooth part that falls with 1/n^2. With the steps `S_n = V_n - V_{n/2}`, which
-hold k in the mean over theta and 3 e, two combinations are free of both errors,
+and `theta D / n`, have a covariance. Summed, it gives `K`, an estimate of k
+(exact for isolated kinks, correct in the mean for kinks of independent
+directions) plus a smooth part that decreases as 1/n^2. The steps
+`S_n = V_n - V_{n/2}` contain k, in the mean over theta, and 3 e. Two
+combinations are therefore free of both errors,
 
     W = V_n + (4 K_n - K_{n/2} + S_n) / 3,
     R = V_n + (5 S_n - S_{n/2}) / 3 (twice Richardson's extrapolation),
 
-and scatter differently. The value is `0.8 W + 0.2 R`, their distance part of
-its error. Shapes: n segments, P pairs, C classes.
+and scatter differently. The value is `0.8 W + 0.2 R`, and the distance between
+W and R is part of its error. Shapes: n segments, P pairs, C classes.
 """
 
 import itertools
@@ -31,12 +33,12 @@ from robust_info.information import divergences
 
 
 class Sums(NamedTuple):
-  """What one set of nodes says of each pair, [P].
+  """Sums over one set of nodes for each pair, [P].
 
   Attributes:
     chord: `V`, the Fisher part of the polygon.
     bend: `K`.
-    scatter: root of the summed squares of what each segment adds to `K`.
+    scatter: root of the sum of squares of the terms of `K`, one per segment.
   """
 
   chord: jax.Array
@@ -45,16 +47,16 @@ class Sums(NamedTuple):
 
 
 class Estimate(NamedTuple):
-  """The Fisher part of each pair as far as it is known, [P].
+  """The current estimate of the Fisher part of each pair, [P].
 
   Attributes:
-    value: the best so far.
-    error: its estimated error; infinite until three levels have been seen.
-    nodes: the n behind it.
+    value: the best estimate so far.
+    error: its estimated error; infinite before the third level.
+    nodes: the n of the best estimate.
     level: the sums of the finest nodes.
-    step: of the chord sums, from the level before; NaN at the first level.
-    current: what the finest nodes give.
-    change: from the level before.
+    step: change of the chord sums from the level before; NaN at the first.
+    current: the estimate from the finest nodes.
+    change: change of `current` from the level before.
   """
 
   value: jax.Array
@@ -69,8 +71,8 @@ class Estimate(NamedTuple):
 def chord_sums(levels: Sequence[jax.Array]) -> list[jax.Array]:
   """Fisher part [P] of the polygon through each of some logits [n + 1, P, C].
 
-  All levels go through one computation: it compiles several times faster than
-  one for each.
+  All levels share one computation: it compiles several times faster than one
+  computation per level.
   """
   starts = jnp.concatenate([logits[:-1] for logits in levels])
   ends = jnp.concatenate([logits[1:] for logits in levels])
@@ -90,7 +92,7 @@ def chord_sums(levels: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def from_nodes(logits: jax.Array) -> Estimate:
-  """The estimate from logits [n + 1, P, C] and all coarser levels in them."""
+  """The estimate from logits [n + 1, P, C] and all their coarser levels."""
   num_nodes = logits.shape[0] - 1
   strides = [1]
   while num_nodes % (2 * strides[0]) == 0:
@@ -103,12 +105,12 @@ def from_nodes(logits: jax.Array) -> Estimate:
 
 
 def refined(before: Estimate, logits: jax.Array) -> Estimate:
-  """Takes in the next level: logits [2 n + 1, P, C] on nested nodes."""
+  """Adds the next level: logits [2 n + 1, P, C] on nested nodes."""
   return _advance(before, _sums([logits])[0], logits.shape[0] - 1)
 
 
 def _start(level: Sums, num_nodes: int) -> Estimate:
-  """What the first, coarsest level says."""
+  """The estimate from the first, coarsest level."""
   unknown = jnp.full_like(level.chord, jnp.inf)
   return Estimate(
     value=level.chord,
@@ -122,22 +124,22 @@ def _start(level: Sums, num_nodes: int) -> Estimate:
 
 
 def _advance(before: Estimate, level: Sums, num_nodes: int) -> Estimate:
-  """Takes in the next level.
+  """Adds the next level.
 
   A single change may be small by chance, most of all where a kink lies next to
-  a node. What is missing is therefore taken to be at least a quarter of the
-  change before, half the distance of the two combinations, and 0.7 of what
-  single segments scatter (constants from a battery of smooth, ReLU and max-pool
-  networks), and the error to be twice that. A level that disagrees with the
-  best one so far corrects the error of that one, too.
+  a node. The remaining deficit is therefore taken to be at least a quarter of
+  the previous change, half the distance of the two combinations, and 0.7 of the
+  scatter of single segments (constants from a battery of smooth, ReLU and
+  max-pool networks), and the error to be twice the deficit. A level that
+  disagrees with the best one so far also raises the error of the best one.
   """
   step = level.chord - before.level.chord
   correction = (4 * level.bend - before.level.bend + step) / 3
-  # How far R lies from W; it needs three levels.
+  # The distance of R from W; it needs three levels.
   gap = (5 * step - before.step) / 3 - correction
   gap = jnp.where(jnp.isnan(before.step), 0.0, gap)
   correction = correction + 0.2 * gap
-  # Where the correction is no small one, there is no lowest order yet.
+  # A large correction means that the lowest order does not dominate yet.
   is_small = jnp.abs(correction) <= level.chord / 2
   current = level.chord + jnp.where(is_small, correction, 0.0)
   missing = jnp.where(is_small, 0.0, jnp.abs(correction))
@@ -161,10 +163,10 @@ def _advance(before: Estimate, level: Sums, num_nodes: int) -> Estimate:
 
 
 def _sums(levels: Sequence[jax.Array]) -> list[Sums]:
-  """Of each of some logits [n + 1, P, C], in one computation."""
+  """Sums of each of some logits [n + 1, P, C], in one computation."""
   counts = [logits.shape[0] - 1 for logits in levels]
-  # Geometric means: a transition within a segment, which the chord resolves and
-  # the lowest order does not, has little weight.
+  # Geometric means give little weight to a transition within a segment, which
+  # the chord resolves and the lowest order does not.
   log_p = [divergences.log_softmax(logits) for logits in levels]
   weight = jnp.concatenate([jnp.exp((v[:-1] + v[1:]) / 2) for v in log_p])
   left, right = (
@@ -192,8 +194,8 @@ def _bends(logits):
     none = jnp.zeros_like(logits[1:])
     return none, none
   bend = logits[2:] - 2 * logits[1:-1] + logits[:-2]
-  # A class that is impossible at some node makes the chord infinite, one that
-  # is so at all of them has no weight.
+  # A class that is impossible at some node makes the chord infinite; one that
+  # is impossible at all nodes has no weight.
   bend = jnp.where(jnp.isfinite(bend), bend, 0.0)
   # The outer segments see the bend at one end, which is that of two segments.
   left = jnp.concatenate([bend[:1] / 4, bend], axis=0)
@@ -212,5 +214,5 @@ def _bend_and_scatter(covariance):
 
 
 def _split(values, counts):
-  """Parts of the leading axis, of these lengths."""
+  """Splits the leading axis into parts of these lengths."""
   return jnp.split(values, list(itertools.accumulate(counts))[:-1])

@@ -19,13 +19,14 @@ class Components:
   Attributes:
     total: [P], `KL(p(x) || p(x'))`, nats, at least 0.
     non_robust: [P], the Fisher part, nats, at least 0.
-    robust: [P], the rest, nats; may be negative.
+    robust: [P], the robust rest, nats; may be negative.
     error: [P], the estimated absolute error of `non_robust` (and of `robust`)
-      from the quadrature, nats; `None` for the local lens, which has none.
+      from the quadrature, nats; `None` for the local lens, which has no
+      quadrature.
     nodes: [P] int32, the number of segments behind `non_robust`; path lens.
     geodesic: [P], half the squared `fisher_rao_distance` of the two
-      predictions, at most pi^2/2: no path between them has less Fisher part,
-      averaged over its two directions (x, x') and (x', x); path lens.
+      predictions, at most pi^2/2: no path between them has a smaller Fisher
+      part, averaged over its two directions (x, x') and (x', x); path lens.
   """
 
   total: jax.Array
@@ -37,7 +38,7 @@ class Components:
 
 
 def point(x: jax.Array, x_other: jax.Array, t: jax.Array) -> jax.Array:
-  """`x + t (x_other - x)`, both ends met exactly."""
+  """`x + t (x_other - x)`, exactly x at t = 0 and x_other at t = 1."""
   t = t.astype(x.dtype)
   return (1 - t) * x + t * x_other
 
@@ -64,8 +65,8 @@ def check_pair(
   """Both inputs as arrays of one floating dtype.
 
   Raises:
-    ValueError: `logits_fn` is no function, or the inputs do not go with it or
-      with each other.
+    ValueError: `logits_fn` is not a function, or the inputs do not fit it or
+      each other.
   """
   _validate.logits_fn("logits_fn", logits_fn)
   x = _validate.inputs("x", x, "[P, ...]")

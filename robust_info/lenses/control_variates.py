@@ -1,4 +1,4 @@
-"""Means of sampled values, given the means of things that follow them.
+"""Control variates: means from samples and correlated known means.
 
 Shapes: `P` samples (pairs), `K` control variates.
 """
@@ -24,8 +24,8 @@ class PairMean:
     plain_standard_error: [], its standard error.
     coefficient: [], the regression slope of the values on the control; [K] for
       several.
-    variance_reduction: [], how many times as many pairs the plain mean would
-      need for the same error: `1 / (1 - r^2)` for a control whose mean is
+    variance_reduction: [], the factor by which the plain mean would need more
+      pairs for the same error: `1 / (1 - r^2)` for a control whose mean is
       known; at least about 1.
   """
 
@@ -46,7 +46,7 @@ def pair_mean(
   control_error: jax.Array = 0.0,
   where: jax.Array | None = None,
 ) -> PairMean:
-  """Mean of `values`, given the means of things that follow them.
+  """Mean of `values`, given the means of correlated quantities.
 
   `mean(values) - b (mean(control) - control_mean)`, b by least squares.
 
@@ -54,17 +54,17 @@ def pair_mean(
     values: [P], at independently drawn pairs.
     control: [P], the control variate at the same pairs, or [K, P].
     control_mean: [] or [K], its mean over the population.
-    control_error: [] or [K], the standard error of that mean where it is itself
-      an estimate, from other pairs; 0 for exact ones.
+    control_error: [] or [K], the standard error of that mean if it is itself
+      an estimate, from other pairs; 0 for exact means.
     where: [P] booleans; `False` pairs do not count.
 
   Returns:
-    `PairMean`. The estimate has a bias of order 1/P from estimating b. A
-    constant control, or one that those before it determine, changes nothing
-    (b = 0). NaN errors for P < K + 2, NaN for P = 0.
+    `PairMean`. The estimate has a bias of order 1/P because b is estimated. A
+    constant control, or one that is determined by those before it, changes
+    nothing (b = 0). NaN errors for P < K + 2, NaN for P = 0.
 
   Raises:
-    ValueError: shapes differ.
+    ValueError: the shapes differ.
   """
   values = _validate.float_array("values", values)
   control = _validate.float_array("control", control)
@@ -109,7 +109,7 @@ def pair_mean(
 
 
 def weighted_sum(slopes: jax.Array, controls: jax.Array) -> jax.Array:
-  """Of the rows of `controls` [K, P], with weights [K]: [P]."""
+  """Sum of the rows of `controls` [K, P] with weights [K]: [P]."""
   return jnp.sum(slopes[:, None] * controls, axis=0)
 
 
@@ -132,8 +132,8 @@ def _slopes(values, controls, sizes):
       share = _ratio(jnp.sum(rest * other), square)
       rest, weights = rest - share * other, weights - share * other_weights
     square = jnp.sum(rest**2)
-    # The rest of a constant control, or of one that those before determine,
-    # is the rounding of its values and of their mean.
+    # The remainder of a constant control, or of one determined by those before
+    # it, is the rounding of its values and of their mean.
     rounding = row.shape[0] * jnp.finfo(row.dtype).eps ** 2 * size
     square = jnp.where(square <= rounding, 0.0, square)
     basis.append((rest, square, weights))
@@ -142,6 +142,6 @@ def _slopes(values, controls, sizes):
 
 
 def _ratio(numerator, denominator):
-  """0 where the denominator is."""
+  """The quotient, or 0 where the denominator is 0."""
   is_zero = denominator == 0
   return jnp.where(is_zero, 0.0, numerator / jnp.where(is_zero, 1, denominator))

@@ -1,10 +1,10 @@
-"""What survives an adversary: the epsilon-ball lens [ours].
+"""The epsilon-ball lens: information that survives an adversary [ours].
 
 For a threat model (norm, epsilon) and an attack, the label information and the
-CCKL of the predictions at the attacked points are *robust*, what the attack
-took is *non-robust*. An attack gives an upper bound on what survives; a
-stronger attack can only lower it, so a number of this lens always names its
-attack.
+CCKL of the predictions at the attacked points are *robust*, and the difference
+from the clean values is *non-robust*. An attack gives an upper bound on the
+robust part; a stronger attack can only lower it, so always report the attack
+with a number of this lens.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from robust_info._xla import explicit_meshes
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EpsilonComponents:
-  """A quantity, what is left of it under attack, and what was taken.
+  """A quantity, its value under attack, and the difference.
 
   Attributes:
     total: the value of the clean predictions, nats.
@@ -55,20 +55,20 @@ def epsilon_lens(
   clean: information.InformationStats,
   attacked: information.InformationStats,
 ) -> EpsilonLens:
-  """Splits information and CCKL into what an attack leaves and takes.
+  """Splits information and CCKL into a part that survives an attack and a rest.
 
   Args:
     clean: `information_stats` of the predictions at the clean inputs.
-    attacked: the same of the predictions at the attacked inputs: the same
-      examples and labels, each attacked once.
+    attacked: `information_stats` of the predictions at the attacked inputs,
+      with the same examples and labels, each attacked once.
 
   Returns:
     `EpsilonLens`. NaN where the summary of either side is NaN (no
     cross-category pair, a class without examples). Cost: two `summarize`.
 
   Raises:
-    ValueError: different numbers of classes, or (where concrete) different
-      numbers of examples in some class.
+    ValueError: the numbers of classes differ, or (where concrete) the numbers
+      of examples in some class differ.
   """
   if clean.num_classes != attacked.num_classes:
     raise ValueError(

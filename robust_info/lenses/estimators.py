@@ -1,11 +1,12 @@
-"""From sampled pairs to data-set numbers with an error.
+"""Data-set means of a lens with standard errors, from sampled pairs.
 
 The mean of a part of the divergence is estimated with the divergence itself
 as control variate: its mean over *all* cross-category pairs (CCKL) is known
-exactly, and what follows it loses that much of the sampling noise [ours]. The
-path lens with few segments is a second one: its mean is not known, but cheap to
-find from many more pairs (two levels, as in multilevel Monte Carlo, Giles 2008;
-one segment is the divergence itself, so that CCKL is the level below both).
+exactly, which removes the correlated share of the sampling noise [ours]. The
+path lens with few segments is a second control variate: its mean is not known,
+but is cheap to estimate from many more pairs (two levels, as in multilevel
+Monte Carlo, Giles 2008; one segment is the divergence itself, so that CCKL is
+the level below both).
 
 Shapes: `P` pairs, `Q` more pairs of a coarse lens, `C` classes, `G` groups of
 examples. All values in nats.
@@ -26,13 +27,14 @@ from robust_info.lenses import control_variates
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CoarseLens:
-  """A cheaper version of a lens at many pairs, and at those of the lens.
+  """A cheaper version of a lens at many pairs, and at the pairs of the lens.
 
   For the path lens: `disentangle_path(..., num_nodes=8)`.
 
   Attributes:
-    many: of Q pairs from `sample_cross_pairs`, drawn by another key.
-    same: of the P pairs at which the lens itself is known.
+    many: components at Q pairs from `sample_cross_pairs`, drawn with another
+      key.
+    same: components at the P pairs at which the lens itself is known.
   """
 
   many: components_lib.Components
@@ -47,8 +49,8 @@ class LensMeans:
   Attributes:
     total: [], the exact CCKL.
     non_robust: the Fisher part.
-    robust: the rest. The two means add up to `total` exactly, and have one
-      standard error.
+    robust: the robust rest. The two means add up to `total` exactly, and have
+      the same standard error.
   """
 
   total: jax.Array
@@ -68,7 +70,7 @@ class LensMatrices:
     non_robust: [C, C], estimated means of the Fisher part.
     robust: [C, C], `total - non_robust`.
     standard_error: [C, C], of both estimates; NaN with fewer than two pairs.
-    count: [C, C] int32, sampled pairs.
+    count: [C, C] int32, number of sampled pairs.
   """
 
   total: jax.Array
@@ -84,10 +86,10 @@ class LensErrors:
   """Standard errors over examples of the means in `LensMeans`.
 
   Attributes:
-    total: [], of the exact CCKL.
-    non_robust: [], of the mean of the Fisher part.
-    robust: [], of the mean of the rest.
-    non_robust_share: [], of `non_robust / total`.
+    total: [], standard error of the exact CCKL.
+    non_robust: [], standard error of the mean of the Fisher part.
+    robust: [], standard error of the mean of the rest.
+    non_robust_share: [], standard error of `non_robust / total`.
   """
 
   total: jax.Array
@@ -103,21 +105,21 @@ def lens_means(
   *,
   coarse: CoarseLens | None = None,
 ) -> LensMeans:
-  """Mean parts over all cross-category pairs, from sampled ones.
+  """Mean parts over all cross-category pairs, from sampled pairs.
 
   Args:
-    components: of either lens, at pairs from `sample_cross_pairs`.
+    components: result of either lens, at pairs from `sample_cross_pairs`.
     cckl: [], the exact mean of their total over the set that the pairs were
       drawn from (`summarize(stats).cckl`).
     coarse: a cheaper version of the lens, for a second control variate whose
-      mean is taken from its many pairs.
+      mean is estimated from its many pairs.
 
   Returns:
     `LensMeans`. The standard errors are those of drawing pairs from this
-    data set; for those of drawing the data set see `lens_errors`. The
-    quadrature error of a path lens is in neither; that of `coarse` does not
-    matter. The variance reduction counts pairs and not passes: it says nothing
-    of what the many coarse ones cost.
+    data set; for those of drawing the data set see `lens_errors`. Neither
+    includes the quadrature error of a path lens; that of `coarse` does not
+    matter. The variance reduction counts pairs and not passes: it does not
+    account for the cost of the many coarse pairs.
   """
   cckl = jnp.asarray(cckl)
   control, means, errors = _controls(components, cckl, coarse)
@@ -133,7 +135,7 @@ def lens_means(
 
 
 def _controls(components, cckl, coarse, where=None):
-  """Control variates of a lens, their means, and how well these are known."""
+  """Control variates of a lens, their means, and the errors of these means."""
   if coarse is None:
     return components.total, cckl, {}
   _check_same(coarse, components)
@@ -165,14 +167,14 @@ def lens_errors(
 ) -> LensErrors:
   """Uncertainty over examples of `lens_means`, by the jackknife [ours].
 
-  Deletes a group of examples with all pairs that touch it, G times. Examples
-  and pairs are both drawn, and both errors are in the result; since a pair
+  Deletes a group of examples with all pairs that involve it, G times. Examples
+  and pairs are both drawn, and the result contains both errors. Since a pair
   belongs to two groups, the part that comes from drawing pairs counts twice
   (Efron and Stein 1981): the error is at most a factor of sqrt(2) too large,
-  and right where there are many pairs for each example.
+  and correct where there are many pairs per example.
 
   Args:
-    components: of either lens, at pairs from `sample_cross_pairs`.
+    components: result of either lens, at pairs from `sample_cross_pairs`.
     groups: [P] integers in [0, G), the group of x in the jackknife.
     groups_other: [P] integers in [0, G), the group of x'.
     cckl_deleted: [G], the exact CCKL without each group:
@@ -182,11 +184,11 @@ def lens_errors(
       [Q].
 
   Returns:
-    `LensErrors`. NaN if all pairs touch one group. Cost: O(G (P + Q)).
+    `LensErrors`. NaN if one group is part of all pairs. Cost: O(G (P + Q)).
 
   Raises:
-    ValueError: wrong shapes, groups out of range, or `coarse` without its
-      groups.
+    ValueError: a shape is wrong, a group is out of range, or `coarse` is given
+      without its groups.
   """
   deleted = _validate.float_array("cckl_deleted", cckl_deleted)
   _validate.rank("cckl_deleted", deleted, 1, "[G]")
@@ -239,10 +241,10 @@ def lens_matrices(
   coarse pairs is estimated as if there was no `coarse`.
 
   Args:
-    components: of either lens, at pairs from `sample_cross_pairs`.
+    components: result of either lens, at pairs from `sample_cross_pairs`.
     labels: [P] integers, the classes of x, in [0, C).
     labels_other: [P] integers, the classes of x'.
-    cckl_matrix: [C, C], exact, of the set that the pairs were drawn from.
+    cckl_matrix: [C, C], exact matrix of the set the pairs were drawn from.
     coarse: as in `lens_means`.
     coarse_labels: with `coarse`, the classes of x and x' of its many pairs,
       both [Q].
@@ -251,8 +253,8 @@ def lens_matrices(
     `LensMatrices`. Cost: O(P + Q + C^2).
 
   Raises:
-    ValueError: wrong shapes, labels out of range, or `coarse` without its
-      labels.
+    ValueError: a shape is wrong, a label is out of range, or `coarse` is given
+      without its labels.
   """
   matrix = _validate.float_array("cckl_matrix", cckl_matrix)
   _validate.rank("cckl_matrix", matrix, 2, "[C, C]")
@@ -318,7 +320,7 @@ def lens_matrices(
 
 
 def _sides(name, pair, components, bound, meaning="the number of classes"):
-  """Checked integers of x and x'."""
+  """Validates the integers of x and x'."""
   return tuple(
     _in_range(side, value, components.total.shape[0], bound, meaning)
     for side, value in zip((name, f"{name}_other"), pair, strict=True)

@@ -13,16 +13,16 @@ from robust_info.lenses import components
 def disentangle_local(
   logits_fn: components.LogitsFn, x: jax.Array, x_other: jax.Array
 ) -> components.Components:
-  """Local lens: how much of `KL(p(x)||p(x'))` the FIM at x accounts for.
+  """Local lens: the part of `KL(p(x)||p(x'))` that the FIM at x explains.
 
   Args:
     logits_fn: [P, ...] -> [P, C].
-    x: [P, ...], floating point, where the Fisher information is taken.
+    x: [P, ...], floating point, point of the Fisher information.
     x_other: the shape of x.
 
   Returns:
     `Components` with `non_robust = 1/2 d^T F(x) d` and `error=None`. For a
-    confident model F(x) is nearly 0 at most samples while a few carry the
+    confident model F(x) is nearly 0 at most samples while a few dominate the
     mean: look at quantiles, too. Cost: one JVP and one forward pass.
   """
   x, x_other = components.check_pair(logits_fn, x, x_other)

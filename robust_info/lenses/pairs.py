@@ -20,8 +20,8 @@ def sample_cross_pairs(
 ) -> tuple[jax.Array, jax.Array]:
   """Index pairs (i, j), uniform over the ordered pairs with `k_i != k_j`.
 
-  Independent draws with replacement, the population of which `cckl` is the
-  exact mean.
+  Independent draws with replacement, from the population whose exact mean is
+  `cckl`.
 
   Args:
     key: a `jax.random.key`; consumed.
@@ -54,21 +54,21 @@ def sample_cross_pairs(
 def sample_partners(
   key: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """For each row a partner, uniform over the counted rows of other labels.
+  """Draws a partner per row, uniform over the counted rows of other labels.
 
   The mean over rows of a function of (row, partner) estimates its mean over
-  ordered pairs of different labels, each row i weighted by the inverse of the
-  number of its possible partners: the mean that CCKL is of if all labels are
-  equally frequent.
+  ordered pairs of different labels, with each row i weighted by the inverse of
+  the number of its possible partners. This equals the mean behind CCKL if all
+  labels are equally frequent.
 
   Args:
     key: a `jax.random.key`; consumed.
     labels: [N] integers, any values within int32.
-    where: [N] booleans; `False` rows have no partner and are nobody's.
+    where: [N] booleans; `False` rows have no partner and are never one.
 
   Returns:
-    Indices [N] int32 into `labels`, and [N] booleans: whether there is a
-    partner at all. A row without one is its own. Cost: O(N log N).
+    Indices [N] int32 into `labels`, and [N] booleans: whether the row has a
+    partner. The index of a row without one is its own. Cost: O(N log N).
 
   Raises:
     ValueError: labels are not of shape [N].
@@ -87,7 +87,7 @@ def sample_partners(
   chosen = jnp.where(
     exists, order[jnp.minimum(position, num_examples - 1)], order
   )
-  # From sorted positions back to rows.
+  # Map sorted positions back to rows.
   partner = jnp.zeros_like(order).at[order].set(chosen)
   return partner.astype(jnp.int32), jnp.zeros_like(where).at[order].set(exists)
 
@@ -118,7 +118,7 @@ def _runs(labels, where):
   )
   run = (
     jnp.cumsum(is_first, dtype=jnp.int32) - 1
-  )  # which run a position belongs to
+  )  # the run that a position belongs to
   run = jnp.where(is_valid, run, num_examples)
   run_size = jax.ops.segment_sum(jnp.ones_like(position), run, num_examples + 1)
   run_start = jax.ops.segment_min(position, run, num_examples + 1)
@@ -130,8 +130,8 @@ def _sample(key, labels, where, num_pairs):
   order, _, run_size, run_start = _runs(labels, where)
   num_valid = jnp.sum(where, dtype=jnp.int32)
   position = jnp.arange(labels.shape[0], dtype=jnp.int32)
-  # Class of i with probability n_a (N - n_a), then i within the class, then j
-  # among all the others.
+  # Draw the class of i with probability n_a (N - n_a), then i within the class,
+  # then j among all the others.
   sizes = run_size[:-1].astype(jnp.float32)
   weight = sizes * (num_valid.astype(jnp.float32) - sizes)
   cumulative = jnp.cumsum(weight)

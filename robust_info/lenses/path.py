@@ -1,7 +1,7 @@
-"""What the divergence between two predictions consists of: lenses 1 and 2.
+"""Split of the divergence between two predictions: lenses 1 and 2.
 
-For a pair of inputs `x`, `x'` (of different classes, as a rule), `d = x' - x`
-and `p_t` the prediction at `x_t = x + t d`, `KL(p_0 || p_1)` is split into a
+For a pair of inputs `x`, `x'` (usually of different classes), `d = x' - x` and
+`p_t` the prediction at `x_t = x + t d`, `KL(p_0 || p_1)` is split into a
 non-robust part, made of input-space Fisher information, and the robust rest.
 
 * Local lens ([paper]: the device, a Taylor expansion; [ours]: the formula):
@@ -11,8 +11,8 @@ non-robust part, made of input-space Fisher information, and the robust rest.
       KL(p_0||p_1) = int_0^1 (1-t) Var_{p_t}(zdot_t) dt         (non-robust)
                    + int_0^1 (1-t) (p_t - p_0) . zddot_t dt     (robust)
 
-  where `Var_{p_t}(zdot_t) = d^T F(x_t) d`. The second part is taken as the
-  difference, so no second derivative is left and ReLU and max-pool networks
+  where `Var_{p_t}(zdot_t) = d^T F(x_t) d`. The second part is computed as the
+  difference, so no second derivative is needed and ReLU and max-pool networks
   are covered. Linear logits have no robust part.
 
 Shapes: `P` pairs, `C` classes; `logits_fn: [P, ...] -> [P, C]` treats rows
@@ -31,7 +31,7 @@ from robust_info.fisher import _rounding, products
 from robust_info.information import divergences
 from robust_info.lenses import _path_rule, components
 
-# Network calls per doubling of the adaptive path: what is unrolled on CPU.
+# Network calls per doubling of the adaptive path: they are unrolled on CPUs.
 _CALLS_PER_DOUBLING = 8
 
 
@@ -48,65 +48,66 @@ def disentangle_path(
 ) -> components.Components:
   """Path lens: the exact split of `KL(p(x)||p(x'))` along the segment.
 
-  The segment is cut at `t_i = i / num_nodes`, i = 0..num_nodes; both ends are
-  met exactly.
+  The segment is cut at `t_i = i / num_nodes`, i = 0..num_nodes; the nodes at
+  both ends are exactly x and x'.
 
   * `"chord"`: logits are interpolated linearly between nodes and the integral
-    is done in closed form, with forward passes only,
+    is computed in closed form, with forward passes only,
     `sum_i (n-1-i) (KL(p_i||p_{i+1}) + KL(p_{i+1}||p_i)) + KL(p_i||p_{i+1})`.
     Exact for linear logits at any n, and for ReLU networks once every kink is
     a node.
   * `"extrapolated"`: the chord sums at n, n/2, n/4, ... segments, on the same
-    nodes, put together so that their lowest-order errors cancel, that of smooth
-    parts and that of kinks (`_path_rule` [ours]). Once the nodes resolve the
-    path it is several times nearer than the chord at no further pass; before
-    that it scatters more, and `error` says so.
+    nodes, combined so that the lowest-order errors of smooth parts and of kinks
+    cancel (`_path_rule` [ours]). Once the nodes resolve the path it is several
+    times more accurate than the chord without further passes; before that it
+    scatters more, and `error` shows this.
   * `"jvp"`: trapezoidal rule for `(1-t) d^T F(x_t) d`, an independent estimate
-    from derivatives. It needs the transition between the classes to be
-    resolved by the nodes; prefer "chord" for values.
+    from derivatives. The nodes must resolve the transition between the classes;
+    prefer "chord" for values.
 
-  With `rtol` the chord nodes are doubled, every forward pass being kept, until
-  each pair's estimated error is at most `rtol * non_robust`; the value is the
-  extrapolated one.
+  With `rtol` the number of chord nodes is doubled, and every forward pass is
+  reused, until the estimated error of each pair is at most `rtol * non_robust`;
+  the value is the extrapolated one.
 
   Args:
     logits_fn: [P, ...] -> [P, C]; with `rtol` also of more rows at a time.
-    x: [P, ...], floating point, where the path starts.
-    x_other: the shape of x, where it ends.
-    num_nodes: n, the number of segments (to start with, if `rtol` is given); a
-      Python int. An even n gives the better error estimate; without `rtol`
-      "extrapolated" needs a multiple of 4.
+    x: [P, ...], floating point, start of the path.
+    x_other: the shape of x, end of the path.
+    num_nodes: n, the number of segments (the initial number, if `rtol` is
+      given); a Python int. An even n gives the better error estimate; without
+      `rtol` "extrapolated" needs a multiple of 4.
     method: "chord", "extrapolated" or "jvp"; with `rtol` the first two are one.
-    rtol: the relative error asked for, or `None` for a fixed n.
-    max_nodes: with `rtol`, where doubling ends; a pair that has not met its
-      tolerance by then says so in `error`.
+    rtol: relative error to reach, or `None` for a fixed n.
+    max_nodes: upper limit of n with `rtol`; the `error` of a pair that has not
+      met its tolerance by then shows it.
 
   Returns:
     `Components`. `error` compares n segments with the coarser rule on every
     other node (for odd n: every q-th, q its smallest divisor above 1), which
     costs nothing; it estimates the error of the *coarser* rule and so
     overstates that of the result once both resolve the path. NaN for n = 1.
-    With `rtol` and "extrapolated" it is that of the value (see `_path_rule`),
-    infinite if fewer than three levels of nodes were seen, and a pair keeps the
-    n of its smallest error: for near-identical inputs rounding noise grows with
-    n. It is meant to be safe, but no proven bound: of 2,791 pairs that met 1e-3
-    by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 was further off.
-    Features narrower than the node spacing go undetected; increase `num_nodes`.
-    Half precision, in the network or in x, is warned of (once per trace) but by
-    "jvp": rounding of the differences between nodes adds to the Fisher part in
-    proportion to n^2; `error` includes `(n eps max|logit|)^2 / 12` for it.
-    Differentiable in whatever `logits_fn` depends on; on CPUs the gradient of
-    "extrapolated" is slow for convolutional networks.
+    With `rtol` and with "extrapolated" it is the error of the value (see
+    `_path_rule`), infinite with fewer than three levels of nodes, and each pair
+    keeps the n of its smallest error: for near-identical inputs rounding noise
+    grows with n. It is meant to be safe, but is not a proven bound: of 2,791
+    pairs that met 1e-3 by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 had
+    a larger error. Features narrower than the node spacing go undetected;
+    increase `num_nodes`. Half precision, in the network or in x, gives a
+    warning (once per trace) except with "jvp": rounding of the differences
+    between nodes adds to the Fisher part in proportion to n^2; `error` includes
+    `(n eps max|logit|)^2 / 12` for it. Differentiable with respect to any value
+    that `logits_fn` depends on; on CPUs the gradient of "extrapolated" is slow
+    for convolutional networks.
 
     Cost: n + 1 forward passes (chords) or n JVPs and one forward ("jvp");
     memory of one pass ("chord" and "jvp" on CPUs: of all up to n = 127, which
-    are unrolled for the sake of gradients) and n P C logits. With `rtol`: as
-    many passes as the most demanding pair needs, at most `max_nodes + 1`, run
-    as at most 8 calls a doubling, of up to `max_nodes P / 16` rows.
+    are unrolled for fast gradients) and n P C logits. With `rtol`: as many
+    passes as the most demanding pair needs, at most `max_nodes + 1`, in at most
+    8 calls per doubling, of up to `max_nodes P / 16` rows.
 
   Raises:
-    ValueError: shapes differ, counts out of range, an unknown method, or `rtol`
-      with "jvp".
+    ValueError: the shapes differ, a count is out of range, the method is
+      unknown, or `rtol` is given with "jvp".
   """
   x, x_other = components.check_pair(logits_fn, x, x_other)
   _validate.positive_int("num_nodes", num_nodes)
@@ -137,7 +138,7 @@ def path_fisher_estimate(
 ) -> jax.Array:
   """One-point estimate of the path's Fisher part, for use inside a loss.
 
-  `(1-t) Var_{p_t}(zdot_t)` at one `t ~ U(0, 1)` a pair.
+  `(1-t) Var_{p_t}(zdot_t)` at one `t ~ U(0, 1)` per pair.
 
   Args:
     logits_fn: [P, ...] -> [P, C].
@@ -160,7 +161,7 @@ def path_fisher_estimate(
 
 
 def _half_epsilon(logits_fn, x) -> float:
-  """The eps of half precision anywhere in the network, warned of, or 0."""
+  """The eps of any half precision in the network, with a warning, or 0."""
   epsilon = _rounding.epsilon(logits_fn, x)
   if epsilon <= jnp.finfo(jnp.float32).eps:
     return 0.0
@@ -177,7 +178,7 @@ def _half_epsilon(logits_fn, x) -> float:
 def _components(
   first, last, non_robust, error, nodes, epsilon=0.0
 ) -> components.Components:
-  """Puts the parts of the path lens together; logits at both ends."""
+  """Combines the parts of the path lens; `logits` are those of both ends."""
   _validate.warn_of_probabilities("the output of logits_fn", first)
   if epsilon:
     size = jnp.maximum(_largest(first), _largest(last))
@@ -251,7 +252,7 @@ def _extrapolated(logits_fn, x, x_other, num_nodes, epsilon):
 
 
 def _interleave(even, odd):
-  """[n + 1, ...] and [n, ...] to [2 n + 1, ...]."""
+  """Interleaves [n + 1, ...] and [n, ...] into [2 n + 1, ...]."""
   pairs = jnp.stack([even[:-1], odd], axis=1)
   return jnp.concatenate(
     [pairs.reshape((-1, *even.shape[1:])), even[-1:]], axis=0
@@ -285,7 +286,7 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
 
 
 def _node_logits(logits_fn, x, x_other, num_nodes, *, differentiable):
-  """Logits [n + 1, P, C], one node a call."""
+  """Logits [n + 1, P, C], one node per call."""
 
   def node(_, t):
     return None, components.logits_at(
@@ -319,7 +320,7 @@ def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
     variance = products.prediction_variance(logits, tangent)
     return None, (logits, (1 - t) * variance)
 
-  # The integrand vanishes at t = 1: that node needs no derivative.
+  # The integrand vanishes at t = 1, so that node needs no derivative.
   fractions = jnp.arange(num_nodes, dtype=x.dtype) / num_nodes
   _, (logits, integrand) = loops.scan(
     node, None, fractions, length=num_nodes, differentiable=True

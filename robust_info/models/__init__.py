@@ -1,17 +1,17 @@
-"""Networks in Flax Linen, seen by everything else as pure functions.
+"""Networks in Flax Linen, exposed to other packages as pure functions.
 
     model = models.create("cnn", num_classes=10, activation="relu")
     variables = models.init(model, jax.random.key(0), (28, 28, 1))
     logits = models.apply_fn(model)(variables, x)
 
-`variables` is `{"params": ...}`, with `"batch_stats"` beside it for models
-that keep running statistics. A model has two modes:
+`variables` is `{"params": ...}`, together with `"batch_stats"` for models that
+keep running statistics. A model has two modes:
 
 - *evaluation*, `apply_fn(model)(variables, x)`: a deterministic function that
   treats rows independently. Metrics and attacks use this one.
 - *training*, `train_fn(model)(variables, x, where)`: rows may depend on each
   other through batch statistics, which are returned updated. Rows masked by
-  `where` count for nothing.
+  `where` do not count.
 
 Shape letters: N examples, C classes.
 """
@@ -51,34 +51,36 @@ def create(
   dtype: str = "float32",
   remat: bool = False,
 ) -> nn.Module:
-  """A network by name.
+  """Creates a network by name.
 
   Args:
     name: `logistic` (linear in the input), `mlp`, `cnn` (5x5 convolutions of
       stride 2, then dense layers), `madry_cnn` (see `small`), `vgg11`,
       `vgg13`, `vgg16` (see `vgg`), `resnet20`, `resnet32`, `preact_resnet18`,
       `wide_resnet28` or `wide_resnet34` (see `residual`).
-    num_classes: C.
-    activation: `relu`, `softplus`, `tanh` or `identity`; `logistic` has none,
-      that of a VGG is part of its variant.
+    num_classes: number of classes, C.
+    activation: `relu`, `softplus`, `tanh` or `identity`; `logistic` has no
+      activation, and that of a VGG is part of its variant.
     features: channels of the convolutions of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
-    variant: of a VGG: `relu`, `half_linear` or `pure_linear`.
+    variant: variant of a VGG: `relu`, `half_linear` or `pure_linear`.
     width: factor on the channels of a residual network.
-    mean: subtracted from the input per channel; empty means 0.
-    std: divides the input per channel; empty means 1.
-    dtype: what layers compute in, `float32` or `bfloat16`; parameters, batch
-      statistics, the last layer and the logits are float32 in any case.
-    remat: whether the backward pass computes the blocks of a residual network
-      or the stages of a VGG anew instead of keeping what is inside them: less
+    mean: value per channel to subtract from the input; empty means 0.
+    std: value per channel to divide the input by; empty means 1.
+    dtype: dtype of the computation in layers, `float32` or `bfloat16`;
+      parameters, batch statistics, the last layer and the logits are float32 in
+      any case.
+    remat: whether the backward pass recomputes the blocks of a residual network
+      or the stages of a VGG instead of storing their intermediate values: less
       memory for one more forward pass, the same numbers to rounding.
 
   Returns:
-    The module; hashable, equal for equal arguments.
+    The module; hashable, and equal for equal arguments.
 
   Raises:
-    ValueError: an unknown name, activation, variant or dtype, sizes below 1,
-      or a variant, a width, remat or a VGG's activation that would do nothing.
+    ValueError: the name, activation, variant or dtype is unknown, a size is
+      below 1, or a variant, a width, remat or a VGG's activation would have no
+      effect.
   """
   _validate.one_of("name", name, NAMES)
   _validate.one_of("activation", activation, ACTIVATIONS)
@@ -145,19 +147,19 @@ def from_config(config: config_lib.ModelConfig) -> nn.Module:
 def init(
   model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-  """Fresh variables for images of one shape.
+  """Initialises the variables for images of one shape.
 
   Args:
-    model: from `create`.
-    key: consumed.
+    model: network from `create`.
+    key: key of the initialisation, consumed.
     image_shape: (height, width, channels).
 
   Returns:
-    `{"params": ...}` and, for models that keep them, `"batch_stats"`.
+    `{"params": ...}`, with `"batch_stats"` for models that keep them.
 
   Raises:
-    ValueError: `image_shape` is not three sizes, its channels are not those
-      of the model's normalisation, or it is too small for the model.
+    ValueError: `image_shape` is not three sizes, its channels do not match the
+      model's normalisation, or it is too small for the model.
   """
   if len(image_shape) != 3:
     raise ValueError(
@@ -177,8 +179,8 @@ def init(
 def apply_fn(model: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
   """The evaluation mode: (variables, x [N, H, W, channels]) -> logits [N, C].
 
-  Equal models give the identical function, so that passing it to a compiled
-  function as a static argument never compiles twice.
+  Equal models give the identical function, so passing it to a compiled function
+  as a static argument never compiles twice.
   """
 
   def apply(variables: Any, x: jax.Array) -> jax.Array:
@@ -195,8 +197,8 @@ def train_fn(
 
   Returns:
     A function (variables, x [N, H, W, channels], where [N]) -> (logits
-    [N, C], batch_stats), the statistics updated by the unmasked rows; `{}`
-    for models that have none. Without an unmasked row they stay as they are,
+    [N, C], batch_stats). The unmasked rows update the statistics, which are
+    `{}` for models without any. Without an unmasked row they are unchanged,
     and the logits are finite.
   """
 

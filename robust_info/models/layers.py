@@ -1,9 +1,9 @@
-"""What all models share: activations, pooling, normalisation, precision.
+"""Parts shared by all models: activations, pooling, normalisation, precision.
 
 Images are [N, H, W, channels] in [0, 1]; models normalise them themselves, so
-that an epsilon of an attack is in units of the input range. A model computes
-in its `dtype`; its parameters, running statistics and logits are float32, and
-so are the normalisation of the input and the last layer.
+the epsilon of an attack is in units of the input range. A model computes in its
+`dtype`; its parameters, running statistics and logits are float32, and so are
+the normalisation of the input and the last layer.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Normalize(nn.Module):
-  """`(x - mean) / std` per channel, with constants, not parameters.
+  """`(x - mean) / std` per channel, with constants instead of parameters.
 
   Attributes:
-    mean: one entry a channel; empty means 0.
-    std: one entry a channel, positive; empty means 1.
+    mean: one entry per channel; empty means 0.
+    std: one entry per channel, positive; empty means 1.
   """
 
   mean: tuple[float, ...] = ()
   std: tuple[float, ...] = ()
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Images [N, H, W, channels] to images of the same shape."""
+    """Maps images [N, H, W, channels] to images of the same shape."""
     if not self.mean:
       return x
     shape = (1,) * (x.ndim - 1) + (len(self.mean),)
@@ -43,13 +43,13 @@ class Normalize(nn.Module):
 
 
 class Head(nn.Module):
-  """Flattens, then dense layers with an activation between, then logits.
+  """Flattens, then applies dense layers with activations, then gives logits.
 
   Attributes:
     num_classes: number of logits.
     hidden_sizes: widths of the hidden layers; empty means a linear head.
     activation: key of `ACTIVATIONS`.
-    dtype: one of `DTYPES`, of the hidden layers.
+    dtype: dtype of the hidden layers, one of `DTYPES`.
   """
 
   num_classes: int
@@ -59,7 +59,7 @@ class Head(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Activations [N, ...] to float32 logits [N, C]."""
+    """Maps activations [N, ...] to float32 logits [N, C]."""
     x = x.reshape(x.shape[0], -1)
     for size in self.hidden_sizes:
       x = ACTIVATIONS[self.activation](nn.Dense(size, dtype=self.dtype)(x))
@@ -104,12 +104,14 @@ def batch_norm(
 
   Args:
     x: [N, H, W, channels].
-    train: whether moments are those of the batch, which then move the running
-      ones by a tenth; else they are the running ones, and rows independent.
-    where: [N] bool, the rows whose moments count while training; at least one
-      of them. None means all.
-    dtype: of the result; moments are float32, the variance the biased one.
-    name: of the layer.
+    train: whether to use the moments of the batch, which then move the running
+      moments by a tenth; otherwise the running moments are used, and rows are
+      independent.
+    where: [N] bool, the rows whose moments count in training; at least one is
+      True. None means all.
+    dtype: dtype of the result; moments are float32, the variance is the biased
+      one.
+    name: name of the layer.
 
   Returns:
     The shape of x.
@@ -129,11 +131,11 @@ def batch_norm(
 def pool(x: jax.Array, reduce: Callable[..., jax.Array]) -> jax.Array:
   """Reduces blocks of 2x2 pixels; an odd last row or column is dropped.
 
-  A reduction of a reshaped array, not of windows: it can be differentiated
-  forwards, backwards and one after the other in every dtype, and beside a
-  convolution its gradient costs nothing, where that of `nn.max_pool` takes as
+  Reduces a reshaped array instead of windows: this can be differentiated
+  forwards, backwards and one after the other in every dtype. Next to a
+  convolution its gradient costs nothing, while that of `nn.max_pool` takes as
   long as half the convolution (2 CPU cores, jax 0.10.1, 64 channels). A
-  maximum shares its gradient evenly among equal entries.
+  maximum divides its gradient evenly among equal entries.
 
   Args:
     x: [N, H, W, channels].
@@ -152,7 +154,7 @@ def require_size(x: jax.Array, size: int) -> None:
   """Requires images of at least `size` x `size` pixels.
 
   Raises:
-    ValueError: they are smaller.
+    ValueError: the images are smaller.
   """
   if min(x.shape[1:3]) < size:
     raise ValueError(

@@ -1,7 +1,7 @@
-"""Residual networks for small images, with activation after or before.
+"""Residual networks for small images, post-activation or pre-activation.
 
     name              block             blocks    channels of      parameters
-                                        a stage   stem / stages
+                                        per stage stem / stages
     resnet20          activation after  3         16 / 16 32 64        272,474
     resnet32          activation after  5         16 / 16 32 64        466,906
     preact_resnet18   activation first  2         64 / 64 ... 512   11,172,170
@@ -22,7 +22,7 @@ Komodakis, "Wide Residual Networks", 2016, without dropout: where the shape
 changes, the shortcut is a 1x1 convolution of the activated input, and
 BatchNorm and activation follow the last block.
 
-Arguments `train` and `where`: see `robust_info.models`.
+For the arguments `train` and `where` see `robust_info.models`.
 """
 
 import functools
@@ -33,7 +33,7 @@ from flax import linen as nn
 
 from robust_info.models import layers
 
-# (activation first, blocks a stage, channels of the stem, of the stages)
+# (activation first, blocks per stage, channels of the stem, of the stages)
 ARCHITECTURES = {
   "resnet20": (False, 3, 16, (16, 32, 64)),
   "resnet32": (False, 5, 16, (16, 32, 64)),
@@ -46,21 +46,21 @@ ARCHITECTURES = {
 class ResNet(nn.Module):
   """Stem, stages of residual blocks, mean over all pixels, a dense layer.
 
-  Each stage but the first halves height and width, rounded up, so that images
-  of any size from 1x1 on are accepted.
+  Each stage but the first halves height and width, rounded up, so images of any
+  size from 1x1 on are accepted.
 
   Attributes:
     num_classes: number of logits.
     pre_activation: whether BatchNorm and activation come before each
-      convolution of a block, or after.
-    num_blocks: a stage; two 3x3 convolutions each.
+      convolution of a block, or after it.
+    num_blocks: number of blocks per stage; two 3x3 convolutions each.
     stem_features: channels of the first 3x3 convolution.
     features: channels of each stage.
     activation: key of `layers.ACTIVATIONS`.
     mean: see `layers.Normalize`.
-    std: see there.
+    std: see `layers.Normalize`.
     dtype: one of `layers.DTYPES`.
-    remat: whether the backward pass computes each block anew.
+    remat: whether the backward pass recomputes each block.
   """
 
   num_classes: int
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     block = _PreActivationBlock if self.pre_activation else _Block
     if self.remat:
       block = nn.remat(block)
@@ -115,7 +115,7 @@ class ResNet(nn.Module):
 
 
 class _Residual(nn.Module):
-  """What both blocks are made of."""
+  """Parts shared by both kinds of block."""
 
   features: int
   stride: int
@@ -143,7 +143,7 @@ class _Residual(nn.Module):
 
 
 class _Block(_Residual):
-  """The activation of a sum: x + norm(conv(act(norm(conv(x)))))."""
+  """Activation after the sum: act(x + norm(conv(act(norm(conv(x))))))."""
 
   @nn.compact
   def __call__(self, x: jax.Array, where: jax.Array | None) -> jax.Array:
@@ -159,7 +159,7 @@ class _Block(_Residual):
 
 
 class _PreActivationBlock(_Residual):
-  """A plain sum: x + conv(act(norm(conv(act(norm(x))))))."""
+  """Sum without activation: x + conv(act(norm(conv(act(norm(x))))))."""
 
   @nn.compact
   def __call__(self, x: jax.Array, where: jax.Array | None) -> jax.Array:

@@ -2,8 +2,8 @@
 
 Every module maps images [N, H, W, channels] in [0, 1] to logits [N, C]. The
 arguments `train` and `where` (a mask [N] of the rows that count) are those of
-all models of the package; these have no layer that depends on them, so both
-modes are the same function. `dtype` is what the hidden layers compute in.
+all models of the package. No layer here depends on them, so both modes are the
+same function. `dtype` is the dtype of the hidden layers.
 """
 
 import jax
@@ -16,7 +16,7 @@ from robust_info.models import layers
 class Logistic(nn.Module):
   """Multinomial logistic regression: C*(D+1) parameters.
 
-  Its one layer is the last one, which is float32 in every model.
+  Its only layer is the last one, which is float32 in every model.
   """
 
   num_classes: int
@@ -31,14 +31,14 @@ class Logistic(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     del train, where
     x = layers.Normalize(self.mean, self.std)(x)
     return layers.Head(self.num_classes, (), "identity")(x)
 
 
 class MLP(nn.Module):
-  """Dense hidden layers."""
+  """Multi-layer perceptron: dense hidden layers, then logits."""
 
   num_classes: int
   hidden_sizes: tuple[int, ...]
@@ -55,7 +55,7 @@ class MLP(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     del train, where
     x = layers.Normalize(self.mean, self.std)(x)
     return layers.Head(
@@ -66,9 +66,9 @@ class MLP(nn.Module):
 class CNN(nn.Module):
   """5x5 convolutions of stride 2 with zero padding, then dense layers.
 
-  Each convolution halves height and width, rounded up, so that images of any
-  size from 1x1 on are accepted. With features (16, 32) and one hidden layer
-  of 100: 171,158 parameters on 28x28x1 and 10 classes, 27,158 on 8x8x1.
+  Each convolution halves height and width, rounded up, so images of any size
+  from 1x1 on are accepted. With features (16, 32) and one hidden layer of 100:
+  171,158 parameters on 28x28x1 and 10 classes, 27,158 on 8x8x1.
   """
 
   num_classes: int
@@ -87,7 +87,7 @@ class CNN(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     del train, where
     x = layers.Normalize(self.mean, self.std)(x)
     for features in self.features:
@@ -103,7 +103,7 @@ class MadryCNN(nn.Module):
 
   Two 5x5 convolutions of 32 and 64 channels, each with a 2x2 max-pool, then
   one dense layer of 1,024: 3,274,634 parameters on 28x28x1 and 10 classes.
-  Images of at least 4x4.
+  Images have at least 4x4 pixels.
   """
 
   num_classes: int
@@ -120,7 +120,7 @@ class MadryCNN(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     del train, where
     layers.require_size(x, 4)
     x = layers.Normalize(self.mean, self.std)(x)

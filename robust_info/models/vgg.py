@@ -1,8 +1,8 @@
 """VGG networks for 32x32 images, in the three variants of the paper's table.
 
 Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
-Recognition", 2015, as the paper's public code has them [code]: 3x3
-convolutions with bias and without BatchNorm, five 2x2 pools, one dense layer.
+Recognition", 2015, as in the paper's public code [code]: 3x3 convolutions with
+bias and without BatchNorm, five 2x2 pools, one dense layer.
 
     variant       after each convolution   pool      as a function of the input
     relu          ReLU                     maximum   piecewise affine
@@ -10,8 +10,8 @@ convolutions with bias and without BatchNorm, five 2x2 pools, one dense layer.
     pure_linear   nothing                  mean      affine: logistic regression
                                                      with a factored weight
 
-The code calls `half_linear` just "linear". Arguments `train` and `where`: see
-`robust_info.models`; both modes are the same function.
+The code calls `half_linear` just "linear". For the arguments `train` and
+`where` see `robust_info.models`; both modes are the same function.
 """
 
 import jax
@@ -21,7 +21,7 @@ from flax import linen as nn
 from robust_info.models import layers
 
 VARIANTS = ("relu", "half_linear", "pure_linear")
-# Convolutions before each pool.
+# Number of convolutions before each pool.
 DEPTHS = {
   "vgg11": (1, 1, 2, 2, 2),
   "vgg13": (2, 2, 2, 2, 2),
@@ -33,18 +33,18 @@ FEATURES = (64, 128, 256, 512, 512)
 class VGG(nn.Module):
   """Stages of 3x3 convolutions, each ending in a pool, then a dense layer.
 
-  A stage halves height and width, rounded down, so that S stages need images
-  of at least 2^S pixels a side.
+  A stage halves height and width, rounded down, so S stages need images of at
+  least 2^S pixels per side.
 
   Attributes:
     num_classes: number of logits.
-    num_convolutions: of each stage.
+    num_convolutions: number of convolutions of each stage.
     features: channels of each stage.
     variant: one of `VARIANTS`.
     mean: see `layers.Normalize`.
-    std: see there.
+    std: see `layers.Normalize`.
     dtype: one of `layers.DTYPES`.
-    remat: whether the backward pass computes each stage anew.
+    remat: whether the backward pass recomputes each stage.
   """
 
   num_classes: int
@@ -64,7 +64,7 @@ class VGG(nn.Module):
     train: bool = False,
     where: jax.Array | None = None,
   ) -> jax.Array:
-    """Images [N, H, W, channels] to logits [N, C]."""
+    """Maps images [N, H, W, channels] to logits [N, C]."""
     del train, where
     layers.require_size(x, 2 ** len(self.features))
     x = layers.Normalize(self.mean, self.std)(x)

@@ -1,32 +1,32 @@
-"""What training minimises: one pure function an objective.
+"""Objectives that training minimises: one pure function per objective.
 
 Every objective has the signature
 
     objective(network, batch, key, *, progress, ...) -> Outcome
 
-and gives one loss an example. The training step averages the unmasked ones,
-differentiates, and knows nothing about which objective it runs; a new recipe
-is one more function, one entry in `_BY_NAME` and one in `config.ARGUMENTS`.
+and returns one loss per example. The training step averages the unmasked losses
+and differentiates; it does not depend on the objective. A new objective needs
+one more function, one entry in `_BY_NAME` and one in `config.ARGUMENTS`.
 
-Which mode of the network is used where is part of each objective's contract:
+The mode of the network in each place is part of an objective's contract:
 
-- losses see the *training* mode, `network.train(x, where)`, whose updated
-  batch statistics they hand back;
-- attacks see the *evaluation* mode of a frozen network,
-  `network.frozen().evaluate`: rows are independent, the statistics stay as
-  they are, and no gradient flows from the loss through the attack into the
-  parameters;
-- penalties on input gradients see `network.evaluate`, and are differentiated
+- Losses use the *training* mode, `network.train(x, where)`, and return its
+  updated batch statistics.
+- Attacks use the *evaluation* mode of a frozen network,
+  `network.frozen().evaluate`: rows are independent, the statistics do not
+  change, and no gradient flows from the loss through the attack into the
+  parameters.
+- Penalties on input gradients use `network.evaluate`, and are differentiated
   through it.
 
-    name          extra gradient evaluations a step   needs
+    name          extra gradients per step            needs
     standard      none
     pgd           num_steps                           epsilon
     trades        num_steps                           epsilon
     mart          num_steps                           epsilon
     kl            num_steps, 1 by default             epsilon
     fgsm_rs       1; with alignment 3                 epsilon
-    fisher        1 a probe; exact C - 1
+    fisher        1 per probe; exact C - 1
     pair_lens     2 (a JVP, differentiated)
     epsilon_lens  num_steps + 1                       epsilon
 
@@ -97,10 +97,14 @@ _BY_NAME = {
 
 
 def create(config: config_lib.ObjectiveConfig) -> Objective:
-  """The objective of a configuration: (network, batch, key, *, progress).
+  """Creates the objective of a configuration.
 
   Args:
-    config: `config.ARGUMENTS` lists the fields that each objective reads.
+    config: configuration of the objective; `config.ARGUMENTS` lists the fields
+      that each objective reads.
+
+  Returns:
+    A function of (network, batch, key, *, progress).
   """
   arguments = config_lib.ARGUMENTS[config.name]
   return functools.partial(

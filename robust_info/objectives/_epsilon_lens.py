@@ -1,7 +1,7 @@
 """Cross-entropy plus the information that an attack takes away [ours].
 
-An answer to the paper's direction, networks that rely more on the robust
-component; `pair_lens` is another.
+This follows the direction that the paper suggests, networks that rely more on
+the robust component; `pair_lens` is another such objective.
 """
 
 import jax
@@ -32,54 +32,54 @@ def epsilon_lens(
   coefficient: float = 3.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """Penalises what an adversary takes of the batch's information.
+  """Penalises the information in a batch that an adversary can remove.
 
       cross-entropy(p(x), y) + coefficient * max(V(x) - V(x'), 0)
 
   where x' are the attacked images and V is a statistic of the predictions of
   the whole batch, so that V(x) - V(x') is the non-robust component of the
-  epsilon lens. V(x) is a constant to the gradient: there must be nothing to
-  gain from knowing less on clean images.
+  epsilon lens. V(x) is a constant to the gradient: otherwise less information
+  on clean images would lower the penalty.
 
   - `variational_bound`: V = H(K) - cross-entropy, a lower bound of the
     information about the class. Its gradient is that of cross-entropy(x) +
     coefficient * cross-entropy(x').
-  - `label_information`, I(K;Y^), at most log C, and `cckl` do not know which
-    label stands for which class. An attack that exchanges predictions takes
-    neither, and training finds that out: these two keep the information under
-    attack, not the accuracy (see the measurements in the documentation).
-    I(K;Y^) of few examples of many classes says little: N should be many
-    times C.
+  - `label_information`, I(K;Y^), at most log C, and `cckl` do not depend on
+    which label stands for which class. An attack that exchanges predictions
+    lowers neither, and training learns to allow that: these two keep the
+    information under attack, but not the accuracy (see the measurements in the
+    documentation). I(K;Y^) of few examples of many classes says little: N
+    should be many times C.
 
   Cost: `num_steps` forward and backward passes for the attack, two forward
   passes for the loss, O(N C + C^3) for V.
 
   Args:
-    network: evaluation mode, frozen, in the attack; training mode, first at
-      the images and then at the attacked points, in the loss.
-    batch: N examples.
+    network: network, in evaluation mode and frozen in the attack; in training
+      mode, first at the images and then at the attacked points, in the loss.
+    batch: batch of N examples.
     key: typed PRNG key; consumed by the random start.
     progress: share of training done, in [0, 1]; may be traced.
     epsilon: radius of the ball in input units; may be traced. With 0 the
       loss is that of `standard`.
     norm: `linf` or `l2`.
-    step_size: step of the attack in units of the (ramped) epsilon.
-    num_steps: steps of the attack.
+    step_size: step size of the attack in units of the (ramped) epsilon.
+    num_steps: number of steps of the attack.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    attack: `pgd` ascends the cross-entropy, `kl_pgd` the divergence from the
+    attack: `pgd` maximises the cross-entropy, `kl_pgd` the divergence from the
       clean prediction.
     quantity: `variational_bound`, `label_information` or `cckl`.
-    coefficient: of the penalty; with 0 the loss is that of `standard`.
-    label_smoothing: of the cross-entropy.
+    coefficient: weight of the penalty; with 0 the loss is that of `standard`.
+    label_smoothing: label smoothing of the cross-entropy.
 
   Returns:
-    Loss [N], the batch's penalty in every row, with metrics `cross_entropy`
-    and `accuracy` at x, `adversarial_accuracy` at x', and of the batch, in
-    every row, `QUANTITY` at x and `lost_QUANTITY`. In batches of fewer than
-    two labels there is nothing to know: both are 0.
+    Loss [N], with the batch's penalty added in every row. Metrics:
+    `cross_entropy` and `accuracy` at x, `adversarial_accuracy` at x', and, the
+    same in every row, `QUANTITY` at x and `lost_QUANTITY` of the batch. Both
+    are 0 in batches of fewer than two labels, which carry no information.
 
   Raises:
-    ValueError: an unknown attack or quantity.
+    ValueError: the attack or the quantity is unknown.
   """
   _validate.one_of("attack", attack, ATTACKS)
   _validate.one_of("quantity", quantity, QUANTITIES)
@@ -101,7 +101,8 @@ def epsilon_lens(
     _batch_value(logits, batch, quantity) for logits in (clean, attacked)
   )
   lost = jax.lax.stop_gradient(whole) - left
-  # Not jnp.maximum: where nothing is lost there must be no gradient either.
+  # Not jnp.maximum, which has a gradient at 0: where no information is lost the
+  # penalty must have none.
   penalty = jnp.where(lost > 0, lost, 0.0)
   plain = base.smoothed_cross_entropy(clean, batch.label, label_smoothing)
   return base.Outcome(
@@ -121,7 +122,7 @@ def epsilon_lens(
 def _batch_value(
   logits: jax.Array, batch: base.Examples, quantity: str
 ) -> jax.Array:
-  """The statistic of the unmasked rows; 0 with fewer than two labels."""
+  """Statistic of the unmasked rows; 0 with fewer than two labels."""
   labels = base.labels_of(batch)
   summary = information.summarize(
     information.information_stats(logits, labels, where=batch.mask)

@@ -1,4 +1,4 @@
-"""Cross-entropy at one step from a random start, with aligned gradients."""
+"""Cross-entropy one step from a random start, with gradient alignment."""
 
 import dataclasses
 
@@ -24,10 +24,10 @@ def fgsm_rs(
 ) -> base.Outcome:
   """Adversarial training with one step from a random start.
 
-  Wong, Rice, Kolter, "Fast is better than free", 2020. One-step training can
-  collapse within an epoch to networks that only single steps fail to fool
+  Wong, Rice, Kolter, "Fast is better than free", 2020. Training with one step
+  can collapse within an epoch to a network that resists single steps only
   (watch `robust_accuracy` of the validation, not `adversarial_accuracy`).
-  The guard is gradient alignment (Andriushchenko & Flammarion 2020): a
+  Gradient alignment (Andriushchenko & Flammarion 2020) guards against this: a
   penalty on 1 - cos of the angle between the input gradients at the image and
   at a random point of the ball.
 
@@ -35,18 +35,18 @@ def fgsm_rs(
   loss; with `alignment` two more gradients, differentiated a second time.
 
   Args:
-    network: evaluation mode in attack and alignment, training mode in the
-      loss.
-    batch: N examples.
+    network: network, in evaluation mode in the attack and the alignment, in
+      training mode in the loss.
+    batch: batch of N examples.
     key: typed PRNG key; consumed.
     progress: share of training done, in [0, 1]; may be traced.
     epsilon: radius of the ball in input units; may be traced. With 0, and
       without alignment, the loss is that of `standard`.
     norm: `linf` or `l2`.
-    step_size: of the one step, in units of the (ramped) epsilon.
+    step_size: size of the one step, in units of the (ramped) epsilon.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    alignment: coefficient of the penalty; 0 leaves it out.
-    label_smoothing: of the loss, not of the attack.
+    alignment: weight of the penalty; 0 leaves it out.
+    label_smoothing: label smoothing of the loss; the attack has none.
 
   Returns:
     As `pgd`; with alignment also the metric `gradient_alignment`, the cosine.
@@ -88,13 +88,14 @@ def gradient_alignment(
   """Cosine between the input gradients of the cross-entropy at two points.
 
   Args:
-    network: its evaluation mode is used, and differentiated through.
-    x: [N, ...].
-    x_other: [N, ...].
-    labels: [N].
+    network: network, in evaluation mode; differentiated through.
+    x: [N, ...] first points.
+    x_other: [N, ...] second points.
+    labels: [N] labels.
 
   Returns:
-    [N] in [-1, 1]; 1, with gradient 0, where one of the two vanishes.
+    [N] cosines in [-1, 1]; 1, with gradient 0, where one of the two input
+    gradients vanishes.
   """
 
   def total(x: jax.Array) -> jax.Array:
@@ -105,6 +106,6 @@ def gradient_alignment(
   )
   squares = jnp.sum(one**2, axis=-1) * jnp.sum(other**2, axis=-1)
   defined = squares > 0.0
-  # The square root has no gradient at 0: keep 0 away from it.
+  # The square root has no finite gradient at 0, so mask before it.
   norms = jnp.sqrt(jnp.where(defined, squares, 1.0))
   return jnp.where(defined, jnp.sum(one * other, axis=-1) / norms, 1.0)

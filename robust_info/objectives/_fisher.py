@@ -1,6 +1,6 @@
 """Cross-entropy plus a penalty on the input-space Fisher information.
 
-Signature, contract of the modes and units: see the package.
+For the signature, the modes of the network and the units see the package.
 """
 
 import dataclasses
@@ -32,37 +32,38 @@ def fisher_regularised(
   """Cross-entropy at the images plus `coefficient` times tr F or ||F||_F.
 
   F is the Fisher information of the prediction with respect to the input, so
-  that this penalises the non-robust component at the samples directly, with
-  no attack and no epsilon.
+  this penalises the non-robust component at the samples directly, with no
+  attack and no epsilon.
 
   Args:
-    network: training mode in the cross-entropy; evaluation mode in the
-      penalty, differentiated through.
-    batch: N examples.
+    network: network, in training mode in the cross-entropy; in evaluation mode
+      in the penalty, differentiated through.
+    batch: batch of N examples.
     key: typed PRNG key; consumed by the probes; not used by `exact`.
     progress: not used.
-    coefficient: of the penalty, in squared input units; with 0 the loss is
-      that of `standard`.
+    coefficient: weight of the penalty, in squared input units; with 0 the loss
+      is that of `standard`.
     quantity: `trace` or `frobenius`.
-    estimator: how, and at what cost beside the cross-entropy's forward pass
-      (each is then differentiated with respect to the parameters once more):
+    estimator: estimator of the penalty. Its cost comes on top of the forward
+      pass of the cross-entropy, and each is then differentiated with respect to
+      the parameters once more:
 
-      - `exact`: a forward and C - 1 backward passes;
-      - `hutchinson`: a JVP a probe for the trace, unbiased, by Var_p(J v)
-        with random signs v; a JVP and a VJP a probe for the Frobenius norm,
-        the root of an unbiased estimate of its square, so on average at most
-        the norm;
-      - `label`: a gradient a probe, for the trace only: |grad log p_k|^2 of
+      - `exact`: one forward and C - 1 backward passes;
+      - `hutchinson`: for the trace one JVP per probe, unbiased, by Var_p(J v)
+        with random signs v; for the Frobenius norm one JVP and one VJP per
+        probe, the root of an unbiased estimate of its square, so on average at
+        most the norm;
+      - `label`: for the trace only, one gradient per probe: |grad log p_k|^2 of
         a label k drawn from the prediction; unbiased in value and gradient.
-    num_probes: of the last two; averaged.
-    label_smoothing: of the cross-entropy.
+    num_probes: number of probes of the last two estimators, averaged.
+    label_smoothing: label smoothing of the cross-entropy.
 
   Returns:
     Loss [N] with the metrics of `standard` and `fisher_QUANTITY`.
 
   Raises:
-    ValueError: an unknown quantity or estimator, or the Frobenius norm by
-      labels.
+    ValueError: the quantity or the estimator is unknown, or the estimator is
+      `label` for the Frobenius norm.
   """
   _validate.one_of("quantity", quantity, QUANTITIES)
   _validate.one_of("estimator", estimator, ESTIMATORS)
@@ -132,12 +133,12 @@ def _trace_by_label(
 
   gradient, losses = jax.grad(total, has_aux=True)(x)
   squares = jnp.sum(gradient.reshape(x.shape[0], -1) ** 2, axis=-1)
-  # The probability of the draw depends on the parameters too: a factor of
-  # value 1 whose gradient is that of log p_k.
+  # The probability of the draw depends on the parameters too. This factor of
+  # value 1, whose gradient is that of log p_k, makes the gradient unbiased.
   return squares * jnp.exp(jax.lax.stop_gradient(losses) - losses)
 
 
 def _safe_sqrt(values: jax.Array) -> jax.Array:
-  """The square root, with gradient 0 at 0."""
+  """Square root with gradient 0 at 0."""
   positive = values > 0.0
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), 0.0)

@@ -25,31 +25,32 @@ def mart(
   """Misclassification-aware adversarial training.
 
   Wang, Zou, Yi, Bailey, Ma, Gu, "Improving Adversarial Robustness Requires
-  Revisiting Misclassified Examples", 2020: with x' from PGD on the
-  cross-entropy, the largest wrong class k of x', and `p = p(x)`, `p' = p(x')`,
+  Revisiting Misclassified Examples", 2020. The loss is
 
       -log p'_y - margin * log(1 - p'_k) + coefficient * (1 - p_y) KL(p || p')
 
-  computed in log space throughout. Needs C >= 2.
+  where x' is found by PGD on the cross-entropy, k is the most likely wrong
+  class at x', `p = p(x)` and `p' = p(x')`. It is computed in log space
+  throughout and needs C >= 2.
 
   Cost: `num_steps` forward and backward passes for the attack, two forward
   passes for the loss.
 
   Args:
-    network: evaluation mode, frozen, in the attack; training mode, first at
-      the images and then at the adversarial points, in the loss.
-    batch: N examples.
-    key: typed PRNG key; consumed.
+    network: network, in evaluation mode and frozen in the attack; in training
+      mode, first at the images and then at the adversarial points, in the loss.
+    batch: batch of N examples.
+    key: typed PRNG key; consumed by the random start.
     progress: share of training done, in [0, 1]; may be traced.
     epsilon: radius of the ball in input units; may be traced.
     norm: `linf` or `l2`.
-    step_size: step of the attack in units of the (ramped) epsilon.
-    num_steps: steps of the attack.
-    random_start: whether it starts at a random point of the ball.
+    step_size: step size of the attack in units of the (ramped) epsilon.
+    num_steps: number of steps of the attack.
+    random_start: whether the attack starts at a random point of the ball.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    coefficient: of the divergence.
-    margin: of the second term, 1 in the paper. With 0, coefficient 0 and
-      epsilon 0 the loss is that of `standard`.
+    coefficient: weight of the divergence term.
+    margin: weight of the second term, 1 in the paper. With margin 0,
+      coefficient 0 and epsilon 0 the loss is that of `standard`.
 
   Returns:
     Loss [N] with metrics `cross_entropy` and `adversarial_accuracy` at x',

@@ -1,7 +1,7 @@
 """Cross-entropy plus the Fisher part of a divergence between classes [ours].
 
-An answer to the paper's direction, networks that rely more on the robust
-component; `epsilon_lens` is another.
+This follows the direction that the paper suggests, networks that rely more on
+the robust component; `epsilon_lens` is another such objective.
 """
 
 import jax
@@ -28,43 +28,43 @@ def pair_lens(
   reward_scale: float = 10.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """Spends the divergence between classes away from the Fisher part.
+  """Rewards divergence between classes and penalises its Fisher part.
 
-  Each image x gets a random partner x' of another class in the batch, with
-  d = x' - x and T = KL(p(x) || p(x')), of which CCKL is the mean:
+  Each image x gets a random partner x' of another class in the batch. With
+  d = x' - x and T = KL(p(x) || p(x')), whose mean is CCKL, the loss is
 
       cross-entropy + non_robust * Q + reward * scale * exp(-T / scale)
 
   Q is the non-robust part of T: `1/2 d^T F(x) d` in the local lens, an unbiased
   one-point estimate of the integral in the path lens (for linear logits Q is
   then T, up to the noise). The last term rewards T: its slope is -`reward` at
-  T = 0 and fades beyond `scale` nats. T itself as a reward would run away,
-  since the logits of a network that separates the classes can grow without
-  end, and the local Q, which vanishes for confident predictions, would not
-  stop it; here every term is at least 0.
+  T = 0 and fades beyond `scale` nats. A reward of T itself would diverge: the
+  logits of a network that separates the classes can grow without bound, and the
+  local Q, which vanishes for confident predictions, would not prevent it. Here
+  every term is at least 0.
 
   Cost: one forward pass and one JVP (about two forward passes), differentiated.
 
   Args:
-    network: training mode in the cross-entropy and in T; evaluation mode in Q,
-      differentiated through.
-    batch: N examples. Rows without a partner (all labels equal) have no Q and
-      no T.
-    key: typed PRNG key; consumed by the partners, and the path's points.
+    network: network, in training mode in the cross-entropy and in T; in
+      evaluation mode in Q, differentiated through.
+    batch: batch of N examples. Rows without a partner (all labels equal) have
+      no Q and no T.
+    key: typed PRNG key; consumed by the partners and the points on the paths.
     progress: not used.
-    non_robust: coefficient of Q.
-    part: `local` or `path`.
-    reward: coefficient of the last term; with both coefficients 0 the loss is
-      that of `standard`.
-    reward_scale: in nats, > 0.
-    label_smoothing: of the cross-entropy.
+    non_robust: weight of Q.
+    part: lens of Q, `local` or `path`.
+    reward: weight of the last term; with both weights 0 the loss is that of
+      `standard`.
+    reward_scale: scale of the reward in nats, > 0.
+    label_smoothing: label smoothing of the cross-entropy.
 
   Returns:
     Loss [N] with the metrics of `standard`, and `pair_divergence` (T) and
     `pair_non_robust` (Q), which are 0 without a partner.
 
   Raises:
-    ValueError: an unknown part.
+    ValueError: the part is unknown.
   """
   del progress
   _validate.one_of("part", part, PARTS)

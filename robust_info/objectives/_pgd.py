@@ -19,29 +19,30 @@ def pgd(
   epsilon_ramp: float = 0.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """Adversarial training: cross-entropy at the worst point PGD finds.
+  """Adversarial training: cross-entropy at the point that PGD finds.
 
   Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards Deep Learning Models
-  Resistant to Adversarial Attacks", 2018. The attack ascends the plain
-  cross-entropy in evaluation mode; the loss is taken in training mode at the
-  points it found, which are constants to the gradient.
+  Resistant to Adversarial Attacks", 2018. The attack maximises the plain
+  cross-entropy in evaluation mode. The loss is taken in training mode at the
+  points that the attack finds, which are constants to the gradient.
 
   Cost: `num_steps` forward and backward passes for the attack, one forward
   pass for the loss.
 
   Args:
-    network: evaluation mode, frozen, in the attack; training mode in the loss.
-    batch: N examples.
+    network: network, in evaluation mode and frozen in the attack; in training
+      mode in the loss.
+    batch: batch of N examples.
     key: typed PRNG key; consumed by the random start.
     progress: share of training done, in [0, 1]; may be traced.
     epsilon: radius of the ball in input units; may be traced. With 0 the
       loss is that of `standard`.
     norm: `linf` or `l2`.
-    step_size: step of the attack in units of the (ramped) epsilon.
-    num_steps: steps of the attack.
-    random_start: whether it starts at a random point of the ball.
+    step_size: step size of the attack in units of the (ramped) epsilon.
+    num_steps: number of steps of the attack.
+    random_start: whether the attack starts at a random point of the ball.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    label_smoothing: of the loss, not of the attack.
+    label_smoothing: label smoothing of the loss; the attack has none.
 
   Returns:
     Loss [N] with metrics `cross_entropy` and `adversarial_accuracy`, both at

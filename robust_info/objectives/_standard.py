@@ -1,4 +1,4 @@
-"""Cross-entropy on the images as they are."""
+"""Cross-entropy on the unmodified images."""
 
 import jax
 
@@ -13,16 +13,16 @@ def standard(
   progress: jax.Array | float = 1.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """Cross-entropy on the images as they are.
+  """Cross-entropy on the unmodified images.
 
   Cost: one forward pass.
 
   Args:
-    network: its training mode is used.
-    batch: N examples.
+    network: network, in training mode.
+    batch: batch of N examples.
     key: not used.
     progress: not used.
-    label_smoothing: mass spread evenly over all C classes.
+    label_smoothing: probability spread evenly over all C classes.
 
   Returns:
     Loss [N] with metrics `cross_entropy` and `accuracy`.

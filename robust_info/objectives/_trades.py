@@ -1,6 +1,7 @@
 """Cross-entropy plus a divergence from the clean to an attacked prediction.
 
-`trades` and `kl`. Signature, contract of the modes and units: see the package.
+The objectives are `trades` and `kl`. For the signature, the modes of the
+network and the units see the package.
 """
 
 import jax
@@ -23,12 +24,13 @@ def trades(
   coefficient: float = 6.0,
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """TRADES: `kl` with ten steps, which is what sets the two apart here.
+  """TRADES: `kl` with other defaults, ten steps of size 0.25 and coefficient 6.
 
   Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan, "Theoretically Principled
   Trade-off between Robustness and Accuracy", 2019. Its authors start the
-  attack from Gaussian noise of size 0.001; here it starts uniformly in the
-  ball, as everywhere in this package. Arguments, cost and metrics: `kl`.
+  attack from Gaussian noise of size 0.001; here the attack starts uniformly in
+  the ball, as everywhere in this package. Arguments, cost and metrics: see
+  `kl`.
   """
   return kl(
     network,
@@ -60,36 +62,37 @@ def kl(
   anchor: str = "clean",
   label_smoothing: float = 0.0,
 ) -> base.Outcome:
-  """Penalises what a small step can do to the prediction.
+  """Penalises the change of the prediction within a small ball.
 
       cross-entropy(p(x), y) + coefficient * KL(p(x) || p(x'))
 
-  where x' maximises that divergence in the ball. For a small ball it is
-  half the largest quadratic form of the Fisher information, and the penalty a
-  regulariser of the non-robust component: what the paper's public code trains
-  with ([code]; there with ten steps, and anchored at the random start). One
-  step is the cheap version [ours].
+  where x' maximises that divergence in the ball. For a small ball the
+  divergence is half the largest quadratic form of the Fisher information, and
+  the penalty regularises the non-robust component. The paper's public code
+  trains with this objective ([code]; there with ten steps, and anchored at the
+  random start). One step is the cheap version [ours].
 
   Cost: `num_steps` forward and backward passes and one forward pass for the
   attack, two forward passes for the loss.
 
   Args:
-    network: evaluation mode, frozen, in the attack; training mode, first at
-      the images and then at the attacked points, in the loss. Gradients flow
-      into both predictions.
-    batch: N examples.
+    network: network, in evaluation mode and frozen in the attack; in training
+      mode, first at the images and then at the attacked points, in the loss.
+      Gradients flow into both predictions.
+    batch: batch of N examples.
     key: typed PRNG key; consumed by the random start.
     progress: share of training done, in [0, 1]; may be traced.
     epsilon: radius of the ball in input units; may be traced.
     norm: `linf` or `l2`.
-    step_size: step of the attack in units of the (ramped) epsilon.
-    num_steps: steps of the attack.
+    step_size: step size of the attack in units of the (ramped) epsilon.
+    num_steps: number of steps of the attack.
     epsilon_ramp: share of training over which epsilon rises from 0.
-    coefficient: of the divergence; with 0 the loss is that of `standard`.
-    anchor: the attack's reference: `clean`, the prediction at the image, or
-      `start`, that at its own random start, whose first gradient is then
-      rounding noise: for comparison with the public code only.
-    label_smoothing: of the cross-entropy.
+    coefficient: weight of the divergence term; with 0 the loss is that of
+      `standard`.
+    anchor: reference of the attack: `clean`, the prediction at the image, or
+      `start`, the prediction at the random start. With `start` the first
+      gradient is rounding noise: for comparison with the public code only.
+    label_smoothing: label smoothing of the cross-entropy.
 
   Returns:
     Loss [N] with metrics `cross_entropy` and `accuracy` at x,

@@ -1,4 +1,4 @@
-"""What every objective is made of: the network's two modes, and losses.
+"""Parts that all objectives share: the two modes of a network, and losses.
 
 Shape letters: N examples, C classes. Images are float [N, H, W, channels] in
 [0, 1]. Losses are in nats.
@@ -15,11 +15,11 @@ from robust_info import _validate
 
 
 class Examples(Protocol):
-  """A padded batch; `data.Batch` with float images is one.
+  """A padded batch; for example, a `data.Batch` with float images.
 
   Attributes:
-    image: float [N, H, W, channels] in [0, 1].
-    label: int [N].
+    image: float [N, H, W, channels] images in [0, 1].
+    label: int [N] labels.
     mask: bool [N], False for padding.
   """
 
@@ -30,14 +30,16 @@ class Examples(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A model at one set of variables, in its two modes.
+  """A model with one set of variables, in its two modes.
 
   Attributes:
     variables: parameters and, if any, batch statistics.
-    evaluate_fn: (variables, x) -> logits [N, C]; rows are independent.
-    train_fn: (variables, x, where) -> (logits [N, C], batch_stats).
-    points: the shape of the images: attacked images found before, which an
-      objective takes instead of attacking; None means that it attacks.
+    evaluate_fn: evaluation mode, (variables, x) -> logits [N, C]; rows are
+      independent.
+    train_fn: training mode, (variables, x, where) -> (logits [N, C],
+      batch_stats).
+    points: attacked images found before, of the shape of the images, which an
+      objective uses instead of an attack; None means that it attacks.
   """
 
   variables: Any
@@ -54,7 +56,7 @@ class Network:
     return self.train_fn(self.variables, x, where)
 
   def frozen(self) -> "Network":
-    """The same network as a constant: nothing differentiates through it."""
+    """The same network as a constant: gradients with respect to it are 0."""
     return dataclasses.replace(
       self, variables=jax.lax.stop_gradient(self.variables)
     )
@@ -63,16 +65,16 @@ class Network:
 def train_pair(
   network: Network, x: jax.Array, x_other: jax.Array, where: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any]:
-  """Training mode at two inputs, one pass each, one after the other.
+  """Calls the training mode at two inputs, one pass each, in this order.
 
   Each pass normalises by its own batch; the running statistics are updated by
-  the first, then by the second.
+  the first pass, then by the second.
 
   Args:
-    network: the network.
-    x: [N, ...].
-    x_other: [N, ...].
-    where: [N] bool.
+    network: network to call.
+    x: [N, ...] inputs of the first pass.
+    x_other: [N, ...] inputs of the second pass.
+    where: [N] bool, False for padding.
 
   Returns:
     Logits at `x` and at `x_other`, both [N, C], and the batch statistics.
@@ -86,12 +88,13 @@ def train_pair(
 
 
 def from_logits_fn(logits_fn: Callable[[jax.Array], jax.Array]) -> Network:
-  """A Network of a plain function without batch statistics.
+  """Makes a Network of a plain function without batch statistics.
 
   Args:
-    logits_fn: inputs [N, ...] to logits [N, C]. What it closes over is not
-      stopped by `frozen`, so differentiate with respect to it only through
-      objectives without an attack, or stop the attack's gradients yourself.
+    logits_fn: map from inputs [N, ...] to logits [N, C]. `frozen` does not stop
+      gradients with respect to values that it closes over, so differentiate
+      with respect to them only through objectives without an attack, or stop
+      the attack's gradients yourself.
   """
   return Network(
     variables={},
@@ -103,13 +106,13 @@ def from_logits_fn(logits_fn: Callable[[jax.Array], jax.Array]) -> Network:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What an objective gives back.
+  """Result of an objective.
 
   Attributes:
-    loss: [N], one a row; rows masked out are arbitrary but finite.
+    loss: [N] losses, one per row; rows masked out are arbitrary but finite.
     metrics: name -> [N], reported as averages over the unmasked rows.
-    batch_stats: the model's updated statistics, `{}` when it has none.
-    points: the attacked images, None where there was no attack.
+    batch_stats: updated batch statistics of the model, `{}` if it has none.
+    points: attacked images, None if there was no attack.
   """
 
   loss: jax.Array
@@ -125,14 +128,14 @@ Objective = Callable[..., Outcome]
 def ramped(
   epsilon: jax.Array | float, progress: jax.Array | float, ramp: float
 ) -> jax.Array:
-  """Epsilon * min(1, progress / ramp); epsilon itself when ramp is 0."""
+  """Epsilon * min(1, progress / ramp); epsilon itself if ramp is 0."""
   if ramp == 0.0:
     return jnp.asarray(epsilon)
   return epsilon * jnp.clip(jnp.asarray(progress) / ramp, 0.0, 1.0)
 
 
 def labels_of(batch: Examples) -> jax.Array:
-  """The labels [N] as int32: narrow integers cannot index many classes."""
+  """Labels [N] as int32, because narrow integers cannot index many classes."""
   return _validate.labels("batch.label", batch.label, batch.image.shape[0])
 
 
@@ -155,5 +158,5 @@ def smoothed_cross_entropy(
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """1.0 where the largest logit is the label's, [N, C] and [N] to [N]."""
+  """1.0 where the label has the largest logit; [N, C] and [N] to [N]."""
   return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)

@@ -1,7 +1,7 @@
-"""Where the attack inside an objective ends, as constants to the gradient.
+"""The attacks inside objectives, whose points are constants to the gradient.
 
-Both attacks see the evaluation mode of the frozen network. A network that
-carries points already, `Network.points`, is not attacked again.
+Both attacks use the evaluation mode of the frozen network. A network that
+already carries points, `Network.points`, is not attacked again.
 """
 
 import jax
@@ -13,10 +13,10 @@ from robust_info.objectives import base
 
 
 def _constants(found: attacks.AttackResult) -> jax.Array:
-  """The points; NaN where the attack was given what makes no sense.
+  """The points of an attack; NaN in rows that are not valid.
 
-  Left as they are, the clean inputs would be trained on without a word. A loss
-  that is not finite stops the run.
+  Invalid rows hold the clean inputs, on which training would silently continue.
+  With NaN the loss is not finite, which stops the run.
   """
   valid = results.rows(found.valid, found.x_adv)
   return jax.lax.stop_gradient(jnp.where(valid, found.x_adv, jnp.nan))

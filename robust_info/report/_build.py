@@ -1,9 +1,9 @@
-"""Reports: several runs side by side, measured, stored, and drawn.
+"""Reports: evaluates several runs and writes the numbers and figures.
 
 A report is plain JSON: `schema`, `data`, `threat`, `settings`, `software`, and
-one entry of `runs` for each run, in the order given. Information is in nats;
-a *share* is a part over the total. Numbers that are not finite are NaN in
-memory and null on disk.
+one entry of `runs` per run, in the order given. Information is in nats; a
+*share* is the ratio of a part to the total. Numbers that are not finite are NaN
+in memory and null on disk.
 """
 
 import dataclasses
@@ -36,24 +36,27 @@ def build(
   seed: int = 0,
   num_examples: int | None = None,
 ) -> dict[str, Any]:
-  """Measures runs on the test split, writes `report.json` and figures.
+  """Evaluates runs on the test split; writes `report.json` and figures.
 
-  Of several processes, which all call this alike, the first alone writes.
+  With several processes, all make the same call, and only the first writes.
 
   Args:
-    runs: at least one, from `training.restore_run`, all trained on this data.
+    runs: at least one run from `training.restore_run`, all trained on this
+      data.
     source: the data.
     settings: threat model and sizes, the same for all runs.
-    output: directory for the report; a stopped report started again with the
-      same arguments goes on where it was.
-    seed: of attacks and pairs.
-    num_examples: only the first examples of the test split; `None` for all.
+    output: directory of the report; a stopped report resumes when started again
+      with the same arguments.
+    seed: seed of attacks and pairs.
+    num_examples: number of first examples of the test split to use; `None`
+      means all.
 
   Returns:
     The report.
 
   Raises:
-    ValueError: no run, one twice, or one of other data.
+    ValueError: there is no run, a run is given twice, or a run was trained on
+      other data.
     OSError: the directory cannot be written.
   """
   names = _names(runs)
@@ -83,7 +86,7 @@ def build(
   used = []
   for run, name in zip(runs, names, strict=True):
     model = run.config.model
-    # Runs of one architecture share the compiled measurements.
+    # Runs of one architecture share the compiled metrics.
     if model not in evaluators:
       evaluators[model] = evaluation.Evaluator(
         models.apply_fn(run.model),
@@ -113,14 +116,14 @@ def build(
 
 
 def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
-  """Draws every figure that the report alone determines."""
+  """Draws every figure that needs the report only."""
   from robust_info.report import figures
 
   figures.training_curves(report, output / "training_curves.png")
   figures.robust_accuracy(report, output / "robust_accuracy.png")
   figures.components(report, output / "components.png")
   figures.cckl_matrices(report, output / "cckl_matrices.png")
-  if report["settings"]["attack"] != "pgd":  # Else there is one strength.
+  if report["settings"]["attack"] != "pgd":  # PGD alone has no strength curve.
     figures.strength(report, output / "strength.png")
 
 
@@ -134,7 +137,7 @@ def _make(output: pathlib.Path) -> None:
 
 
 def _names(runs: Sequence[training.Run]) -> list[str]:
-  """Distinct short names: the end of each workdir, as long as it takes."""
+  """Distinct short names: the end of each workdir, as long as necessary."""
   if not runs:
     raise ValueError("Expected at least one run, got none.")
   paths = [pathlib.Path(os.path.abspath(run.workdir)).parts[1:] for run in runs]
@@ -181,8 +184,8 @@ def _fingerprint(
   settings: config_lib.EvaluationConfig,
   seed: int,
 ) -> str:
-  """Stands for all that a measurement depends on, beside its name."""
-  # Radii and attacks are in the names, the last field is the validator's.
+  """Fingerprint of everything a measurement depends on, except its name."""
+  # Radii and attacks are in the names; only validation reads the last field.
   others = dataclasses.replace(
     settings,
     epsilon=0.0,
@@ -193,7 +196,7 @@ def _fingerprint(
   )
   return measurement_cache.fingerprint(
     store.SCHEMA,
-    # No number of other code is taken for its own.
+    # Numbers computed by other code are never reused.
     environment.code_digest(),
     jax.__version__,
     jax.default_backend(),
@@ -236,7 +239,7 @@ def _model_name(model: config_lib.ModelConfig) -> str:
 
 
 def _draw_examples(used, split, source, settings, output) -> None:
-  """One figure of single examples, the first of different classes."""
+  """Draws single examples, the first ones of different classes."""
   _, first = np.unique(split.labels, return_index=True)
   indices = np.sort(first)[:_NUM_PORTRAITS]
   found = [

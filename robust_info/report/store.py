@@ -12,7 +12,7 @@ from robust_info.runtime import files
 SCHEMA = 1
 
 
-# Fields of a run that are no numbers: null in them means "none".
+# Fields of a run that are not numbers; null in them means "none".
 _VERBATIM = ("config", "starts")
 
 
@@ -23,11 +23,11 @@ def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Reads what `save` wrote; null numbers come back as NaN.
+  """Reads a report written by `save`; null numbers become NaN.
 
   Raises:
-    ValueError: the file is no report of this schema.
-    OSError: it cannot be read.
+    ValueError: the file is not a report of this schema.
+    OSError: the file cannot be read.
   """
   try:
     found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

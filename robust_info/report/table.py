@@ -1,4 +1,4 @@
-"""A report as a table for people."""
+"""A report as a text table."""
 
 import textwrap
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from typing import Any
 from robust_info.evaluation import metrics
 
 _LABEL_WIDTH = 34
-_MIN_WIDTH = 20  # of a column; two of them fit 80 characters
+_MIN_WIDTH = 20  # of a column; two such columns fit in 80 characters
 _GAP = 2
 _NOTE_WIDTH = 80
 
 
 def render(report: Mapping[str, Any]) -> str:
-  """The report as fixed-width text, a column a run.
+  """The report as fixed-width text, with one column per run.
 
   Args:
-    report: from `report.build` or `report.load`.
+    report: a report from `report.build` or `report.load`.
 
   Returns:
-    Lines of which none ends in a space; columns are as wide as their widest
-    cell. A `±` is one standard error over examples; information is in nats;
-    what is not a number is n/a. Below the sanity checks stands for each run
-    whether its robust accuracies can be believed.
+    Lines without spaces at the end; columns are as wide as their widest cell. A
+    `±` is one standard error over examples; information is in nats; NaN is n/a.
+    Below the sanity checks, the table states for each run whether its robust
+    accuracies can be trusted.
   """
   names = [run["name"] for run in report["runs"]]
   sections = list(metrics.sections(report["runs"]))

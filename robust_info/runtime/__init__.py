@@ -1,1 +1,1 @@
-"""The machine below us: files, versions, and a check of its arithmetic."""
+"""The machine: files, processes, versions and a test of its arithmetic."""

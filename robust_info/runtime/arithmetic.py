@@ -1,9 +1,9 @@
-"""Small programs and their right results, for `self_check`.
+"""Small programs and their correct results, for `self_check`.
 
-Each resembles a public fault of a compiler, a driver or a device:
+Each program resembles a published fault of a compiler, a driver or a device:
 
 * elementary functions at awkward lengths (jax-ml/jax#39352), single operations
-  after one another (#40633);
+one after another (#40633);
 * fused broadcasts, products and sums over more than 2^15 elements (#39103);
 * several outputs of one fused program (#39486), a scaled affine map (#39336);
 * the Gram matrix of a small network, the input gradient of a convolution in a
@@ -21,8 +21,8 @@ import numpy as np
 
 from robust_info._xla import loops
 
-# float32 results agree with float64 to this relative to the largest entry,
-# whatever the order of the sums; the faults are off by 1e-3 and more.
+# For any order of the sums, float32 results agree with float64 to this
+# tolerance, relative to the largest entry; the faults are off by 1e-3 and more.
 TOLERANCE = 1e-4
 
 _matmul = functools.partial(jnp.matmul, precision="highest")
@@ -30,7 +30,7 @@ _matmul = functools.partial(jnp.matmul, precision="highest")
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """A result of the device and the right one."""
+  """A result of the device and the correct one."""
 
   what: str
   found: Any
@@ -49,7 +49,7 @@ def _jitted(
 
 def _single_operations() -> Iterator[Comparison]:
   x = np.linspace(-4.0, 4.0, 203, dtype=np.float32)
-  for _ in range(2):  # A stale buffer shows after other operations only.
+  for _ in range(2):  # A stale buffer shows only after other operations.
     root = jnp.sqrt(jnp.float32(512))
     yield Comparison("sqrt(512)", root, np.sqrt(512.0))
     yield Comparison("ones(4) + 1", jnp.ones(4) + 1, np.full(4, 2.0))
@@ -211,7 +211,7 @@ def _random_draws() -> Iterator[Comparison]:
 
 
 def _training() -> Iterator[Comparison]:
-  """Losses of four steps of gradient descent of a small network."""
+  """Losses of four steps of gradient descent on a small network."""
   rng = np.random.default_rng(4)
   x, y = rng.normal(size=(64, 16)), rng.normal(size=(64, 4))
   weights = (rng.normal(size=(16, 32)) / 4, rng.normal(size=(32, 4)) / 6)
@@ -244,7 +244,7 @@ def _training() -> Iterator[Comparison]:
   )
 
 
-# Each yields its results on the default device beside the right ones.
+# Each yields its results on the default device and the correct ones.
 PROGRAMS: tuple[Callable[[], Iterator[Comparison]], ...] = (
   _long_sums,
   _many_products,

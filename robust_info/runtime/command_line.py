@@ -1,9 +1,9 @@
-"""What the entry points share: flags in, one line out.
+"""Common code of the entry points: flags and one-line errors.
 
-An error that a user can act on is one line on stderr, without a traceback:
-exit code 2 for a command line or configuration that is wrong, 1 for anything
-later, and 128 plus its number when a signal ended the work in good order. Set
-ROBUST_INFO_TRACEBACK=1 to see where it came from.
+An error that a user can act on is one line on stderr, without a traceback: exit
+code 2 for a wrong command line or configuration, 1 for any later error, and 128
+plus its number when a signal ended the work in good order. Set
+ROBUST_INFO_TRACEBACK=1 to see the traceback.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ _SELF_CHECK = flags.DEFINE_bool(
   "Whether to compare the device's arithmetic with NumPy's first, once per "
   "device and versions.",
 )
-# For processes started by hand, all three on each of them.
+# For processes started by hand: all three flags on each process.
 _BY_HAND = (
   flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0."),
   flags.DEFINE_integer("num_processes", None, "How many processes.", 1),
@@ -52,11 +52,11 @@ class ConfigFileError(Exception):
 
 
 class _ConfigFile(flags.ArgumentParser):
-  """The configuration that a Python file gives, by `get_config()`.
+  """The configuration returned by `get_config()` of a Python file.
 
   Replaces the parser of ml_collections, which loads the file through
-  `load_module()`, gone in Python 3.15, and says of an error in a file neither
-  its kind nor its place.
+  `load_module()`, removed in Python 3.15, and which reports neither the kind
+  nor the place of an error in a file.
   """
 
   def parse(self, argument: str) -> Any:
@@ -71,7 +71,7 @@ class _ConfigFile(flags.ArgumentParser):
         f"Expected --config to be a Python file, got --config={path}."
       )
     module = importlib.util.module_from_spec(spec)
-    # Classes of the file look up their module by its name.
+    # Classes defined in the file look up their module by its name.
     sys.modules[spec.name] = module
     try:
       spec.loader.exec_module(module)
@@ -98,9 +98,9 @@ def run(
   """Parses the flags, calls `main()` and exits.
 
   Args:
-    main: takes no arguments; reads its flags.
-    errors: beside ValueError, TypeError, OSError and errors for lack of memory,
-      the exceptions of `main` whose message is for users.
+    main: function without arguments; reads its flags.
+    errors: exceptions of `main` whose message is for users, in addition to
+      ValueError, TypeError, OSError and errors for lack of memory.
   """
   expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
   expected += (self_check.SelfCheckError, *errors)
@@ -150,7 +150,7 @@ def define_config(
 def define_directory(
   name: str, help_text: str, flag_values: flags.FlagValues = flags.FLAGS
 ) -> flags.FlagHolder[str | None]:
-  """A flag that holds a path; an empty one would be the current directory."""
+  """A flag that holds a path; an empty one would mean the current directory."""
   holder = flags.DEFINE_string(name, None, help_text, flag_values)
   require_path(name, flag_values)
   return holder
@@ -159,7 +159,7 @@ def define_directory(
 def require_path(
   name: str, flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:
-  """Refuses an empty value of a flag, or an empty one of its values."""
+  """Refuses a flag with an empty value, or with an empty one among several."""
   flags.register_validator(
     name,
     lambda value: value is None or (bool(value) and all(value)),
@@ -173,11 +173,11 @@ def checked_config(
 ) -> config_lib.Config:
   """The configuration of a `define_config` flag.
 
-  A wrong one ends the process with one line and exit code 2.
+  A wrong configuration ends the process with one line and exit code 2.
 
   Args:
-    holder: what `define_config` returned.
-    flag_values: what it was given.
+    holder: the flag, from `define_config`.
+    flag_values: the flag values passed to `define_config`.
   """
   given = config_flags.get_override_values(flag_values[holder.name])
   try:
@@ -187,7 +187,7 @@ def checked_config(
 
 
 def _place_of(error: BaseException, path: str) -> str:
-  """What an error in a configuration file is, and where."""
+  """Kind and place of an error in a configuration file."""
   lines = [
     frame.lineno
     for frame in traceback.extract_tb(error.__traceback__)
@@ -209,11 +209,11 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   try:
     config_lib.check_overrides(arguments)
     rest = flags.FLAGS(arguments)
-  # Overrides are values of the caller's; anything may come of them.
+  # Overrides are values of the caller and may raise anything.
   except Exception as error:
     _fail(error, USAGE_ERROR)
-  # Libraries log every file they touch, and the traceback of every error that
-  # they raise as well; --verbosity=0 shows it all.
+  # Libraries log every file they touch and the traceback of every error they
+  # raise; --verbosity=0 shows all of it.
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = _named_only
@@ -221,10 +221,10 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 
 def _named_only(unraisable: Any) -> None:
-  """Leaves out what callbacks of native threads raise into nowhere.
+  """Hides exceptions that callbacks of native threads raise without a caller.
 
-  A full disk gives dozens of such tracebacks; the error itself is raised
-  where the main thread waits for the work.
+  For example, a full disk causes dozens of such tracebacks. The error itself is
+  raised where the main thread waits for the work.
   """
   if unraisable.object is not None or unraisable.err_msg is not None:
     sys.__unraisablehook__(unraisable)
@@ -236,6 +236,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
   text = " ".join(str(error).split()) or type(error).__name__
   print(f"Error: {text}", file=sys.stderr, flush=True)
   if processes.is_joined():
-    # At a regular exit JAX waits for the others, which may wait for this one.
+    # At a regular exit JAX waits for the other processes, which may in turn
+    # wait for this one.
     os._exit(code)
   sys.exit(code)

@@ -1,4 +1,4 @@
-"""The machine, its software and this code; the folder of caches."""
+"""The machine, its software and this code; the cache folder."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ def cache_root(
 
 
 def processor() -> str:
-  """The model of the processor, as the system names it."""
+  """The model of the processor, as named by the system."""
   try:
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
       if line.startswith("model name"):
@@ -48,7 +48,7 @@ _PACKAGES = (
 
 
 def of_start() -> dict[str, Any]:
-  """The start of a program: time, command, versions, commit, devices."""
+  """Record of a program start: time, command, versions, commit, devices."""
   versions = {"python": platform.python_version()}
   for name in _PACKAGES:
     try:
@@ -84,7 +84,7 @@ def _git() -> dict[str, Any] | None:
     ).stdout.strip()
 
   try:
-    # An installed package may lie inside somebody else's clone.
+    # An installed package may lie inside the clone of another project.
     git("ls-files", "--error-unmatch", pathlib.Path(__file__).name)
     commit = git("rev-parse", "HEAD")
     changed = bool(git("status", "--porcelain", "--untracked-files=no"))

@@ -1,8 +1,9 @@
-"""Files on disk: written whole or not at all, and known again by a checksum.
+"""Files on disk: written whole or not at all, and verified by a checksum.
 
 A *sealed* JSON file is an object with one more member, `crc32`, the CRC-32 of
-the others as canonical JSON (sorted keys, no spaces). It does not depend on
-layout, and every change of a single bit that changes the content is noticed.
+the others as canonical JSON (sorted keys, no spaces). It does not depend on the
+layout of the file, and it detects every change of a single bit that changes the
+content.
 """
 
 import contextlib
@@ -20,17 +21,18 @@ _READ_BYTES = 1 << 22
 
 
 class DamageError(ValueError):
-  """The content of a file is not what was written; one line.
+  """The content of a file differs from the content written; one line.
 
-  Never raised because a file cannot be read: that is an OSError.
+  Never raised because a file cannot be read; that raises an OSError.
   """
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-  """Whether there is a file or directory of that name.
+  """Whether a file or directory of this name exists.
 
   Raises:
-    OSError: that cannot be known, where `pathlib` in part says False.
+    OSError: the answer cannot be determined; `pathlib` returns False in some of
+      these cases.
   """
   try:
     os.stat(path)
@@ -40,30 +42,31 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-  """Writes a file that other processes see whole or not at all.
+  """Writes a file; other processes see it whole or not at all.
 
-  A process killed at any moment, or a machine that loses its power, leaves the
-  file that was there before or the new one. Several processes may write the
-  same file; one of them is the last.
+  If the process is killed at any moment, or the machine loses power, the
+  previous file or the new one is left. Several processes may write the same
+  file; the last write wins.
 
   Args:
-    path: its directory exists.
-    content: text is written as UTF-8.
+    path: the file; its directory must exist.
+    content: content of the file; text is written as UTF-8.
 
   Raises:
-    OSError: it cannot be written, for example on a full disk; names `path`.
-      The file that was there before is untouched.
+    OSError: the file cannot be written, for example on a full disk; names
+      `path`. The previous file is untouched.
   """
   path = pathlib.Path(path)
   if isinstance(content, str):
     content = content.encode()
-  # Unique, and short enough for any name that is itself allowed.
+  # Unique, and not too long where the name itself is allowed.
   scratch = path.with_name(f"{uuid.uuid4().hex}.tmp")
   try:
     try:
       with open(scratch, "xb") as file:
         file.write(content)
         file.flush()
+        # Before the renaming: a power loss must not leave an empty file.
         os.fsync(file.fileno())
       os.replace(scratch, path)
     finally:
@@ -75,7 +78,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def _sync_directory(path: pathlib.Path) -> None:
-  """Makes the names in a directory last, where its file system can."""
+  """Flushes the names in a directory to disk, if its file system can."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -93,13 +96,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     path: a UTF-8 file.
 
   Raises:
-    DamageError: it is no JSON; does not name the file.
+    DamageError: the file is not JSON; the error does not name the file.
     OSError: it is not there or cannot be read.
   """
   content = pathlib.Path(path).read_bytes()
   try:
     return json.loads(content.decode())
-  # Deep nesting, which no file of ours has, exhausts the stack.
+  # Deep nesting, which no file of this package has, exhausts the stack.
   except (ValueError, RecursionError) as error:
     raise DamageError(f"it is no JSON: {error}") from error
 
@@ -111,7 +114,7 @@ def write_sealed(
 
   Args:
     path: its directory exists.
-    content: what JSON can hold, without a member `crc32`.
+    content: JSON values, without a member `crc32`.
   """
   write_whole(path, json.dumps(seal(content), indent=2) + "\n")
 
@@ -119,26 +122,27 @@ def write_sealed(
 def read_sealed(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], bool]:
-  """The content of a JSON object, and whether a checksum vouches for it.
+  """The content of a JSON object, and whether it has a valid checksum.
 
   Args:
-    path: from `write_sealed`, or an object of an older version, without a
+    path: a file from `write_sealed`, or a file of an older version, without a
       checksum.
 
   Raises:
-    DamageError: it is no JSON object, or not what was written.
+    DamageError: the file is not a JSON object, or its content differs from the
+      content written.
     OSError: it is not there or cannot be read.
   """
   return unseal(read_json(path))
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-  """The same members and `crc32`, their checksum."""
+  """Adds the member `crc32`, the checksum of the other members."""
   return {**content, _SEAL: _checksum(content)}
 
 
 def unseal(content: Any) -> tuple[dict[str, Any], bool]:
-  """Takes a value of `seal` apart; see `read_sealed`."""
+  """Inverts `seal`; see `read_sealed`."""
   if not isinstance(content, dict):
     kind = "null" if content is None else type(content).__name__
     raise DamageError(f"it is no JSON object but {kind}")
@@ -151,7 +155,8 @@ def unseal(content: Any) -> tuple[dict[str, Any], bool]:
 
 
 def _checksum(content: Mapping[str, Any]) -> int:
-  # Once through JSON: tuples become lists, and keys text, before they sort.
+  # Convert through JSON first: tuples become lists, and keys become text before
+  # they are sorted.
   content = json.loads(json.dumps(content))
   text = json.dumps(content, sort_keys=True, separators=(",", ":"))
   return zlib.crc32(text.encode())

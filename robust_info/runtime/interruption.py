@@ -1,4 +1,4 @@
-"""Asked to stop: SIGTERM and Ctrl-C become something a loop can look at."""
+"""Turns SIGTERM and Ctrl-C into a request to stop that a loop can poll."""
 
 import signal
 import threading
@@ -9,11 +9,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(RuntimeError):  # noqa: N818
-  """Work ended early, in good order, because a signal asked for it; one line.
+  """Work stopped early, in good order, because of a signal; one line.
 
   Attributes:
-    exit_code: 128 plus the number of the signal, as shells have it: 143 for
-      SIGTERM, 130 for SIGINT.
+    exit_code: 128 plus the number of the signal, as in shells: 143 for SIGTERM,
+      130 for SIGINT.
   """
 
   def __init__(self, message: str, signal_number: int):
@@ -22,12 +22,12 @@ class Interrupted(RuntimeError):  # noqa: N818
 
 
 class Stopped(KeyboardInterrupt):
-  """SIGTERM or SIGINT came while nothing needed saving; one line.
+  """SIGTERM or SIGINT arrived while nothing needed saving; one line.
 
-  No Exception: nothing on the way takes it for a failure of its own.
+  Not an Exception, so that no handler takes it for a failure of its own.
 
   Attributes:
-    exit_code: as of `Interrupted`.
+    exit_code: see `Interrupted`.
   """
 
   def __init__(self, number: int):
@@ -36,9 +36,9 @@ class Stopped(KeyboardInterrupt):
 
 
 def raise_stopped() -> None:
-  """From now on SIGTERM and SIGINT raise `Stopped`, but not in a `Watch`.
+  """Makes SIGTERM and SIGINT raise `Stopped`, except in a `Watch`.
 
-  In the main thread of a program that has no handlers of its own.
+  Call it in the main thread of a program without handlers of its own.
   """
 
   def stop(number: int, frame: FrameType | None) -> None:
@@ -50,14 +50,14 @@ def raise_stopped() -> None:
 
 
 class Watch:
-  """While open, the first SIGTERM or SIGINT is noted instead of obeyed.
+  """Records the first SIGTERM or SIGINT instead of obeying it.
 
   Use as a context manager. A second SIGINT raises KeyboardInterrupt at once.
   Outside the main thread, where Python cannot handle signals, nothing is
-  noted.
+  recorded.
 
   Attributes:
-    received: number of the first signal, None before.
+    received: number of the first signal; None before.
   """
 
   def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Lack of memory in one line, with the settings that ask for it."""
+"""One-line errors for lack of memory, with the settings that need it."""
 
 import contextlib
 import dataclasses
@@ -11,18 +11,18 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 
 
 class OutOfMemoryError(RuntimeError):
-  """Settings ask for more memory than there is; one line."""
+  """Settings need more memory than is available; one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """Memory that some settings ask for.
+  """Memory that some settings need.
 
   Attributes:
-    settings: the settings, with their values.
-    purpose: the arrays.
-    num_bytes: their size on one device.
-    remedy: how to ask for less.
+    settings: names and values of the settings.
+    purpose: name of the arrays.
+    num_bytes: size of the arrays on one device.
+    remedy: advice on how to reduce it.
   """
 
   settings: str
@@ -36,18 +36,18 @@ def explained(needs: Callable[[], Sequence[Need]]) -> Iterator[None]:
   """Turns errors for lack of memory into one line with the needs.
 
   Args:
-    needs: called when there was such an error.
+    needs: function that returns the needs; called after such an error.
 
   Raises:
-    OutOfMemoryError: in the place of MemoryError, of an OverflowError, and of
-      a runtime error of XLA for lack of memory.
+    OutOfMemoryError: replaces a MemoryError, an OverflowError, and a runtime
+      error of XLA for lack of memory.
   """
   try:
     yield
   except (MemoryError, OverflowError, jax.errors.JaxRuntimeError) as error:
     if isinstance(error, jax.errors.JaxRuntimeError) and not is_lack(error):
       raise
-    # A size that no integer of the machine holds is more than there is, too.
+    # A size that overflows the integers of the machine is lack of memory, too.
     text = " ".join(str(error).split())[:160] or type(error).__name__
     raise OutOfMemoryError(
       f"Out of memory ({text}): {listed(needs())}."
@@ -55,13 +55,13 @@ def explained(needs: Callable[[], Sequence[Need]]) -> Iterator[None]:
 
 
 def is_lack(error: BaseException) -> bool:
-  """Whether a runtime error of XLA is one for lack of memory."""
+  """Whether a runtime error of XLA reports lack of memory."""
   text = str(error).lower()
   return "resource_exhausted" in text or "out of memory" in text
 
 
 def available() -> int:
-  """Bytes of memory of a device; of a CPU, those of the machine."""
+  """Bytes of memory of a device; for a CPU, of the machine."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     return stats["bytes_limit"]
@@ -69,7 +69,7 @@ def available() -> int:
 
 
 def listed(needs: Sequence[Need]) -> str:
-  """The needs in words, with the remedy of the largest."""
+  """Describes the needs, with the remedy of the largest."""
   largest = max(needs, key=lambda need: need.num_bytes)
   asked = "; ".join(
     f"{need.settings} asks for about {readable(need.num_bytes)} "
@@ -80,6 +80,6 @@ def listed(needs: Sequence[Need]) -> str:
 
 
 def readable(num_bytes: int) -> str:
-  """A number of bytes with three digits and its unit."""
+  """Formats a number of bytes with three digits and a unit."""
   power = min(max(num_bytes.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
   return f"{num_bytes / 1024**power:.3g} {_UNITS[power]}"

@@ -1,8 +1,9 @@
-"""Several processes as one run: how they meet, and what they must agree on.
+"""Several processes as one run: joining, communication and agreement.
 
-Every process runs the same program in the same order. The first one alone
-reads and writes the run's files; what it finds there, or why it failed, the
-others are told. In a run of one process everything here is a plain call.
+Every process runs the same program in the same order. Only the first process
+reads and writes the files of the run; it sends the result, or the reason of a
+failure, to the others. In a run of one process every function here is a plain
+call.
 """
 
 import functools
@@ -17,9 +18,9 @@ from jax.experimental import multihost_utils
 
 from robust_info.runtime import sharding
 
-# Lengths of messages are rounded up, so that few programs are compiled.
+# Lengths of messages are rounded up to limit the number of compiled programs.
 _MIN_MESSAGE = 1024
-# Differences that one line names.
+# Largest number of differences that one line names.
 _MAX_NAMES = 5
 
 
@@ -28,7 +29,7 @@ class JoinError(RuntimeError):
 
 
 class DisagreementError(RuntimeError):
-  """The processes of a run were started for different things; one line."""
+  """The processes of a run were started with different settings; one line."""
 
 
 def join(
@@ -38,18 +39,20 @@ def join(
   process_id: int | None = None,
   timeout: int = 300,
 ) -> None:
-  """Makes this process part of a run of several; call it before any device.
+  """Joins a run of several processes; call it before using any device.
 
   Args:
-    coordinator: `host:port` of process 0. Without the three of them, JAX asks
-      the environment (Slurm, Open MPI, Kubernetes, Cloud TPU).
-    num_processes: how many there are.
-    process_id: which one this is, from 0.
-    timeout: seconds to wait for the others.
+    coordinator: address `host:port` of process 0. If none of these three
+      arguments is given, JAX reads them from the environment (Slurm, Open MPI,
+      Kubernetes, Cloud TPU).
+    num_processes: number of processes.
+    process_id: index of this process, from 0.
+    timeout: time to wait for the others, in seconds.
 
   Raises:
-    ValueError: some of the three are given and some are not.
-    JoinError: the environment says nothing, or the others did not come.
+    ValueError: some of the three arguments are given and some are not.
+    JoinError: the environment does not give them, or the other processes did
+      not join in time.
   """
   given = [v is not None for v in (coordinator, num_processes, process_id)]
   if any(given) and not all(given):
@@ -62,7 +65,7 @@ def join(
     jax.distributed.initialize(
       coordinator, num_processes, process_id, initialization_timeout=timeout
     )
-  # What comes up depends on the cluster: RuntimeError, ValueError, gRPC's own.
+  # The type depends on the cluster: RuntimeError, ValueError, or one of gRPC.
   except Exception as error:
     where = coordinator or "the environment"
     raise JoinError(
@@ -73,29 +76,31 @@ def join(
 
 
 def is_joined() -> bool:
-  """Whether this process is one of several that were joined."""
+  """Whether this process has joined a run of several."""
   return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
-  """Whether this process is the one that reads and writes files."""
+  """Whether this process is the first, which reads and writes the files."""
   return jax.process_index() == 0
 
 
 def on_first(
   fn: Callable[[], Any], *, errors: tuple[type[Exception], ...] = ()
 ) -> Any:
-  """What `fn()` returns on the first process, on all of them.
+  """Calls `fn()` on the first process and returns its value on all of them.
 
   Collective: every process calls it, in the same order.
 
   Args:
-    fn: called on the first process only; returns what JSON can hold.
-    errors: exceptions that the others raise too, with the same message. After
-      any other one the first process ends, and JAX ends the others.
+    fn: function called on the first process only; returns a JSON value.
+    errors: exceptions that the other processes raise too, with the same
+      message. After any other exception the first process ends, and JAX ends
+      the others.
 
   Returns:
-    The value; of several processes each gets what JSON makes of it.
+    The value; in a run of several processes, each gets it after a round trip
+    through JSON.
   """
   if jax.process_count() == 1:
     return fn()
@@ -116,7 +121,7 @@ def on_first(
 
 
 def from_first(tree: Any) -> Any:
-  """The arrays of the first process, on all of them, bit for bit.
+  """Copies the arrays of the first process to all of them, bit for bit.
 
   Collective: every process calls it, in the same order.
 
@@ -128,7 +133,7 @@ def from_first(tree: Any) -> Any:
   """
   if jax.process_count() == 1:
     return tree
-  # Bytes: a sum of floats with zeros would lose the sign of -0.
+  # Sent as bytes: a sum of floats with zeros would lose the sign of -0.
   leaves, structure = jax.tree.flatten(tree)
   found = multihost_utils.broadcast_one_to_all(
     [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
@@ -140,18 +145,18 @@ def from_first(tree: Any) -> Any:
 
 
 def require_same(settings: Callable[[], Mapping[str, Any]]) -> None:
-  """Requires all processes to have been started for the same thing.
+  """Requires all processes to have been started with the same settings.
 
-  Collective: every process calls it, in the same order, and all get an error
+  Collective: every process calls it, in the same order, and all raise an error
   if there is a difference.
 
   Args:
-    settings: gives name -> a value that JSON can hold; not called in a run of
+    settings: function that returns name -> JSON value; not called in a run of
       one process.
 
   Raises:
-    DisagreementError: this process differs from the first one, with the names;
-      or others do.
+    DisagreementError: this process differs from the first one, with the names
+      of the differences; or other processes do.
   """
   if jax.process_count() == 1:
     return
@@ -181,20 +186,21 @@ def require_same(settings: Callable[[], Mapping[str, Any]]) -> None:
 
 
 class Poll:
-  """A number that some process has, noticed by all at the same call."""
+  """A number of some process that all processes see at the same call."""
 
   def __init__(self) -> None:
     self._pending: jax.Array | None = None
 
   def __call__(self, number: int) -> int:
-    """The largest number of all processes; collective.
+    """Returns the largest number of all processes; collective.
 
     Args:
-      number: this process's own, >= 0.
+      number: number of this process, >= 0.
 
     Returns:
-      `number` in a run of one process. Of several the largest one of the call
-      before, so that nobody waits for the devices; 0 at the first call.
+      `number` in a run of one process. In a run of several, the largest number
+      of the previous call, so that no process waits for the devices; 0 at the
+      first call.
     """
     if jax.process_count() == 1:
       return number

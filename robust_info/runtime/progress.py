@@ -1,8 +1,8 @@
 """Progress of long jobs, on a terminal or in a log file.
 
-`StepProgress` follows a training run, `CountProgress` anything that can be
+`StepProgress` follows a training run, `CountProgress` any job that can be
 counted. On a terminal both rewrite one line in place; elsewhere they write a
-plain line now and then.
+plain line from time to time.
 """
 
 import sys
@@ -18,9 +18,9 @@ Ticks = Callable[[str], Tick | None]
 _TERMINAL_INTERVAL = 0.2
 _STEP_INTERVAL = 20.0
 _COUNT_INTERVAL = 5.0
-_SILENCE = 1.0  # Counts done sooner than this say nothing.
+_SILENCE = 1.0  # Faster counts write nothing.
 _BAR_WIDTH = 20
-# What a validation line shows, with its short name.
+# Metrics shown in a validation line, with their short names.
 _SHOWN = {
   "accuracy": "clean",
   "robust_accuracy": "robust",
@@ -30,7 +30,7 @@ _SHOWN = {
 
 
 class _Line:
-  """Where lines go, and when the next one that can wait is due."""
+  """The stream of the lines, and the time of the next progress line."""
 
   def __init__(
     self,
@@ -46,14 +46,14 @@ class _Line:
     self._next = clock() + max(self._interval, silence)
 
   def is_due(self, now: float) -> bool:
-    """Whether a line may be written now; if so the next one waits."""
+    """Whether a progress line is due now; if so, schedules the next one."""
     if now < self._next:
       return False
     self._next = now + self._interval
     return True
 
   def write(self, text: str, *, lasting: bool) -> None:
-    """Writes over the line; unless `lasting`, it may be written over."""
+    """Replaces the current line; the next one replaces it, unless `lasting`."""
     if self.is_terminal:
       text = f"\r\033[K{text}"
     end = "\n" if lasting or not self.is_terminal else ""
@@ -63,8 +63,8 @@ class _Line:
 class StepProgress:
   """Steps of a training run, steps per second, and the time left.
 
-  Off a terminal a line every twenty seconds; each validation gets a line of
-  its own in any case.
+  Without a terminal, writes a line every twenty seconds. Each validation always
+  gets a line of its own.
   """
 
   def __init__(
@@ -79,9 +79,9 @@ class StepProgress:
     """Starts the clock.
 
     Args:
-      start: steps done before; not 0 in a resumed run.
-      num_steps: steps at the end.
-      steps_per_epoch: steps an epoch.
+      start: number of steps done before; not 0 in a resumed run.
+      num_steps: total number of steps.
+      steps_per_epoch: number of steps per epoch.
       stream: where to; stderr unless given.
       clock: seconds.
     """
@@ -89,12 +89,12 @@ class StepProgress:
     self._steps_per_epoch = steps_per_epoch
     self._clock = clock
     self._line = _Line(stream, clock, plain_interval=_STEP_INTERVAL)
-    # Rates leave out the first step, which compiles.
+    # Rates exclude the first step, which compiles.
     self._since = (start + 1, clock())
     self._first = start + 1
 
   def step(self, step: int, loss: float) -> None:
-    """Notes a finished step, and reports it if it is time to."""
+    """Counts a finished step, and reports it if a line is due."""
     now = self._clock()
     if step <= self._first:
       self._since = (step, now)
@@ -121,7 +121,7 @@ class StepProgress:
     self._line.write(line + self._rate(step, self._clock()), lasting=True)
 
   def message(self, text: str) -> None:
-    """Writes a line as it is."""
+    """Writes a line unchanged."""
     self._line.write(text, lasting=True)
 
   def _rate(self, step: int, now: float) -> str:
@@ -134,10 +134,10 @@ class StepProgress:
 
 
 class CountProgress:
-  """A count on its way to a total, its rate and the time left.
+  """A count towards a total, its rate and the time left.
 
-  Off a terminal a line every five seconds. Jobs of less than a second stay
-  silent.
+  Without a terminal, writes a line every five seconds. Jobs of less than a
+  second write nothing.
   """
 
   def __init__(
@@ -153,10 +153,10 @@ class CountProgress:
     """Starts the clock.
 
     Args:
-      label: what is going on, "decoding mnist train".
-      total: count at the end.
-      unit: what is counted, "images".
-      start: count done before, in a job that was resumed.
+      label: name of the job, for example "decoding mnist train".
+      total: final count.
+      unit: name of the counted items, for example "images".
+      start: count done before, in a resumed job.
       stream: where to; stderr unless given.
       clock: seconds.
     """
@@ -175,13 +175,13 @@ class CountProgress:
   def advance(
     self, count: int, *, under_way: float = 0.0, note: str = ""
   ) -> None:
-    """Counts, and reports if it is time to.
+    """Adds to the count, and reports it if a line is due.
 
     Args:
-      count: done since the last call.
-      under_way: the work done on those that are not, in counts; it tells of
-        the time left where many end together.
-      note: shown at the end of the line.
+      count: number of items done since the last call.
+      under_way: work done on unfinished items, in counts; it improves the
+        estimate of the time left where many items finish together.
+      note: text at the end of the line.
     """
     self._count += count
     self._note = note
@@ -196,7 +196,7 @@ class CountProgress:
       self._write(left, now, lasting=False)
 
   def close(self) -> None:
-    """The last line, with the total time."""
+    """Writes the last line, with the total time."""
     now = self._clock()
     if self._shown or now - self._start >= _SILENCE:
       self._write(f"in {now - self._start:.1f} s", now, lasting=True)

@@ -1,11 +1,11 @@
 """A self-test of the stack: device, driver, compiler and JAX release [ours].
 
-Releases of a compiler, drivers and devices come and go, and some of them give
-wrong numbers without a word. A list of such versions is always late, so the
-arithmetic itself is tested: a few small programs (see `arithmetic`), as single
-operations and jitted, against NumPy in float64. Sums over arrays of seven and
-eight axes, which crash some releases (jax-ml/jax#39257, #40412), run in a
-process of their own, on CPUs only.
+Some releases of compilers, drivers and devices compute wrong numbers without
+any error. A list of such versions is never up to date, so the arithmetic itself
+is tested: a few small programs (see `arithmetic`), as single operations and
+jitted, against NumPy in float64. Sums over arrays of seven and eight axes,
+which crash some releases (jax-ml/jax#39257, #40412), run in a process of their
+own, on CPUs only.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import numpy as np
 
 from robust_info.runtime import arithmetic, environment, files
 
-# A process that hangs is as bad as one that crashes.
+# A process that hangs counts as one that crashes.
 _CRASH_SECONDS = 60
 
 
@@ -36,21 +36,22 @@ def self_check(*, use_cache: bool = True) -> None:
   """Refuses a device or a JAX release that computes wrong numbers [ours].
 
   Compares a few small programs, as single operations and jitted, on the default
-  device with NumPy in float64, and on CPUs runs in a process of its own
-  programs that are known to crash some releases. train.py and evaluate.py call
+  device with NumPy in float64. On CPUs it also runs programs that are known to
+  crash some releases, in a process of their own. train.py and evaluate.py call
   it before they start.
 
   Args:
-    use_cache: whether a check that passed before for this kind of device, these
-      versions and these XLA flags counts; otherwise the programs always run.
+    use_cache: whether to accept an earlier test that passed for this kind of
+      device, these versions and these XLA flags; otherwise the programs always
+      run.
 
   Raises:
     SelfCheckError: one line that names the program, the numbers, the versions
       and the device.
 
-  Cost: three seconds on two idle cores, or next to nothing when it passed
-  before. The record of that lies in ROBUST_INFO_CACHE, else
-  ~/.cache/robust_info; where neither can be written the programs run again.
+  Cost: three seconds on two idle cores, or almost nothing if it passed before.
+  The record of passed tests is in ROBUST_INFO_CACHE, or else in
+  ~/.cache/robust_info; if neither can be written, the programs run again.
   """
   stack = _stack()
   record = _record(stack)
@@ -74,12 +75,12 @@ def self_check(*, use_cache: bool = True) -> None:
   _keep(record, stack)
 
 
-# Stacks that passed in this process.
+# Stacks that passed the test in this process.
 _passed_here: set[str] = set()
 
 
 def _stack() -> dict[str, str]:
-  """Everything that the results of the programs may depend on."""
+  """Versions and settings that the results of the programs may depend on."""
   device = jax.devices()[0]
   source = b"".join(
     pathlib.Path(file).read_bytes() for file in (__file__, arithmetic.__file__)
@@ -118,7 +119,7 @@ def _keep(record: pathlib.Path, stack: dict[str, str]) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     files.write_whole(record, json.dumps(stack, sort_keys=True))
   except OSError:
-    pass  # The next process checks again.
+    pass  # The next process runs the test again.
 
 
 def _refuse(problem: str, stack: dict[str, str]) -> NoReturn:
@@ -155,7 +156,7 @@ jax.jit(product)(a, b).block_until_ready()
 
 
 def _start_crash_probe() -> subprocess.Popen[bytes] | None:
-  """A process that dies where sums over seven and eight axes crash."""
+  """Starts a process that dies if sums over seven and eight axes crash."""
   if not sys.executable:
     return None
   try:
@@ -167,7 +168,7 @@ def _start_crash_probe() -> subprocess.Popen[bytes] | None:
       env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
   except OSError:
-    return None  # A system without processes to spare still computes.
+    return None  # The test is skipped if no process can be started.
 
 
 def _require_alive(

@@ -1,9 +1,9 @@
 """Data parallelism: batches split over all devices, everything else copied.
 
 One mesh axis, `data`, runs over every device of every process. Compiled
-functions see whole batches: sums, masks and batch statistics are those of the
-global batch, whatever the number of devices, and results differ by rounding
-only. One device is the same path.
+functions see whole batches: for any number of devices, sums, masks and batch
+statistics are those of the global batch, and results differ by rounding only. A
+single device takes the same code path.
 
 Shape letters: N rows of a batch.
 """
@@ -20,41 +20,41 @@ AXIS = "data"
 
 @functools.cache
 def mesh() -> jax.sharding.Mesh:
-  """All devices, those of one process side by side."""
+  """The mesh of all devices, those of one process next to each other."""
   devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
   return jax.sharding.Mesh(np.array(devices), (AXIS,))
 
 
 def replicated() -> jax.sharding.NamedSharding:
-  """A whole copy on every device."""
+  """The sharding with a whole copy on every device."""
   return jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec())
 
 
 def by_rows(axis: int = 0) -> jax.sharding.NamedSharding:
-  """An axis in equal parts, in the order of `mesh`."""
+  """The sharding of the first axis in equal parts, in the order of `mesh`."""
   spec = jax.sharding.PartitionSpec(*[None] * axis, AXIS)
   return jax.sharding.NamedSharding(mesh(), spec)
 
 
 def num_devices() -> int:
-  """Devices of all processes together."""
+  """The number of devices of all processes together."""
   return mesh().size
 
 
 def round_up(num_rows: int) -> int:
-  """The next number of rows that splits evenly over all devices."""
+  """The next number of rows that divides evenly over all devices."""
   return -(-num_rows // num_devices()) * num_devices()
 
 
 def require_batch_size(size: int, *, accumulate: int) -> None:
-  """Requires equal parts for every device and every micro-batch.
+  """Requires a batch that splits evenly over devices and micro-batches.
 
   Args:
-    size: of `config.train.batch_size`.
-    accumulate: micro-batches a step.
+    size: size of the batch, `config.train.batch_size`.
+    accumulate: number of micro-batches per step.
 
   Raises:
-    ValueError: they do not divide it.
+    ValueError: devices times micro-batches do not divide the batch.
   """
   unit = num_devices() * accumulate
   if size % unit:
@@ -67,10 +67,10 @@ def require_batch_size(size: int, *, accumulate: int) -> None:
 
 
 def local_rows(num_rows: int) -> slice:
-  """Which of N rows live on devices of this process, and so are read here.
+  """The rows that lie on devices of this process, and so are read here.
 
   Args:
-    num_rows: N, a multiple of `num_devices()`.
+    num_rows: number N of rows, a multiple of `num_devices()`.
   """
   share = num_rows // jax.process_count()
   start = jax.process_index() * share
@@ -78,14 +78,14 @@ def local_rows(num_rows: int) -> slice:
 
 
 def split_rows(local: Any) -> Any:
-  """Spreads a batch over the devices, for compiled functions.
+  """Splits a batch over the devices, for compiled functions.
 
   Args:
-    local: a pytree of NumPy arrays: `local_rows` of the batch.
+    local: a pytree of NumPy arrays, the `local_rows` of the batch.
 
   Returns:
-    Arrays [N, ...] of the global batch. Where the only device is the host,
-    they are as given: a call takes them where they lie, and copying them first
+    Arrays [N, ...] of the global batch. If the only device is the host, they
+    are returned unchanged: a call reads them in place, and copying them first
     would cost a quarter of a millisecond.
   """
   if num_devices() == 1 and jax.default_backend() == "cpu":
@@ -98,9 +98,9 @@ def split_rows(local: Any) -> Any:
 
 
 def local_copy(replicated: Any) -> Any:
-  """What is copied to every device, as arrays on one of this process.
+  """Replicated arrays as arrays on one device of this process.
 
-  For work that every process does by itself.
+  Use it for work that every process does by itself.
   """
 
   def pick(array: Any) -> Any:
@@ -114,14 +114,15 @@ def replicate(host: Any, like: Any) -> Any:
 
   Args:
     host: a pytree of NumPy arrays, the same on every process.
-    like: its dtypes; where they are of PRNG keys, `host` has the keys' data.
+    like: a pytree with the dtypes of the result; for PRNG keys, `host` holds
+      their data.
 
   Returns:
     A pytree of arrays.
   """
 
   def place(array: np.ndarray, like: Any) -> jax.Array:
-    # A copy for each device: on CPU an array may be used where it lies.
+    # One copy per device, because on CPU an array may be used in place.
     placed = jax.make_array_from_callback(
       array.shape, replicated(), lambda index: np.array(array[index])
     )

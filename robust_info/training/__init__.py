@@ -1,4 +1,4 @@
-"""Training: a resumable loop around a pure step, and what it leaves on disk."""
+"""Training: a resumable loop around a pure step, and the files of a run."""
 
 from robust_info.training.loop import NonFiniteError, train
 from robust_info.training.run import Run, restore_run

@@ -1,9 +1,9 @@
 """Shape, dtype and checksum of every array of a checkpoint, and of its files.
 
 A manifest is a sealed JSON object (see `runtime.files`) with the members
-`progress`, `metrics`, `interim` and `leaves`; those of older versions have no
-seal. Beside the arrays lies a list of their files with checksums, which tells
-a damaged file from one that cannot be read now.
+`progress`, `metrics`, `interim` and `leaves`; manifests of older versions have
+no seal. Next to the arrays is a list of their files with checksums, which
+distinguishes a damaged file from a file that cannot be read now.
 """
 
 import os
@@ -22,7 +22,8 @@ from robust_info.runtime import files
 _FIELDS = {"progress", "metrics", "interim", "leaves"}
 _LIST = "checksums.json"
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-# The system's errors in ValueErrors of TensorStore; 2 is a missing file.
+# Matches errors of the system in ValueErrors of TensorStore; 2 is a missing
+# file.
 _FROM_SYSTEM = re.compile(
   r"os_error_code='(?!2')|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|"
   r"DEADLINE_EXCEEDED|CANCELLED|ABORTED"
@@ -30,7 +31,7 @@ _FROM_SYSTEM = re.compile(
 
 
 def key_data(leaf: Any) -> Any:
-  """The data of PRNG keys; any other array as it is."""
+  """The data of PRNG keys; other arrays are returned unchanged."""
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     return jax.random.key_data(leaf)
   return leaf
@@ -43,7 +44,7 @@ def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def describe(host: Any) -> dict[str, Any]:
-  """Shape, dtype and CRC-32 of every leaf, by its path."""
+  """Shape, dtype and CRC-32 of every leaf, by path."""
   described = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(host):
     array = np.ascontiguousarray(leaf)
@@ -56,11 +57,11 @@ def describe(host: Any) -> dict[str, Any]:
 
 
 def difference(saved: Mapping[str, Any], wanted: Any) -> str | None:
-  """The first leaf that differs, and how; None if none does.
+  """Describes the first leaf that differs; None if no leaf differs.
 
   Args:
-    saved: from `describe`.
-    wanted: a pytree of what `abstract` returns.
+    saved: leaves from `describe`.
+    wanted: a pytree of results of `abstract`.
   """
   here = {
     jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
@@ -78,14 +79,15 @@ def difference(saved: Mapping[str, Any], wanted: Any) -> str | None:
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-  """A manifest, checked.
+  """Reads a manifest and verifies it.
 
   Args:
-    path: the file; the directory of its checkpoint exists.
+    path: the file; the directory of its checkpoint must exist.
 
   Raises:
-    files.DamageError: it is missing, or not what was saved.
-    OSError: it cannot be read.
+    files.DamageError: the file is missing, or its content differs from the
+      content saved.
+    OSError: the file cannot be read.
   """
   try:
     content, _ = files.read_sealed(path)
@@ -93,7 +95,8 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     raise files.DamageError("it has no manifest") from error
   except files.DamageError as error:
     raise files.DamageError(f"of its manifest: {error}") from error
-  # A bit flipped in the name of the seal must not make it an old one.
+  # Otherwise a flipped bit in the name of the seal would turn a manifest into
+  # one of an older version.
   if content.keys() != _FIELDS or not _is_manifest(**content):
     raise files.DamageError("its manifest has not the fields of one")
   return content
@@ -122,11 +125,11 @@ def _are_metrics(metrics: Any) -> bool:
 
 
 def require_saved(host: Any, leaves: Mapping[str, Any]) -> None:
-  """Compares arrays with what a manifest says of them.
+  """Requires arrays to match their description in a manifest.
 
   Args:
     host: a pytree of arrays.
-    leaves: from `describe`, of the same structure, shapes and dtypes.
+    leaves: leaves from `describe`, of the same structure, shapes and dtypes.
 
   Raises:
     files.DamageError: a checksum is wrong.
@@ -141,7 +144,7 @@ def list_files(directory: pathlib.Path) -> None:
   """Writes the list of a directory's files and their checksums.
 
   Raises:
-    OSError: it cannot be written, or a file not be read.
+    OSError: the list cannot be written, or a file cannot be read.
   """
   files.write_sealed(directory / _LIST, {"files": _checksums(directory)})
 
@@ -149,18 +152,18 @@ def list_files(directory: pathlib.Path) -> None:
 def require_damage(directory: pathlib.Path, error: Exception) -> None:
   """Returns if an error is due to damaged files, and raises it otherwise.
 
-  Every file is read, so that one that cannot be read now is never called
+  Every file is read, so that a file that cannot be read now is never called
   damaged.
 
   Args:
-    directory: where `list_files` was called when the files were written; older
-      versions did not.
-    error: what reading the content raised.
+    directory: directory for which `list_files` was called when the files were
+      written; older versions did not call it.
+    error: exception raised while reading the content.
 
   Raises:
     OSError: a file cannot be read.
-    Exception: `error`, if every file is as it was written; without a list, if
-      damaged files are not known to cause it.
+    Exception: `error`, if no file has changed since it was written; without a
+      list, if damaged files are not known to cause this error.
   """
   try:
     found = _checksums(directory)
@@ -179,7 +182,7 @@ def require_damage(directory: pathlib.Path, error: Exception) -> None:
 
 
 def _checksums(directory: pathlib.Path) -> dict[str, int]:
-  """CRC-32 of every file below a directory but the list, by relative path."""
+  """CRC-32 of all files below a directory except the list, by relative path."""
 
   def fail(error: OSError) -> NoReturn:
     raise error

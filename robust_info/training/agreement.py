@@ -1,7 +1,7 @@
-"""What the processes of one run must have in common, in a few words each.
+"""Settings and data that the processes of one run must have in common.
 
-Processes with other settings would train another network each, or wait for one
-another in different programs; see `processes.require_same`.
+Processes with different settings would train different networks, or wait for
+each other in different programs; see `processes.require_same`.
 """
 
 import zlib
@@ -13,26 +13,27 @@ from robust_info import config as config_lib
 from robust_info import data
 from robust_info.runtime import environment
 
-# Enough images to tell data sets apart, without reading one as a whole.
+# Enough images to distinguish data sets without reading all images.
 _NUM_IMAGES = 256
 
 
 def of_training(
   config: config_lib.Config, split: data.Split, *, init_from: str | None
 ) -> dict[str, Any]:
-  """Name -> value of all that decides the steps of a training.
+  """Name -> value of everything that determines the steps of a training.
 
   Args:
-    config: resolved. Where the data lies does not count.
-    split: the training split: its shape, its labels and some of its images.
-    init_from: where the weights come from, None if they are drawn.
+    config: resolved configuration. The location of the data is ignored.
+    split: the training split; its shape, its labels and some of its images
+      count.
+    init_from: workdir of the initial weights; None if they are drawn at random.
   """
   settings = {
     f"config.{name}": value
     for name, value in config_lib.flatten(config).items()
     if name not in config_lib.LOCATION_FIELDS
   }
-  # The first process alone reads the weights.
+  # Only the first process reads the weights.
   return {
     **settings,
     "init_from": init_from is not None,
@@ -42,7 +43,7 @@ def of_training(
 
 
 def data_digest(split: data.Split) -> str:
-  """Number of examples, checksum of all labels and of evenly spaced images."""
+  """Number of examples; checksum of all labels and evenly spaced images."""
   rows = np.unique(np.linspace(0, len(split) - 1, _NUM_IMAGES, dtype=np.int64))
   images = np.ascontiguousarray(split.images[rows])
   labels = np.ascontiguousarray(split.labels)

@@ -1,9 +1,9 @@
-"""A directory of checkpoints as one process sees it; the file that knows Orbax.
+"""A directory of checkpoints on one process; the only file that uses Orbax.
 
-See `checkpoints` for what is promised. This is Orbax's API of today, for which
-setup.cfg requires orbax-checkpoint below 1.0: with 1.0 the top level of that
-package becomes another API, `v1`, which in 0.11.25, the oldest version that is
-supported, is still called experimental.
+See `checkpoints` for the guarantees. This file uses the current API of Orbax,
+and so setup.cfg requires orbax-checkpoint below 1.0. With 1.0 the top level of
+that package becomes another API, `v1`, which is still called experimental in
+0.11.25, the oldest supported version.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from robust_info.runtime import files
 from robust_info.training import _manifest as manifest_lib
 
 LAST, BEST = "last", "best"
-# Beside the directory: where damaged checkpoints are moved.
+# Name of the directory, next to the checkpoints, for damaged checkpoints.
 DAMAGED = "damaged"
 _MANIFEST = "metadata"
-# Orbax must not wait for processes that take no part.
+# Orbax must not wait for processes that do not take part.
 _FIRST_ALONE = ocp.options.MultiprocessingOptions(
   primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
 )
@@ -40,15 +40,16 @@ class CheckpointError(RuntimeError):
 
 
 class MismatchError(CheckpointError):
-  """A sound checkpoint of something else; one line."""
+  """An intact checkpoint of another model or optimiser; one line."""
 
 
 def score(metrics: Mapping[str, float]) -> tuple[float, float]:
-  """What makes a checkpoint the best: robust, then clean accuracy.
+  """The score of a checkpoint: robust accuracy, then clean accuracy.
 
   Args:
-    metrics: holds `robust_accuracy` and `accuracy`, of the validation split.
-      NaN counts as minus infinity. Among equals the newest is the best.
+    metrics: metrics of the validation split, with `robust_accuracy` and
+      `accuracy`. NaN counts as minus infinity. Among equal scores the newest
+      checkpoint is the best.
   """
   values = (metrics["robust_accuracy"], metrics["accuracy"])
   robust, clean = (-math.inf if math.isnan(v) else v for v in values)
@@ -56,7 +57,7 @@ def score(metrics: Mapping[str, float]) -> tuple[float, float]:
 
 
 class Directory:
-  """What `checkpoints.Store` does, on the first process alone."""
+  """The work of `checkpoints.Store`, on the first process only."""
 
   def __init__(
     self, path: str | os.PathLike[str], *, keep_last: int, read_only: bool
@@ -67,7 +68,7 @@ class Directory:
     self._read_only = read_only
     self._scores: dict[int, tuple[float, float]] = {}
     self._interim: set[int] = set()
-    # Checkpoints with a damaged manifest: whether one was the best is unknown.
+    # Checkpoints with a damaged manifest; their scores are unknown.
     self._damaged: dict[int, str] = {}
     self._saving: int | None = None
     self._manager = None
@@ -77,7 +78,7 @@ class Directory:
       if not files.exists(self._path):
         return
       self._manager = self._make_manager(keep_last)
-      # Orbax passes over a checkpoint that cannot be looked up.
+      # Orbax skips a checkpoint that it cannot look up.
       for name in os.listdir(self._path):
         self._is_there(name)
     for step in self.steps():
@@ -101,7 +102,7 @@ class Directory:
             _Best(self._scores),
           ]
         ),
-        # Orbax makes no directory for some of the processes.
+        # Orbax does not create a directory for a subset of the processes.
         create=False,
         cleanup_tmp_directories=not self._read_only,
         multiprocessing_options=_FIRST_ALONE,
@@ -115,7 +116,7 @@ class Directory:
     )
 
   def steps(self) -> list[int]:
-    """The steps of all complete checkpoints, ascending."""
+    """The steps of all complete checkpoints, in increasing order."""
     return [] if self._manager is None else sorted(self._manager.all_steps())
 
   def best_steps(self) -> list[int]:
@@ -132,7 +133,7 @@ class Directory:
     interim: bool,
   ) -> None:
     """Saves in the background."""
-    # Copies: the caller goes on with both while they are being written.
+    # Copies, because the caller continues to use both while they are written.
     host = jax.tree.map(
       lambda leaf: np.array(manifest_lib.key_data(leaf)), state
     )
@@ -158,7 +159,7 @@ class Directory:
           state=_SaveArrays(host),
           manifest=ocp.args.JsonSave(files.seal(manifest)),
         ),
-        # Whether to save is not Orbax's to decide.
+        # Orbax must not skip this save.
         force=True,
       )
       if not saves:
@@ -172,7 +173,7 @@ class Directory:
     step, self._saving = self._saving, None
     with _one_line("save", self._path if step is None else self._of(step)):
       self._manager.wait_until_finished()
-      # Orbax has been known to skip saves after one that failed.
+      # Orbax may skip saves after a save that failed.
       if step is not None and not self._is_there(step):
         raise RuntimeError("it is not there after its save")
 
@@ -184,13 +185,13 @@ class Directory:
         self._manager.delete(step)
 
   def close(self) -> None:
-    """Waits for the save under way and closes."""
+    """Waits for the current save and closes."""
     if self._manager is not None:
       self.wait()
       self._manager.close()
 
   def restore(self, abstract: Any, which: str) -> tuple[int, Any, Any] | None:
-    """Step, arrays and progress of the checkpoint; None if there is none."""
+    """Step, arrays and progress of the checkpoint; None without one."""
     if which == BEST:
       steps = self.best_steps()
       # Each of these may have been the best.
@@ -201,12 +202,12 @@ class Directory:
       try:
         host, progress = self._read(step, abstract)
       except files.DamageError as error:
-        # A training that goes on removes checkpoints.
+        # A training that is still running removes checkpoints.
         if self._is_there(step):
           damaged[step] = str(error)
         continue
       if not self._read_only:
-        # The next save removes what may not be known to be the best.
+        # Move these too: the next save removes checkpoints of unknown score.
         damaged = {**self._damaged, **damaged}
       self._set_aside(damaged, instead=step)
       return step, host, progress
@@ -267,7 +268,7 @@ class Directory:
           step,
           args=ocp.args.Composite(state=_RestoreArrays(abstract)),
         ).state
-      # Anything can come out of a damaged file.
+      # A damaged file can raise any exception.
       except Exception as error:
         manifest_lib.require_damage(path / "state", error)
         raise files.DamageError(_short(error)) from error
@@ -275,7 +276,7 @@ class Directory:
     return host, manifest["progress"]
 
   def _set_aside(self, damaged: Mapping[int, str], *, instead: int) -> None:
-    """Reports damaged checkpoints and moves them away; not if `read_only`."""
+    """Reports damaged checkpoints and, unless `read_only`, moves them away."""
     shelf = self._path.parent / DAMAGED
     for step, reason in sorted(damaged.items()):
       path = self._of(step)
@@ -299,22 +300,22 @@ class Directory:
 
 
 class _Arrays(ocp.StandardCheckpointHandler):
-  """Lists the files that it has written, with checksums."""
+  """Writes arrays, and a list of their files with checksums."""
 
   def finalize(self, directory: Any) -> None:
-    """Called by Orbax when the arrays are written, before the renaming."""
+    """Called by Orbax after the arrays are written, before the renaming."""
     super().finalize(directory)
     manifest_lib.list_files(pathlib.Path(directory))
 
 
 @ocp.args.register_with_handler(_Arrays, for_save=True)
 class _SaveArrays(ocp.args.StandardSave):
-  """What `_Arrays` saves."""
+  """Arguments of saving with `_Arrays`."""
 
 
 @ocp.args.register_with_handler(_Arrays, for_restore=True)
 class _RestoreArrays(ocp.args.StandardRestore):
-  """What `_Arrays` restores."""
+  """Arguments of restoring with `_Arrays`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,14 +357,14 @@ def _ranked(
 
 
 def _short(error: BaseException) -> str:
-  """One line; of a long one the end too, where the system's reason stands."""
+  """An error on one line; its end, with the system's reason, is kept."""
   text = " ".join(f"{type(error).__name__}: {error}".split())
   return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
 @contextlib.contextmanager
 def _one_line(verb: str, path: pathlib.Path) -> Iterator[None]:
-  """Turns what Orbax raises into one line."""
+  """Turns an exception of Orbax into one line."""
   try:
     yield
   except (CheckpointError, files.DamageError):

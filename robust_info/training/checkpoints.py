@@ -1,27 +1,29 @@
-"""Checkpoints of training: saved in the background, found again whole.
+"""Checkpoints of training: saved in the background, verified when restored.
 
-A checkpoint is a directory named by its step, written under another name and
-renamed when complete, so that a process killed in the middle of a save leaves
-the checkpoints before it as they were. It holds
+A checkpoint is a directory named by its step. It is written under another name
+and renamed when complete, so that a process killed in the middle of a save
+leaves the earlier checkpoints untouched. It holds
 
 - `state`: the arrays of a pytree (PRNG keys as their data), and a list of its
   files with their CRC-32;
 - `manifest`: JSON, with the caller's `progress` and validation metrics, with
   shape, dtype and CRC-32 of every array, and with a CRC-32 of its own.
 
-So a checkpoint of another model, one damaged on the disk, and one that cannot
-be read now are told from a good one and from each other. Damaged is only a
-checkpoint whose content is not what was saved. One that cannot be read (no
-permission, a failing disk, too many open files, no memory) ends the call with
-its reason, and nothing is moved, removed or skipped. Checkpoints of older
-versions, without list and CRC-32 of the manifest, are read too.
+This distinguishes a checkpoint of another model, a checkpoint damaged on the
+disk, and a checkpoint that cannot be read now, from a good one and from each
+other. A checkpoint is damaged only if its content differs from the content
+saved. A checkpoint that cannot be read (no permission, a failing disk, too many
+open files, no memory) ends the call with the reason, and nothing is moved,
+removed or skipped. Checkpoints of older versions, without the list and the
+CRC-32 of the manifest, can be read too.
 
-Kept are the newest few and the best by `score`. An *interim* checkpoint, saved
-out of turn because a process is about to end, is kept until the next one.
+The newest few checkpoints and the best by `score` are kept. An *interim*
+checkpoint, an additional one because a process is about to end, is kept until
+the next checkpoint.
 
-Of a training of several processes the first alone touches the directory: each
-process has the whole state, so one copy is all there is to write, and the
-others need no shared file system. What is restored they get from the first.
+In a training of several processes, only the first uses the directory. Each
+process has the whole state, so that one copy is enough, and the other processes
+need no shared file system. They receive a restored checkpoint from the first.
 """
 
 import dataclasses
@@ -43,12 +45,12 @@ score = checkpoint_directory.score
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-  """What came out of a checkpoint.
+  """The contents of a restored checkpoint.
 
   Attributes:
-    step: the step it was saved at.
-    state: a pytree like the one asked for, on every device.
-    progress: the JSON value saved beside it.
+    step: step at which it was saved.
+    state: a pytree with the requested structure, on every device.
+    progress: JSON value saved with it.
   """
 
   step: int
@@ -59,9 +61,9 @@ class Restored:
 class Store:
   """The checkpoints of one run.
 
-  Use as a context manager; leaving it waits for the save under way. Not
-  thread-safe. With several processes all make the same calls in the same
-  order, and get the same values or errors; only leaving is for each alone.
+  Use as a context manager; leaving it waits for the current save. Not
+  thread-safe. With several processes, all make the same calls in the same
+  order, and get the same values or errors; only leaving is not collective.
   """
 
   def __init__(
@@ -74,10 +76,12 @@ class Store:
     """Opens a directory of checkpoints.
 
     Args:
-      directory: made when missing, unless `read_only`.
-      keep_last: how many of the newest are kept beside the best.
-      read_only: nothing is written, moved or removed; a missing directory has
-        no checkpoints. What another process saves later is not seen.
+      directory: directory of the checkpoints; created if missing, unless
+        `read_only`.
+      keep_last: number of newest checkpoints to keep in addition to the best.
+      read_only: whether to leave the directory unchanged: nothing is written,
+        moved or removed, and a missing directory has no checkpoints. Later
+        saves of other processes are not seen.
 
     Raises:
       CheckpointError: the directory or a manifest in it cannot be read.
@@ -92,7 +96,7 @@ class Store:
     _on_first(open_here)
 
   def steps(self) -> list[int]:
-    """The steps of all complete checkpoints, ascending."""
+    """The steps of all complete checkpoints, in increasing order."""
     return _on_first(lambda: self._local.steps())
 
   def best_steps(self) -> list[int]:
@@ -110,22 +114,24 @@ class Store:
   ) -> None:
     """Saves in the background; returns when `state` may be donated.
 
-    Waits first for the save before this one. Checkpoints no longer to be kept
-    are removed once this one is complete.
+    Waits for the previous save first. Checkpoints that need not be kept are
+    removed once this one is complete.
 
     Args:
-      step: larger than the step of every checkpoint there is.
-      state: a pytree of arrays; PRNG keys are welcome.
+      step: number of the step, larger than the step of every existing
+        checkpoint.
+      state: a pytree of arrays, which may be PRNG keys.
       progress: any JSON value.
-      metrics: validation metrics with the keys `score` reads, if this
+      metrics: validation metrics with the keys that `score` reads, if this
         checkpoint may become the best.
-      interim: not one of the newest to be kept, and gone after the next.
+      interim: whether the checkpoint is interim: it does not count as one of
+        the newest, and is removed after the next save.
 
     Raises:
       CheckpointError: there is a checkpoint of this or a later step; or this or
-        the previous save failed, for example on a full disk. What was saved
-        before is untouched, and the next save is made as if there had been no
-        failure.
+        the previous save failed, for example on a full disk. Earlier
+        checkpoints are untouched, and the next save runs as if there had been
+        no failure.
     """
     _on_first(
       lambda: self._local.save(
@@ -137,7 +143,7 @@ class Store:
     """Returns when the last save is complete.
 
     Raises:
-      CheckpointError: it failed.
+      CheckpointError: the save failed.
     """
     _on_first(lambda: self._local.wait())
 
@@ -145,30 +151,31 @@ class Store:
     """Removes interim checkpoints, so that their steps can be saved again.
 
     Raises:
-      CheckpointError: that, or the save under way, failed.
+      CheckpointError: the removal or the current save failed.
     """
     _on_first(lambda: self._local.drop_interim())
 
   def restore(self, like: Any, *, which: str = LAST) -> Restored | None:
-    """Restores the newest or the best checkpoint that is whole.
+    """Restores the newest or the best intact checkpoint.
 
-    A checkpoint with damaged content costs one line on stderr that names it
-    and the one restored in its place: the one before it, or the next best.
-    Unless `read_only`, it is moved to `damaged/` beside the directory, so that
-    its step can be saved again. This happens only once a whole one is found.
+    A checkpoint with damaged content is reported by one line on stderr, which
+    names it and the checkpoint restored instead: the one before it, or the next
+    best. Unless `read_only`, it is moved to `damaged/` next to the directory,
+    so that its step can be saved again. This happens only after an intact
+    checkpoint is found.
 
     Args:
-      like: a pytree of arrays or `jax.ShapeDtypeStruct`, the structure to
-        give back.
-      which: `last` or `best`.
+      like: a pytree of arrays or `jax.ShapeDtypeStruct`, with the structure of
+        the result.
+      which: choice of the checkpoint, `last` or `best`.
 
     Returns:
-      The checkpoint, or None when there is none at all.
+      The checkpoint, or None if there is no checkpoint at all.
 
     Raises:
       MismatchError: the checkpoint is of another model or optimiser.
       CheckpointError: there are checkpoints, but all are damaged; or one of
-        them cannot be read. All are left where they are.
+        them cannot be read. No checkpoint is moved.
     """
     abstract = jax.tree.map(_manifest.abstract, like)
     host = None
@@ -193,7 +200,7 @@ class Store:
     return Restored(step, state, progress)
 
   def close(self) -> None:
-    """Waits for the save under way and closes."""
+    """Waits for the current save and closes."""
     if self._local is not None:
       self._local.close()
 

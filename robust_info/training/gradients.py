@@ -23,7 +23,7 @@ Sums = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class BatchGradients:
-  """The gradients of an objective; arguments as in `step.make_train_step`."""
+  """The gradients of an objective; for arguments see `step.make_train_step`."""
 
   model: nn.Module
   objective: objectives.Objective
@@ -41,9 +41,9 @@ class BatchGradients:
     """Differentiates the mean loss over the unmasked examples.
 
     Args:
-      state: parameters and batch statistics.
-      examples: [N, ...], float images.
-      key: consumed.
+      state: training state, with parameters and batch statistics.
+      examples: batch of N examples, with float images.
+      key: typed PRNG key; consumed.
       progress: share of training that is done.
 
     Returns:
@@ -117,15 +117,17 @@ class BatchGradients:
       name: jnp.sum(jnp.where(part.mask, value, 0.0))
       for name, value in values.items()
     }
-    # Divided by the count of the batch: shares add up to its mean.
+    # Divided by the count of the whole batch, so that the shares of all
+    # micro-batches add up to the mean loss of the batch.
     return sums["loss"] / jnp.maximum(count, 1.0), (outcome, sums)
 
 
 def _micro_batches(batch: data.Batch, number: int) -> data.Batch:
-  """[N, ...] to [number, N / number, ...], row r in micro-batch r mod number.
+  """Reshapes [N, ...] to [number, N / number, ...].
 
-  So rows stay on their devices, whatever their number, and the padding at the
-  end of a batch is spread over all micro-batches.
+  Micro-batch r mod number holds row r, so that rows stay on their devices for
+  any number of devices, and the padding at the end of a batch is spread over
+  all micro-batches.
   """
 
   def split(rows: jax.Array) -> jax.Array:

@@ -1,9 +1,10 @@
-"""Training: one loop, and the way back into a run.
+"""Training: one loop, which also resumes an interrupted run.
 
 Randomness and data order are functions of (seed, step), checkpoints hold the
-whole state, and the log is cut back to the checkpoint a run resumes from: a
-run killed at any moment and started again ends with the bits, and the log, of
-one that was not. This holds on one machine with one set of package versions.
+whole state, and the log is truncated to the checkpoint from which a run
+resumes. A run that is killed at any moment and started again therefore ends
+with the same bits, and the same log, as an uninterrupted run. This holds on one
+machine with one set of package versions.
 
 Shape letters: N examples, C classes.
 """
@@ -48,11 +49,11 @@ Validate = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 
 class NonFiniteError(RuntimeError):
-  """The loss or the parameters stopped being numbers; one line."""
+  """The loss or the parameters are not finite; one line."""
 
 
 class _NotFinite(Exception):  # noqa: N818
-  """The step, and only argument, after which numbers were not finite."""
+  """Numbers are not finite; the only argument is the step."""
 
 
 def train(
@@ -64,41 +65,44 @@ def train(
   stream: TextIO | None = None,
   init_from: str | os.PathLike[str] | None = None,
 ) -> TrainState:
-  """Trains a run to its end, from wherever it stands.
+  """Trains a run to its end, from its start or its last checkpoint.
 
-  In a run of several processes each calls this with the same arguments; the
-  first alone has use for a workdir.
+  In a run of several processes, each calls this function with the same
+  arguments; only the first uses the workdir.
 
   Args:
-    config: resolved, see `setup.resolve`.
+    config: resolved configuration, see `setup.resolve`.
     split: the training split.
-    validate: variables -> metrics on the validation split, among them
-      `accuracy` and `robust_accuracy`, which choose the best checkpoint. A
-      pure function, called for the initial variables and after every
-      `config.train.validate_every` epochs.
+    validate: function variables -> metrics on the validation split, which
+      include `accuracy` and `robust_accuracy`, the metrics that choose the best
+      checkpoint. It is pure, and called for the initial variables and after
+      every `config.train.validate_every` epochs.
     workdir: directory of the run; an interrupted run found there resumes.
-      `config.resume` lists the fields that may have changed since.
-    stream: where progress is reported; stderr unless given.
+      `config.resume` lists the fields that may have changed.
+    stream: stream for progress; stderr by default.
     init_from: workdir of another run of the same model; a new run starts with
-      the weights (averaged, where it averages) of its last checkpoint.
+      the weights of its last checkpoint (the averaged weights, if that run
+      averages).
 
   Returns:
-    The state after the last step.
+    The training state after the last step.
 
   Raises:
-    ValueError: devices times micro-batches do not divide the batch, a label
-      is that of no class, too many steps, or `init_from` of another model.
-    memory.OutOfMemoryError: the settings ask for more memory than there is.
-    processes.DisagreementError: processes with other settings, code or data.
+    ValueError: devices times micro-batches do not divide the batch, a label is
+      outside the classes, there are too many steps, or `init_from` has another
+      model.
+    memory.OutOfMemoryError: the settings need more memory than is available.
+    processes.DisagreementError: the processes differ in settings, code or data.
     NonFiniteError: loss or parameters are not finite after some step, and
-      `config.train.on_nonfinite` is to stop, or has rolled back often enough;
-      the last good checkpoint stays.
-    interruption.Interrupted: SIGTERM or SIGINT asked for the end; the state
-      after the step under way is saved.
+      `config.train.on_nonfinite` is `stop`, or the run has rolled back the
+      maximum number of times; the last good checkpoint is kept.
+    interruption.Interrupted: SIGTERM or SIGINT was received; the state after
+      the current step is saved.
     workdir.WorkdirError: the directory cannot hold this run.
     checkpoints.CheckpointError: no checkpoint could be saved or restored.
   """
-  # First of all: what follows may differ, and end, on one process alone.
+  # This comes first, because the steps below may differ, and fail, on a single
+  # process.
   processes.require_same(
     lambda: agreement.of_training(config, split, init_from=init_from)
   )
@@ -119,7 +123,7 @@ def train(
 def _initial_weights(
   config: config_lib.Config, init_from: str, workdir: str
 ) -> Mapping[str, Any] | None:
-  """The variables of another run, unless `workdir` has some of its own."""
+  """The variables of another run, unless `workdir` has its own checkpoints."""
   own = pathlib.Path(workdir, "checkpoints")
   if processes.on_first(lambda: any(own.glob("[0-9]*"))):
     return None
@@ -129,7 +133,7 @@ def _initial_weights(
 
 
 class _Loop:
-  """The state of `train` between steps."""
+  """The variables of `train` between steps."""
 
   def __init__(
     self,
@@ -186,7 +190,7 @@ class _Loop:
     optimizer: optax.GradientTransformation,
     step_fn: train_step.TrainStep,
   ) -> TrainState:
-    """Trains to the end from a checkpoint, or from nothing."""
+    """Trains to the end from a checkpoint, or from the start."""
     if restored is None:
       start, state = (
         0,
@@ -223,9 +227,10 @@ class _Loop:
       return self._steps(step_fn, state, start, is_new=restored is None)
 
   def _roll_back(self, failed: int, like: TrainState) -> checkpoints.Restored:
-    """Where to go on from: the last regular checkpoint, diverted.
+    """The last regular checkpoint, diverted; training continues from it.
 
-    An interim one is none of those that every run of this configuration has.
+    Interim checkpoints are not used, because not every run of this
+    configuration has them.
     """
     config = self._config.train
     self._store.wait()
@@ -255,14 +260,14 @@ class _Loop:
     *,
     is_new: bool,
   ) -> TrainState:
-    """Dispatches each step before it reads the metrics of the one before.
+    """Dispatches each step before it reads the metrics of the previous step.
 
-    The initial variables are validated after the first step, by which a user
+    The initial variables are validated after the first step, so that a user
     sees within seconds whether the network trains at all.
     """
     config = self._config.train
     pending = None
-    # A step takes the memory of its argument.
+    # Copy, because a step donates the memory of its argument.
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
     initial = copy(state) if is_new else None
     steps = range(start + 1, self._num_steps + 1)
@@ -273,7 +278,7 @@ class _Loop:
       if initial is not None:
         self._report.message(f"First step: loss {_loss(metrics.read()):.4f}.")
         self._validate_and_save(0, initial)
-        # A log past step 0 then always has a checkpoint to resume from.
+        # So a log past step 0 always has a checkpoint to resume from.
         self._store.wait()
         initial = None
       if pending is not None:
@@ -284,6 +289,7 @@ class _Loop:
       )
       saves = config.checkpoint_every and step % config.checkpoint_every == 0
       if validates or saves:
+        # Read first: no checkpoint may hold numbers that are not finite.
         self._read(*pending)
         pending = None
         if validates:
@@ -305,7 +311,7 @@ class _Loop:
     return state
 
   def _stop(self, step: int, received: int) -> NoReturn:
-    """Ends the run, whose state after `step` is saved or being saved."""
+    """Ends the run; its state after `step` is saved or being saved."""
     self._store.wait()
     raise interruption.Interrupted(
       f"Stopped by {signal.Signals(received).name} after step {step:,}, which "
@@ -365,7 +371,7 @@ class _Loop:
     return row
 
   def _elapsed(self) -> float:
-    """Wall-clock seconds of all starts together."""
+    """Wall-clock seconds, summed over all starts."""
     return round(time.monotonic() - self._began, 3)
 
 

@@ -1,8 +1,8 @@
-"""Memory that settings ask for, and one line when there is not enough.
+"""Memory that settings need, and a one-line error if there is too little.
 
-The numbers come from shapes: nothing is computed. Sizes of states and images
-are lower bounds. Those of activations are estimates: the outputs of all layers
-of the batch, of which the compiler may keep fewer.
+The numbers are computed from shapes only. The sizes of the training state and
+of images are lower bounds. The sizes of activations are estimates: the outputs
+of all layers for the batch, of which the compiler may keep fewer.
 """
 
 import math
@@ -21,7 +21,7 @@ def of_training(config: config_lib.Config) -> list[memory.Need]:
   """The needs of a training step and of a validation.
 
   Args:
-    config: resolved, see `setup.resolve`.
+    config: resolved configuration, see `setup.resolve`.
   """
   example = _bytes_per_example(config.model)
   return [
@@ -37,8 +37,8 @@ def of_evaluation(
   """The needs of a report.
 
   Args:
-    config: resolved, of a run.
-    settings: of the report.
+    config: resolved configuration of a run.
+    settings: evaluation settings of the report.
   """
   pairs = memory.Need(
     f"evaluation.num_pairs={settings.num_pairs}, "
@@ -54,11 +54,11 @@ def require(config: config_lib.Config) -> None:
   """Refuses a training whose lower bounds no device of this machine can meet.
 
   Args:
-    config: resolved, see `setup.resolve`.
+    config: resolved configuration, see `setup.resolve`.
 
   Raises:
-    OutOfMemoryError: a bound exceeds the memory of a device; of a CPU, that of
-      the machine.
+    OutOfMemoryError: a bound exceeds the memory of a device; for a CPU, of the
+      machine.
   """
   available = memory.available()
   images = 5 * math.prod(config.model.image_shape)

@@ -1,10 +1,10 @@
-"""Where metrics go: JSON lines that survive kills, and TensorBoard events.
+"""The log of metrics: JSON lines that survive kills, and TensorBoard events.
 
 A *row* is a flat dict with a `kind` (`train`, `validation` or `rollback`), a
 `step`, and numbers. Rows are in order of steps. When a run resumes from step s,
-rows past s are dropped first, and training writes them again: the file of a
-run that was killed is the file of one that was not, wall-clock fields
-excepted.
+rows past s are dropped first, and training writes them again. The file of a run
+that was killed is therefore the file of an uninterrupted run, except for
+wall-clock fields.
 """
 
 import json
@@ -21,22 +21,22 @@ from tensorboardX.proto import event_pb2
 from robust_info.runtime import files
 
 Row = dict[str, Any]
-# Fields that say when a row was made, not what was computed.
+# Fields that depend on the time of a row, not on the computation.
 WALL_CLOCK_FIELDS = ("seconds", "steps_per_second")
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
   """The rows of a JSON-lines file, oldest first.
 
-  A last line cut short by a kill is left out. Numbers that were not finite
-  come back as NaN.
+  A last line that was truncated by a kill is left out. Numbers that were not
+  finite are returned as NaN.
 
   Args:
-    path: a file that `MetricsWriter` wrote; a missing one has no rows.
+    path: a file written by `MetricsWriter`; a missing file has no rows.
 
   Raises:
-    ValueError: a line is not a row, and is not the last, cut short.
-    OSError: the file is there and cannot be read.
+    ValueError: a line is not a row, and is not a truncated last line.
+    OSError: the file exists and cannot be read.
   """
   path = pathlib.Path(path)
   try:
@@ -79,7 +79,7 @@ class MetricsWriter:
   """Appends rows to `metrics.jsonl` and scalars to TensorBoard.
 
   Use as a context manager. `flush` returns once every row is on the disk, so
-  that a checkpoint saved after it never knows of a row that is lost.
+  that no row before a later checkpoint can be lost.
   """
 
   def __init__(
@@ -88,9 +88,10 @@ class MetricsWriter:
     """Opens the log for appending.
 
     Args:
-      directory: holds `metrics.jsonl` and `tensorboard/`.
-      after_step: rows past this step are dropped, and hidden in TensorBoard;
-        None drops all rows, for a run that starts from nothing.
+      directory: directory of `metrics.jsonl` and `tensorboard/`.
+      after_step: step of the checkpoint; rows past it are dropped, and hidden
+        in TensorBoard. None drops all rows, for a run that starts from the
+        beginning.
     """
     directory = pathlib.Path(directory)
     path = directory / "metrics.jsonl"
@@ -102,10 +103,11 @@ class MetricsWriter:
     self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
     self._events_directory = events = directory / "tensorboard"
     events.mkdir(parents=True, exist_ok=True)
-    # Names have the resolution of a second; a quick restart would overwrite.
+    # Names have a resolution of one second; a quick restart would overwrite the
+    # previous file.
     starts = sum(1 for _ in events.glob("events.out.tfevents.*"))
-    # Written from here, and not by the thread of a `SummaryWriter`, which may
-    # outlive an error and reports its own to nobody.
+    # Written by this thread and not by the thread of a `SummaryWriter`, which
+    # may outlive an error and does not report its own errors.
     self._events = event_file_writer.EventsWriter(
       str(events / "events"), filename_suffix=f".{starts:05d}"
     )
@@ -122,11 +124,11 @@ class MetricsWriter:
         self._add_event(row["step"], summary=scalar)
 
   def flush(self) -> None:
-    """Returns once everything written so far is on the disk.
+    """Returns once all rows written so far are on the disk.
 
     Raises:
-      OSError: it cannot be, for example on a full disk; names the file, or the
-        folder of the events.
+      OSError: the rows cannot be written, for example on a full disk; names the
+        file, or the folder of the events.
     """
     try:
       name = self._file.name

@@ -1,14 +1,15 @@
-"""Metrics between two rows of the log."""
+"""Metrics of the steps between two rows of the log."""
 
 from collections.abc import Mapping
 
 
 class Window:
-  """Sums of the metrics of steps, since the last row of the log.
+  """Sums of the metrics of all steps since the last row of the log.
 
   Attributes:
-    sums: name -> sum, among them `count`, that of the examples; part of a
-      checkpoint, so that a resumed run logs the rows of one never stopped.
+    sums: name -> sum, including `count`, the number of examples; part of a
+      checkpoint, so that a resumed run logs the same rows as an uninterrupted
+      one.
   """
 
   def __init__(self, sums: Mapping[str, float] | None = None):
@@ -21,7 +22,7 @@ class Window:
       self.sums[name] = self.sums.get(name, 0.0) + value
 
   def take_means(self) -> dict[str, float]:
-    """Means over the examples, nothing if there were none; empties it."""
+    """Returns means over the examples, nothing without them; empties it."""
     sums, self.sums = self.sums, {}
     if not sums:
       return {}

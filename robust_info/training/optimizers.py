@@ -17,10 +17,10 @@ def learning_rate(
   """The learning rate as a function of the step.
 
   Args:
-    config: `learning_rate`, `schedule`, `warmup`, `decay_at`, `decay_factor`,
-      `cycle_peak`.
-    num_steps: steps of the whole training; the shares of the configuration
-      are shares of it, rounded down.
+    config: training settings; uses `learning_rate`, `schedule`, `warmup`,
+      `decay_at`, `decay_factor` and `cycle_peak`.
+    num_steps: number of steps of the whole training; the shares of the
+      configuration are shares of this number, rounded down.
 
   Returns:
     A schedule: linear from 0 during warm-up, then `constant`, `cosine` (to
@@ -41,7 +41,8 @@ def learning_rate(
     return optax.join_schedules([rise, fall], [top])
   else:
     steps = [int(share * num_steps) - warmup for share in config.decay_at]
-    # Shares that fall on one step multiply; optax takes one factor a step.
+    # Multiply the factors of shares that fall on one step, because optax takes
+    # one factor per step.
     factors = {
       step: config.decay_factor ** len(list(same))
       for step, same in itertools.groupby(steps)
@@ -58,13 +59,13 @@ def tabulate(
 ) -> np.ndarray:
   """The learning rate of every step, on the host, for the log.
 
-  Computed at once: an operation of its own, at a row of the log, would wait
-  in line behind the step under way.
+  All values are computed in advance: a separate operation, at a row of the log,
+  would wait for the current step.
 
   Args:
-    config: as in `learning_rate`.
-    num_steps: steps of the whole training.
-    factor: what all of them are multiplied by.
+    config: training settings, as in `learning_rate`.
+    num_steps: number of steps of the whole training.
+    factor: factor of all learning rates.
 
   Returns:
     float32 [num_steps].
@@ -78,14 +79,14 @@ def create(
 ) -> optax.GradientTransformation:
   """The optimiser of a configuration.
 
-  Weight decay touches arrays of two or more axes only: never biases, never
-  the scales and offsets of normalisation layers. `sgd` adds it to the
-  gradient before momentum; `adamw` decouples it.
+  Weight decay applies to arrays of two or more axes only, never to biases or to
+  the scales and offsets of normalisation layers. `sgd` adds it to the gradient
+  before momentum; `adamw` decouples it.
 
   Args:
-    config: `optimizer`, `momentum`, `nesterov`, `weight_decay` and the
-      fields of `learning_rate`.
-    num_steps: steps of the whole training.
+    config: training settings; uses `optimizer`, `momentum`, `nesterov`,
+      `weight_decay` and the fields of `learning_rate`.
+    num_steps: number of steps of the whole training.
 
   Returns:
     An optax transformation; its state is part of the checkpoint.

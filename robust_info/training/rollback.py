@@ -1,8 +1,8 @@
-"""After numbers that are not finite: back to a checkpoint, and on elsewhere.
+"""Rollback after numbers that are not finite, to a checkpoint.
 
-Everything here is a function of the checkpoint and of how often training has
-gone back before, so that a run killed at any moment and started again repeats
-what an undisturbed one did.
+Everything here is a function of the checkpoint and of the number of earlier
+rollbacks, so that a run that is killed at any moment and started again repeats
+the steps of an uninterrupted run.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ from robust_info.training import step as train_step
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """What the log says of one rollback.
+  """The record of one rollback in the log.
 
   Attributes:
-    step: the first step taken again, one after the checkpoint. As a row of
-      that step it is in the log exactly as long as the steps that follow it.
-    values: `failed_step`, `rollbacks` so far, and `learning_rate_factor`.
+    step: first repeated step, one after the checkpoint. As a row of that step,
+      the record stays in the log exactly as long as the steps that follow it.
+    values: numbers `failed_step`, `rollbacks` so far, and
+      `learning_rate_factor`.
   """
 
   step: int
@@ -31,16 +32,16 @@ class Record:
 def divert(
   restored: checkpoints.Restored, *, failed_step: int, rollbacks: int
 ) -> tuple[checkpoints.Restored, Record]:
-  """Sends training from a checkpoint along another way.
+  """Changes a checkpoint so that training continues with other randomness.
 
   Args:
-    restored: the checkpoint; its state is a `TrainState`.
-    failed_step: the step after which numbers were not finite.
-    rollbacks: how often the run has gone back, this time included.
+    restored: checkpoint whose state is a `TrainState`.
+    failed_step: step after which numbers were not finite.
+    rollbacks: number of rollbacks of the run, including this one.
 
   Returns:
-    The checkpoint with `rollbacks`, and thereby the learning rate, changed,
-    and with a key folded with it; and what to log.
+    The checkpoint with changed `rollbacks`, and so a changed learning rate, and
+    with `rollbacks` folded into its key; and the record for the log.
   """
   state = restored.state
   state = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""A finished or interrupted run, brought back from its workdir."""
+"""A finished or interrupted run, restored from its workdir."""
 
 import dataclasses
 import os
@@ -16,17 +16,17 @@ from robust_info.training import workdir as workdir_lib
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A finished or interrupted run, brought back from its workdir.
+  """A finished or interrupted run, restored from its workdir.
 
   Attributes:
-    workdir: where it came from.
-    config: its resolved configuration.
-    model: the Flax module; `models.apply_fn(model)(variables, x)`.
-    variables: of the restored checkpoint.
+    workdir: directory of the run.
+    config: resolved configuration of the run.
+    model: Flax module; call it as `models.apply_fn(model)(variables, x)`.
+    variables: variables of the restored checkpoint.
     step: step of that checkpoint.
-    checkpoint: `best` or `last`, as asked for.
+    checkpoint: requested checkpoint, `best` or `last`.
     history: rows of the log, oldest first; see `metrics_log`.
-    environment: one entry a start; see `workdir`.
+    environment: one entry per start; see `workdir`.
   """
 
   workdir: pathlib.Path
@@ -42,22 +42,23 @@ class Run:
 def restore_run(
   workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.LAST
 ) -> Run:
-  """Brings a run back for evaluation; nothing in its workdir is touched.
+  """Restores a run for evaluation; nothing in its workdir is changed.
 
-  A damaged checkpoint costs a line on stderr that names it and the one taken
-  in its place; `step` says which that is.
+  A damaged checkpoint is reported by one line on stderr, which names it and the
+  checkpoint used instead; `step` is the step of the latter.
 
   Args:
     workdir: directory of the run, which may still be training.
-    checkpoint: `last`, as in evaluate.py, or `best` (by robust validation
-      accuracy). The last is chosen by the configuration alone; the best is
-      chosen by what it did on the validation split.
+    checkpoint: choice of the checkpoint: `last`, the default of evaluate.py, or
+      `best` (by robust validation accuracy). The choice of the last depends on
+      the configuration only; the choice of the best depends on its results on
+      the validation split.
 
   Raises:
     ValueError: another value of `checkpoint`, or a damaged log.
     OSError: the log cannot be read.
     workdir.WorkdirError: there is no run.
-    checkpoints.CheckpointError: it has no checkpoint that can be used.
+    checkpoints.CheckpointError: the run has no usable checkpoint.
   """
   if checkpoint not in (checkpoints.BEST, checkpoints.LAST):
     raise ValueError(

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of training."""
+"""Builds the parts of training from a configuration."""
 
 import dataclasses
 import functools
@@ -17,29 +17,29 @@ from robust_info.training import optimizers
 from robust_info.training import state as train_state_lib
 from robust_info.training import step as train_step
 
-# Steps are counted in float32 where a share of training is asked for, and the
-# learning rate of each is tabulated.
+# Bound, because steps are counted in float32 to compute a share of training,
+# and because the learning rate of every step is tabulated.
 _MAX_STEPS = 10**8
 
 
 def resolve(
   config: config_lib.Config, source: data.DataSource
 ) -> config_lib.Config:
-  """Fills in what the model takes from the data.
+  """Fills in the fields of the model that depend on the data.
 
   Args:
-    config: fields of `config.model` that are empty are filled in: number of
-      classes, shape of the images, and their mean and standard deviation per
-      channel over the training split (in [0, 1], rounded to six digits; a
-      channel without variation gets 1).
+    config: configuration whose empty fields of `config.model` are filled in:
+      number of classes, shape of the images, and their mean and standard
+      deviation per channel over the training split (in [0, 1], rounded to six
+      digits; a channel without variation gets 1).
     source: the data.
 
   Returns:
     A configuration from which the model can be built without data.
 
   Raises:
-    ValueError: a field that is given does not fit the data, or the model is
-      none that can be built, for example for images of this size.
+    ValueError: a given field does not fit the data, or the model cannot be
+      built, for example for images of this size.
   """
   model = config.model
   found = {
@@ -80,7 +80,7 @@ def step(
   *,
   num_steps: int,
 ) -> train_step.TrainStep:
-  """The compiled step of a run of `num_steps`."""
+  """The compiled training step of a run of `num_steps` steps."""
   return train_step.make_train_step(
     model,
     optimizer,
@@ -116,13 +116,13 @@ def initial_state(
   *,
   weights: Mapping[str, Any] | None = None,
 ) -> train_state_lib.TrainState:
-  """The state before the first step.
+  """The training state before the first step.
 
   Args:
-    config: resolved.
-    model: its model.
-    optimizer: its optimiser.
-    weights: variables to start from instead of fresh ones, on every device.
+    config: resolved configuration.
+    model: model of the configuration.
+    optimizer: optimiser of the configuration.
+    weights: variables to start from instead of new ones, on every device.
   """
   state = train_step.create_state(
     model,
@@ -141,14 +141,14 @@ def nonfinite_line(
   rollbacks: int,
   workdir: pathlib.Path,
 ) -> str:
-  """The line for numbers that are not finite, with what can be done.
+  """The error for numbers that are not finite, with possible remedies.
 
   Args:
-    config: of the run that stops.
-    step: the step after which they are not.
+    config: configuration of the run that stops.
+    step: step after which numbers are not finite.
     last_good: step of the last checkpoint.
-    rollbacks: how often the run has gone back before.
-    workdir: of the run.
+    rollbacks: number of earlier rollbacks of the run.
+    workdir: directory of the run.
   """
   again, remedy = "", "on_nonfinite=rollback"
   if config.on_nonfinite == "rollback":
@@ -169,13 +169,13 @@ def require_same_model(
   """Requires the weights of another run to be those of the same network.
 
   Args:
-    config: resolved, of the run that starts.
-    other: of the one with the weights. What layers compute in (`dtype`) and
-      keep (`remat`) may differ.
-    init_from: its workdir.
+    config: resolved configuration of the run that starts.
+    other: resolved configuration of the run with the weights. The fields
+      `dtype` and `remat` may differ.
+    init_from: workdir of the run with the weights.
 
   Raises:
-    ValueError: the models differ, with the fields in which they do.
+    ValueError: the models differ, with the fields in which they differ.
   """
   arithmetic = {"dtype": config.model.dtype, "remat": config.model.remat}
   changes = config_lib.difference(
@@ -190,15 +190,15 @@ def require_same_model(
 
 
 def require_trainable(config: config_lib.Config, split: data.Split) -> None:
-  """Requires what can be known of a run before its directory is made.
+  """Requires a run to be trainable, before its directory is created.
 
   Args:
     config: resolved.
     split: the training split.
 
   Raises:
-    ValueError: devices times micro-batches do not divide the batch, a label
-      is that of no class, there are too many steps, or the seed is too large.
+    ValueError: devices times micro-batches do not divide the batch, a label is
+      outside the classes, there are too many steps, or the seed is too large.
   """
   train = config.train
   config_lib.check_new(config)
@@ -216,8 +216,8 @@ def require_trainable(config: config_lib.Config, split: data.Split) -> None:
 def abstract_state(
   config: config_lib.Config, model: nn.Module
 ) -> train_state_lib.TrainState:
-  """Shapes and dtypes of the state of a run."""
-  # The structure of the optimiser's state does not depend on the steps.
+  """Shapes and dtypes of the training state of a run."""
+  # The structure of the optimiser state does not depend on the number of steps.
   optimizer = optimizers.create(config.train, 1)
   return jax.eval_shape(lambda: initial_state(config, model, optimizer))
 

@@ -1,4 +1,4 @@
-"""Everything a training run carries from step to step."""
+"""The training state that a run carries from step to step."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,21 +12,22 @@ import optax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """The state of training; a pytree whose every field is data.
+  """The training state; a pytree in which every field is data.
 
   The randomness of step k is `fold_in(key, k)`: `key` itself never changes,
   so that a restored state replays exactly.
 
   Attributes:
-    step: int32 [], the number of steps taken.
+    step: int32 [], number of steps taken.
     params: trained parameters.
     batch_stats: running statistics of the model; `{}` when it has none.
     opt_state: state of the optimiser.
     key: typed PRNG key [].
     average: exponential moving averages of `params` and `batch_stats`, as
       flax variables; `{}` when none are kept.
-    rollbacks: int32 [], how often training has gone back to a checkpoint
-      because numbers were not finite; each halves the learning rate.
+    rollbacks: int32 [], number of times that training has returned to a
+      checkpoint because numbers were not finite; each time halves the learning
+      rate.
   """
 
   step: jax.Array
@@ -39,12 +40,12 @@ class TrainState:
 
   @property
   def evaluated(self) -> dict[str, Any]:
-    """The variables that count: the average where there is one."""
+    """The variables to evaluate: the average if there is one."""
     return self.average or self.variables
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `models.apply_fn` and `models.train_fn` take."""
+    """The variables argument of `models.apply_fn` and `models.train_fn`."""
     return variables(self.params, self.batch_stats)
 
 
@@ -62,13 +63,14 @@ def create(
   *,
   averaged: bool = False,
 ) -> TrainState:
-  """The state before the first step.
+  """The training state before the first step.
 
   Args:
-    model_variables: from `models.init`.
+    model_variables: Flax variables from `models.init`.
     optimizer: an optax transformation.
     key: typed PRNG key of the run; consumed.
-    averaged: whether moving averages are kept; they start at the variables.
+    averaged: whether the state keeps moving averages; they start at the
+      variables.
 
   Returns:
     The state at step 0.
@@ -92,16 +94,16 @@ def started(
   """The state at step 0 with the weights of another run.
 
   Args:
-    state: at step 0.
-    model_variables: Flax variables of the same model, kept as they are.
+    state: training state at step 0.
+    model_variables: Flax variables of the same model, left unchanged.
 
   Returns:
-    The state with copies of them, as parameters, batch statistics and moving
-    averages.
+    The state with copies of these variables as parameters, batch statistics and
+    moving averages.
   """
 
   def fresh(old: Any, new: Any) -> Any:
-    # A step takes the memory of its argument: nothing may share it.
+    # A step donates the memory of its argument, so nothing may share it.
     return jax.tree.map(
       lambda old, new: jax.device_put(jnp.copy(new), old.sharding), old, new
     )
@@ -123,14 +125,14 @@ def updated_average(
   """The moving averages after a step from `state` to `new_variables`.
 
   Args:
-    state: before the step.
-    new_variables: parameters and batch statistics after it: both are
+    state: training state before the step.
+    new_variables: parameters and batch statistics after the step; both are
       averaged, so that the statistics fit the parameters.
-    decay: weight of the past, at most (1 + k) / (10 + k) after k steps, so
-      that a short run is not the average of its beginning.
+    decay: weight of the past, at most (1 + k) / (10 + k) after k steps, so that
+      the average of a short run is not dominated by its first steps.
 
   Returns:
-    The structure of `state.average`; `{}` if that is.
+    The structure of `state.average`; `{}` if that is `{}`.
   """
   if not state.average:
     return {}

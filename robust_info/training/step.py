@@ -23,22 +23,23 @@ TrainState = train_state_lib.TrainState
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepMetrics:
-  """What a step measured, in one array: one transfer to the host, not many.
+  """Metrics of a step in one array, so that one transfer to the host is enough.
 
   Attributes:
     values: float [M], on every device.
-    names: of the values; `count`, the unmasked examples of the batch;
-      `finite`, 1 if the loss and all updated variables are finite, else 0; and
-      sums over the unmasked examples of `loss`, of every metric of the
-      objective, and of `gradient_norm`, which is that of the batch times the
-      count, so that averages over steps weigh every example the same.
+    names: names of the values: `count`, the number of unmasked examples of the
+      batch; `finite`, 1 if the loss and all updated variables are finite,
+      otherwise 0; and sums over the unmasked examples of `loss`, of every
+      metric of the objective, and of `gradient_norm`, which is the norm for the
+      batch times the count, so that averages over steps give every example the
+      same weight.
   """
 
   values: jax.Array
   names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
   def read(self) -> dict[str, float]:
-    """Values by name, on the host; waits for the step."""
+    """The values by name, on the host; waits for the step."""
     values = np.asarray(self.values).tolist()
     return dict(zip(self.names, values, strict=True))
 
@@ -57,10 +58,10 @@ def create_state(
   """The state at step 0 on all devices, a pure function of its arguments.
 
   Args:
-    model: from `models.create`.
+    model: a Flax module from `models.create`.
     optimizer: an optax transformation.
-    seed: of parameters and of the randomness of the run.
-    image_shape: (height, width, channels).
+    seed: seed of the parameters and of the randomness of the run.
+    image_shape: shape (height, width, channels) of an image.
     averaged: whether the state keeps moving averages of the variables.
   """
   init_key, run_key = jax.random.split(jax.random.key(seed))
@@ -76,7 +77,7 @@ def create_state(
 
 
 def learning_rate_factor(rollbacks: jax.Array | int) -> jax.Array:
-  """What is left of the learning rate: half after each rollback."""
+  """The factor of the learning rate, halved by each rollback."""
   return 0.5 ** jnp.asarray(rollbacks, jnp.float32)
 
 
@@ -95,30 +96,33 @@ def make_train_step(
   """Builds the compiled training step.
 
   Args:
-    model: from `models.create`.
+    model: a Flax module from `models.create`.
     optimizer: an optax transformation.
-    objective: (network, batch, key, *, progress) -> `objectives.Outcome`.
-    num_steps: steps of the whole training, for `progress`.
-    accumulate: micro-batches a step, which divide the batch: the memory of
-      one, the gradient of the mean over all. Row r of the batch is in number
-      r mod `accumulate`, with a key of its own. What an objective or a layer
-      computes over a batch it computes over each micro-batch, and batch
-      statistics are updated by one after the other.
-    augment: (uint8 images, key) -> images, or None; see `data.crop_flip`.
+    objective: function (network, batch, key, *, progress) ->
+      `objectives.Outcome`.
+    num_steps: number of steps of the whole training, for `progress`.
+    accumulate: number of micro-batches per step, which divides the batch: the
+      step needs the memory of one micro-batch and computes the gradient of the
+      mean over all. Row r of the batch is in micro-batch r mod `accumulate`,
+      which has its own key. Computations of an objective or a layer over a
+      batch run over each micro-batch instead, and the micro-batches update the
+      batch statistics one after the other.
+    augment: function (uint8 images, key) -> images, or None; see
+      `data.crop_flip`.
     awp_gamma: size of the adversarial weight perturbation relative to the
       weights, see `weight_perturbation`; 0 means none. It costs one more
-      forward and backward pass of the loss: the attack's points are kept.
-      Metrics, finiteness and batch statistics are those of the first pass, at
-      the parameters themselves.
-    awp_warmup: share of training before which nothing is perturbed, nor paid
-      for it.
-    ema_decay: of the moving averages of a state that keeps them.
+      forward and backward pass of the loss, because the points of the attack
+      are reused. Metrics, finiteness and batch statistics are those of the
+      first pass, at the unperturbed parameters.
+    awp_warmup: share of training before the perturbation starts; until then it
+      costs nothing.
+    ema_decay: decay of the moving averages of a state that keeps them.
 
   Returns:
-    (state, batch) -> (state, metrics), compiled once for all batches of one
-    shape. The given state is donated: use the returned one. `batch` has
-    uint8 images, and is spread over all devices, see `sharding`; the state
-    and the metrics, `StepMetrics`, are on each of them.
+    A function (state, batch) -> (state, metrics), compiled once for all batches
+    of one shape. The given state is donated: use the returned one. `batch` has
+    uint8 images and is split over all devices, see `sharding`; the state and
+    the metrics, `StepMetrics`, are on every device.
   """
   gradients_of = gradients_lib.BatchGradients(
     model, objective, accumulate, awp_gamma, awp_warmup
@@ -127,6 +131,7 @@ def make_train_step(
   def step(
     state: TrainState, batch: data.Batch
   ) -> tuple[TrainState, StepMetrics]:
+    # A function of seed and step, so that a resumed run replays exactly.
     key = jax.random.fold_in(state.key, state.step)
     image = batch.image
     if augment is not None:
@@ -139,6 +144,7 @@ def make_train_step(
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
+    # Not the gradients: Adam is invariant to their scale.
     updates = optax.tree.scale(learning_rate_factor(state.rollbacks), updates)
     params = optax.apply_updates(state.params, updates)
     variables = train_state_lib.variables(params, batch_stats)

@@ -1,8 +1,8 @@
 """Adversarial weight perturbation, for any objective.
 
 Wu, Xia, Wang, "Adversarial Weight Perturbation Helps Robust Generalization",
-2020: the gradient that updates the parameters is taken at parameters moved a
-little towards higher loss, so that training ends in a flat region.
+2020: the gradient that updates the parameters is computed at parameters moved
+slightly towards higher loss, so that training ends in a flat region.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ from robust_info.training import optimizers
 
 
 def perturb(params: Any, gradient: Any, *, gamma: jax.Array | float) -> Any:
-  """One normalised step up: `w + gamma |w| g / |g|`, layer by layer.
+  """One normalised ascent step: `w + gamma |w| g / |g|`, layer by layer.
 
   Args:
     params: a pytree of arrays.
-    gradient: of the loss, the structure of `params`.
+    gradient: gradient of the loss, with the structure of `params`.
     gamma: size of the step relative to the norm of each array, as in the
       paper; may be traced.
 
   Returns:
-    The structure of `params`. Arrays of fewer than two axes (biases, scales
-    and offsets of normalisation layers) stay as they are, and so do those
-    whose gradient is 0. Cost: O(size of the parameters).
+    The structure of `params`. Arrays of fewer than two axes (biases, scales and
+    offsets of normalisation layers) are unchanged, and so are arrays whose
+    gradient is 0. Cost: O(size of the parameters).
   """
 
   def move(is_kernel: bool, w: jax.Array, g: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """The directory of a run: one configuration, one training at a time.
 
-Of a training of several processes the first alone touches the directory.
+In a training of several processes, only the first uses the directory.
 
 config.json        the resolved configuration, with a checksum (`crc32`)
 environment.json   one entry per start: versions, commit, device, command; a
@@ -27,26 +27,27 @@ from robust_info.training import metrics_log
 
 
 class WorkdirError(RuntimeError):
-  """A directory that cannot hold this run; one line."""
+  """The directory cannot hold this run; one line."""
 
 
 class Workdir:
   """A locked directory that holds exactly one configuration.
 
-  Use as a context manager. The lock belongs to the process: it is gone when
-  the process is, however that ended, so that a stale lock never blocks.
+  Use as a context manager. The lock belongs to the process and disappears with
+  it, however it ends, so that a stale lock never blocks.
 
   Attributes:
-    path: the directory, absolute.
+    path: absolute path of the directory.
   """
 
   def __init__(self, path: str | os.PathLike[str], config: config_lib.Config):
-    """Makes or reopens the directory of a run.
+    """Creates or reopens the directory of a run.
 
     Args:
-      path: made with its parents when missing.
-      config: resolved; stored, or compared with what is stored. Fields that
-        may change when a run resumes, see `config.resume`, are stored anew.
+      path: directory of the run; created with its parents if missing.
+      config: resolved configuration, which is stored, or compared with the
+        stored one. Fields that may change when a run resumes, see
+        `config.resume`, are stored again.
 
     Raises:
       WorkdirError: the directory cannot be written, is in use by another
@@ -137,17 +138,17 @@ def _write_config(path: pathlib.Path, config: config_lib.Config) -> None:
 
 
 def require_fresh(path: str | os.PathLike[str]) -> None:
-  """Refuses a directory whose run has got past its beginning.
+  """Refuses a directory whose run is past its first step.
 
-  For a training that finds no checkpoint: it would start again at step 0, and
-  write over the log of what went before.
+  Called by a training that finds no checkpoint: it would start again at step 0
+  and overwrite the log of the earlier training.
 
   Args:
     path: a workdir without a checkpoint.
 
   Raises:
-    WorkdirError: checkpoints were set aside there, or the log goes past step 0,
-      which it does only once a checkpoint is complete; or the log cannot be
+    WorkdirError: checkpoints were set aside there; or the log goes past step 0,
+      which happens only after a checkpoint is complete; or the log cannot be
       read.
   """
   path = pathlib.Path(path)
@@ -195,12 +196,12 @@ def read_config(path: str | os.PathLike[str]) -> config_lib.Config:
   """The configuration of the run in a directory.
 
   Args:
-    path: a workdir. A config.json of an older version, without a checksum, is
-      read too.
+    path: a workdir. A config.json of an older version, without a checksum, can
+      be read too.
 
   Raises:
-    WorkdirError: there is none, or it cannot be read, is damaged or incomplete,
-      or was changed without removing its checksum.
+    WorkdirError: the configuration is missing, cannot be read, is damaged or
+      incomplete, or was changed without removing its checksum.
   """
   file = pathlib.Path(path) / "config.json"
   try:
@@ -223,17 +224,17 @@ def read_config(path: str | os.PathLike[str]) -> config_lib.Config:
 
 
 def _require_sections(content: Mapping[str, Any]) -> None:
-  """Requires all that every version has written; single fields came later."""
+  """Requires the sections that all versions write; some fields came later."""
   for field in dataclasses.fields(config_lib.Config):
     if content.get(field.name) in (None, {}):
       raise files.DamageError(f"it has no {field.name}")
 
 
 def read_environment(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """One entry for every start of the run, oldest first.
+  """One entry per start of the run, oldest first.
 
-  Nothing depends on it: if environment.json is missing, damaged or cannot be
-  read, the list is empty.
+  Nothing depends on this list: it is empty if environment.json is missing,
+  damaged or cannot be read.
 
   Args:
     path: a workdir.

@@ -1,6 +1,6 @@
 """The sanity report passes honest networks and names what is wrong.
 
-Faulty networks go through it in ../evaluation/test_worst_case.py, as evaluate.py has it.
+Faulty networks go through it in evaluation/test_worst_case.py.
 """
 
 import jax

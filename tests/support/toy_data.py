@@ -5,11 +5,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 SIZES = {"train": 40, "test": 10}
-
-
 COLOUR = tfds.features.Image(shape=(6, 5, 3), encoding_format="png")
-
-
 LABEL = tfds.features.ClassLabel(names=["cat", "dog", "owl", "yak"])
 
 

@@ -1,7 +1,7 @@
 """AutoAttack (Croce & Hein 2020): the attacks one after another.
 
-Each attack sees only the examples that every attack before it left standing;
-the robust accuracy is what is left at the end. Driven from the host: see
+Each attack sees only the examples that no earlier attack has broken; the robust
+accuracy is the accuracy left at the end. The host runs the attacks: see
 `pool.py`. Shape letters: N examples, C classes.
 """
 
@@ -47,16 +47,16 @@ _LOOK_EVERY_OTHERWISE = 10
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """Where an evaluation stands.
+  """Progress of an evaluation.
 
   Attributes:
-    attack: which attack is running.
-    finished: examples it is done with.
-    under_way: work done on others, in examples, were each to take all steps.
-    total: examples it was given.
-    resumed: those of the finished that an earlier process did.
-    robust_accuracy: so far; only falls.
-    seconds: since the evaluation was started (or resumed).
+    attack: name of the running attack.
+    finished: number of examples that it has finished.
+    under_way: work done on the others, in examples that take all steps.
+    total: number of examples that it received.
+    resumed: number of the finished examples that an earlier process attacked.
+    robust_accuracy: robust accuracy so far; it only falls within an attack.
+    seconds: time since the evaluation was started (or resumed).
   """
 
   attack: str
@@ -70,30 +70,30 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleResult:
-  """What `auto_attack` found; NumPy arrays on the host.
+  """Result of `auto_attack`; NumPy arrays on the host.
 
   Attributes:
     x_adv: [N, ...] a misclassified point of the ball where `success`, otherwise
-      the input. Inputs misclassified as they are stay as they are.
-    success: [N] bool; robust accuracy is `1 - mean(success)` over `where`. Of
-      logits that are not finite the model predicts nothing, and is wrong.
-    logits: [N, C] at `x_adv`.
+      the input. Misclassified inputs are returned unchanged.
+    success: [N] bool; robust accuracy is `1 - mean(success)` over `where`.
+      Logits that are not finite count as misclassified.
+    logits: [N, C] logits at `x_adv`.
     broken_by: [N] int, the index in `attacks` of the attack that broke the
-      example; -1 for misclassified inputs, `len(attacks)` for robust ones and
-      masked rows.
-    attacks: names, in order.
+      example; -1 for misclassified inputs, `len(attacks)` for robust examples
+      and masked rows.
+    attacks: names of the attacks, in order.
     accuracies: accuracy left after each attack, by name; "clean" comes first.
-    seconds: spent in each attack, compilation included; 0 for parts resumed.
-    zero_gradients: by attack, how many of its examples met a zero gradient at
-      a start; 0 for "square", which takes none.
-    nonfinite_gradients: by attack, how many of its examples met a gradient with
-      NaN or infinite entries, which count as 0.
+    seconds: time of each attack, compilation included; 0 for parts resumed.
+    zero_gradients: number of examples with a zero gradient at a start, by
+      attack; 0 for "square", which takes no gradient.
+    nonfinite_gradients: number of examples with a gradient with NaN or infinite
+      entries, which count as 0, by attack.
     nonfinite_logits: [N] bool, `logits` of an unmasked row has NaN or infinity.
-    warnings: why the number may not be one, a line per reason, those of
-      AutoAttack among them: outputs that are probabilities or change from call
-      to call, logits or gradients that are not finite, zero gradients, a random
-      search that beats the gradient attacks, fewer classes than targets. See
-      docs/guide/attacks.md.
+    warnings: reasons to doubt the robust accuracy, one line per reason, those
+      of AutoAttack among them: outputs that are probabilities or change from
+      call to call, logits or gradients that are not finite, zero gradients, a
+      random search that beats the gradient attacks, fewer wrong classes than
+      targets. See docs/guide/attacks.md.
   """
 
   x_adv: np.ndarray
@@ -143,73 +143,72 @@ def auto_attack(
   - "plus": APGD-CE and APGD-DLR with 5 restarts, FAB with 5 restarts, Square,
     APGD-T, FAB-T.
   - "rand", for randomised networks, called as `logits_fn(x, key)`: APGD-CE and
-    APGD-DLR with gradients averaged over `eot_samples` draws. A point counts as
-    broken when the average logits of that many draws are wrong; examples take
-    all steps, and the last point found must be wrong in new draws, too.
+    APGD-DLR with gradients averaged over `eot_samples` draws. An example counts
+    as broken when the average logits of that many draws are wrong; it takes all
+    steps, and the last point found must be wrong in new draws too.
 
-  `attacks=("pgd",), num_steps=20, restarts=10` is plain PGD, its steps those of
-  `pgd`, an example ending at its first misclassified iterate.
+  `attacks=("pgd",), num_steps=20, restarts=10` is plain PGD with the steps of
+  `pgd`, where an example ends at its first misclassified iterate.
 
-  With fewer classes than targets, C-1 targets; DLR as in `losses`. Differences
-  from the published code: an example leaves the moment it is broken (the
-  original runs the attack to its end, to the same accuracy), Square draws
-  windows per example, and APGD compares its first step with its start where
-  the original compares with 0.
+  With fewer wrong classes than targets there are C-1 targets. DLR is that of
+  `losses`. Differences from the published code: an example leaves as soon as it
+  is broken (the original runs the attack to its end, to the same accuracy),
+  Square draws windows per example, and APGD compares its first step with its
+  start where the original compares with 0.
 
   Guarantees: results depend neither on `batch_size` nor on the order of the
   rows (given `example_ids`), up to float rounding; `x_adv` is finite and lies
   in the ball to 1e-6 and in the box; `epsilon=0` gives the clean accuracy;
   robust accuracy never exceeds that of any attack in the list before it. An
-  example whose logits are not finite counts as misclassified. What makes the
-  number doubtful ends in `EnsembleResult.warnings`; each line is printed once,
-  as an `AttackWarning`.
+  example whose logits are not finite counts as misclassified. Reasons to doubt
+  the result are in `EnsembleResult.warnings`; each is printed once, as an
+  `AttackWarning`.
 
   With `state_dir` a run killed at any point resumes where it was, with the same
-  result; it loses the batch in flight, and of what was finished fewer than
-  `batch_size` examples. Another batch size or machine may go on, if `logits_fn`
-  is a `Partial` whose leaves, to the last bit, and clean logits, to a
-  thousandth, are those of the folder. The parameters of a plain function cannot
-  be seen: its clean logits must agree to the last bit, which they need not on
-  another machine.
+  result; it loses the batch in flight, and fewer than `batch_size` finished
+  examples. A run may resume with another batch size or on another machine if
+  `logits_fn` is a `Partial` whose leaves (to the last bit) and clean logits (to
+  a thousandth) are those of the folder. The parameters of a plain function
+  cannot be seen, so its clean logits must agree to the last bit, which another
+  machine may not reproduce.
 
-  Not for use under `jit`. Compiles two programs an attack, one for the plain
+  Not for use under `jit`. Compiles two programs per attack, one for the plain
   forward pass and two small ones for keys. Pass parameters as
   `jax.tree_util.Partial(apply, params)`: they are then arguments of the
-  compiled programs, which later calls with other parameters reuse; a plain
-  function is compiled afresh at each call.
+  compiled programs, which later calls with other parameters reuse. A plain
+  function is compiled again at each call.
 
-  Cost: about 1.9k forward and backward and 5k forward passes a robust example
+  Cost: about 1.9k forward and backward and 5k forward passes per robust example
   (standard); broken examples leave early. Device memory: that of one gradient
-  at `batch_size`, and eight inputs a slot; the data set stays on the host.
+  at `batch_size`, and eight inputs per slot; the data set stays on the host.
 
   Args:
-    logits_fn: [N, ...] -> [N, C], deterministic (except "rand").
-    x: [N, ...] float inputs within `bounds`; all of the data set, best in
-      NumPy.
+    logits_fn: network, [N, ...] -> [N, C], deterministic (except "rand").
+    x: [N, ...] float inputs within `bounds`: the whole data set, best in NumPy.
     y: [N] int labels.
-    key: consumed.
+    key: PRNG key, consumed.
     epsilon: radius of the ball, >= 0: one number, or [N], one per example.
     norm: "linf" or "l2"; for "pgd" alone also "l1".
     version: "standard", "plus" or "rand".
     attacks: names from `ATTACKS` to run instead of the version's.
-    restarts: starts of each untargeted gradient attack; unless given, 5 for
-      "plus" and 1 otherwise.
-    num_steps: iterations of PGD, APGD and FAB.
-    num_queries: of Square.
-    eot_samples: draws of a randomised network, "rand" only.
-    batch_size: slots on the device.
-    bounds: (low, high).
+    restarts: number of starts of each untargeted gradient attack; unless given,
+      5 for "plus" and 1 otherwise.
+    num_steps: number of iterations of PGD, APGD and FAB.
+    num_queries: number of queries of Square.
+    eot_samples: number of draws of a randomised network, "rand" only.
+    batch_size: number of slots on the device.
+    bounds: (low, high) of valid inputs.
     where: [N] bool, `False` in rows to leave out.
     example_ids: [N] ints that randomness follows; 0..N-1 unless given.
-    state_dir: folder that holds the state of this evaluation.
-    progress: called with a `Progress` now and then, from this thread.
+    state_dir: folder that stores this evaluation, so that it can resume.
+    progress: function called with a `Progress` now and then, from this thread.
 
   Returns:
     An `EnsembleResult`.
 
   Raises:
-    ValueError: bad arguments, `state_dir` holds another evaluation, or Square
-      is to attack images that look channels-first: see `square`.
+    ValueError: an argument is bad, `state_dir` holds another evaluation, or
+      Square is to attack images that look channels-first: see `square`.
     TypeError: as `pgd`.
   """
   _validate.one_of("version", version, tuple(VERSIONS))
@@ -280,7 +279,7 @@ def _evaluate(
   build, build_forward = programs.kept, programs.kept_forward
   redrawn = flags.kept_redrawn
   if not isinstance(logits_fn, jax.tree_util.Partial):
-    # A function may close over what changes later: nothing is kept for it.
+    # A function may close over values that change later: keep no programs.
     build, build_forward = programs.build, programs.build_forward
     redrawn = flags.redrawn
     logits_fn = jax.tree_util.Partial(logits_fn)
@@ -390,7 +389,7 @@ def _evaluate(
 def _split(key):
   """Keys of the first and last forward passes and of each of `ATTACKS`.
 
-  They follow the attack and not its place in the list.
+  The key of an attack does not depend on its place in the list.
   """
   clean_key, final_key, attack_key = jax.random.split(key, 3)
   numbers = range(len(ATTACKS))

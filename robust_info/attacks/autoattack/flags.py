@@ -1,8 +1,9 @@
-"""Reasons to doubt what an ensemble of attacks found, one line each.
+"""Reasons to doubt the result of an ensemble of attacks, one line per reason.
 
-Those of AutoAttack (Croce & Hein 2020), from what an evaluation computes in any
-case, and two passes over one batch. `sanity_report` measures more. Shape
-letters: N examples, B rows of one batch, C classes.
+These are the warning flags of AutoAttack (Croce & Hein 2020) and a few more.
+They use numbers that the ensemble computes anyway, and two passes over one
+batch. `sanity_report` measures more. Shape letters: N examples, B rows of one
+batch, C classes.
 """
 
 import functools
@@ -14,16 +15,16 @@ import numpy as np
 
 from robust_info.attacks import checks
 
-# By how much outputs of unit length may differ between two calls.
+# Largest difference of outputs of unit length between two calls.
 _REPEATS = 1e-4
 
 
 class AttackWarning(UserWarning):
-  """A robust accuracy may not mean what it seems to."""
+  """A robust accuracy may be misleading."""
 
 
 def of_outputs(clean: np.ndarray) -> list[str]:
-  """Clean logits [N, C] that are probabilities."""
+  """Reports clean logits [N, C] that look like probabilities."""
   if not len(clean) or not checks.look_like_probabilities(clean):
     return []
   return [
@@ -35,7 +36,13 @@ def of_outputs(clean: np.ndarray) -> list[str]:
 def of_repeats(
   first: np.ndarray, again: np.ndarray, redrawn: bool
 ) -> list[str]:
-  """Outputs [B, C] of two calls; `redrawn`, two traces gave two networks."""
+  """Reports outputs [B, C] that differ between two calls.
+
+  Args:
+    first: [B, C] outputs of the first call.
+    again: [B, C] outputs of the second call.
+    redrawn: whether two traces gave two networks.
+  """
   moved = checks.largest_change(first, again)
   if not redrawn and not moved > _REPEATS:
     return []
@@ -50,13 +57,15 @@ def of_repeats(
 def redrawn(logits_fn: jax.tree_util.Partial, x: jax.ShapeDtypeStruct) -> bool:
   """Whether tracing the network twice gives two networks.
 
-  Randomness of the host (NumPy's, a counter) is drawn while a function is
-  traced: compiled, it repeats itself and looks like no randomness at all.
+  Randomness of the host (for example, NumPy's, or a counter) is drawn while a
+  function is traced. The compiled function repeats that draw, so its outputs
+  alone look deterministic.
   """
 
   def trace():
     found = jax.make_jaxpr(lambda network, rows: network(rows))(logits_fn, x)
-    # Addresses of functions differ between traces of one network.
+    # Remove the addresses of functions, which differ between traces of one
+    # network.
     text = re.sub("0x[0-9a-f]+", "", str(found))
     return text, [np.asarray(value) for value in found.consts]
 
@@ -76,13 +85,13 @@ def _kept_redrawn(structure: Any, leaves: Any, x: Any) -> bool:
 def kept_redrawn(
   logits_fn: jax.tree_util.Partial, x: jax.ShapeDtypeStruct
 ) -> bool:
-  """`redrawn`, looked at once per function and shapes of its parameters."""
+  """`redrawn`, computed once per function and shapes of its parameters."""
   leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: logits_fn))
   return _kept_redrawn(structure, tuple(leaves), x)
 
 
 def of_logits(nonfinite: np.ndarray, where: np.ndarray) -> list[str]:
-  """Rows [N] bool without a prediction, among the unmasked."""
+  """Reports unmasked rows, [N] bool, whose logits are not finite."""
   if not nonfinite.any():
     return []
   return [
@@ -95,7 +104,13 @@ def of_logits(nonfinite: np.ndarray, where: np.ndarray) -> list[str]:
 def of_gradients(
   dry: dict[str, int], lost: dict[str, int], given: dict[str, int]
 ) -> list[str]:
-  """By attack, how many of the examples it was given met bad gradients."""
+  """Reports zero and non-finite gradients.
+
+  Args:
+    dry: number of examples with a zero gradient at a start, by attack.
+    lost: number of examples with a non-finite gradient, by attack.
+    given: number of examples that each attack received.
+  """
 
   def spell(counts):
     return ", ".join(
@@ -121,7 +136,7 @@ def of_gradients(
 def of_accuracies(
   names: tuple[str, ...], accuracies: dict[str, float]
 ) -> list[str]:
-  """Accuracies left after the attacks: random search must not win."""
+  """Reports a random search that beats the gradient attacks before it."""
   taken = checks.taken_by_square(names, accuracies)
   if not taken > checks.SQUARE_TOLERANCE:
     return []
@@ -134,7 +149,7 @@ def of_accuracies(
 def of_targets(
   names: tuple[str, ...], num_targets: int, expected: int
 ) -> list[str]:
-  """The number of targets of targeted attacks, and that of the protocol."""
+  """Reports targeted attacks with fewer targets than the protocol."""
   targeted = [name for name in names if name.endswith("-t")]
   if not targeted or num_targets >= expected:
     return []

@@ -1,9 +1,9 @@
 """An append-only record of a long evaluation on disk.
 
-Every part is a file of its own, written under another name and renamed, so a
-process killed at any point leaves whole parts only. A header names what is
-evaluated, and the clean logits lie beside it; a folder of another network or
-with another header is refused. Shape letters: N examples, C classes.
+There is one file per part, written under another name and then renamed, so a
+process killed at any point leaves only whole parts. A header identifies the
+evaluation, and the clean logits are stored next to it; a folder of another
+network or with another header is refused. Shape letters: N examples, C classes.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from robust_info.attacks.autoattack import pool, standing
 
 _HEADER = "header.json"
 _CLEAN = "clean.npy"
-# By how much the clean logits of one network may differ between two machines
-# or batch sizes, of their largest.
+# Largest difference between the clean logits of one network on two machines or
+# with two batch sizes, relative to the largest logit.
 _ROUNDING = 1e-3
 _PART = "part-{:06d}.npz"
-# A part is written at the latest this long after the last.
+# The next part is due this many seconds after the last, even if it is small.
 _SECONDS_PER_PART = 10.0
 
 
 def _digest(*arrays: Any) -> str:
-  """Shapes, types and values, to the last bit."""
+  """Checksum of shapes, types and values, to the last bit."""
   found = hashlib.sha256()
   for leaf in arrays:
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
@@ -51,22 +51,22 @@ def header(
   key: jax.Array,
   settings: dict[str, Any],
 ) -> dict[str, Any]:
-  """What tells one evaluation from another.
+  """Identifies an evaluation by its settings and checksums of its inputs.
 
-  A network is known by its parameters, the leaves of the `Partial`, so that
-  another machine or batch size may go on where one ended. Of a function
-  without leaves nothing but its outputs can be seen: there the clean logits
-  have to agree to the last bit.
+  A network is identified by its parameters, the leaves of the `Partial`, so
+  that the evaluation may resume on another machine or with another batch size.
+  A function without leaves shows only its outputs, so its clean logits have to
+  agree to the last bit.
 
   Args:
-    logits_fn: the network.
+    logits_fn: network.
     clean: [N, C] clean logits.
-    data: what is attacked.
-    key: of the evaluation.
-    settings: of JSON values.
+    data: data set to attack.
+    key: PRNG key of the evaluation.
+    settings: other settings of the evaluation, JSON values by name.
 
   Returns:
-    JSON values.
+    JSON values by name.
   """
   leaves = jax.tree.leaves(logits_fn)
   radii = np.unique(data.epsilon)
@@ -86,15 +86,16 @@ class Journal:
   """Parts of one evaluation, in the order they were written.
 
   Args:
-    folder: made if missing.
-    header: what identifies the evaluation, of JSON values. Compared with the
+    folder: folder of the parts, made if missing.
+    header: identity of the evaluation, JSON values by name. It has to be the
       folder's.
     clean: [N, C] clean logits. They have to be the folder's up to rounding, a
-      thousandth of the largest: parameters do not tell what is done with them.
+      thousandth of the largest, because equal parameters do not imply an equal
+      network.
 
   Attributes:
-    clean: [N, C] those of the folder: the evaluation goes on with the logits it
-      began with, or a resumed one could differ in a last digit.
+    clean: [N, C] clean logits of the folder. A resumed evaluation uses the
+      logits with which it began, or it could differ in a last digit.
 
   Raises:
     ValueError: the folder belongs to another evaluation.
@@ -134,7 +135,7 @@ class Journal:
           "is not; remove the folder or choose another."
         )
     else:
-      # The header comes last: a folder that has one is whole.
+      # Write the header last, so that a folder with a header is complete.
       self.clean = clean
       content = io.BytesIO()
       np.save(content, clean)
@@ -157,7 +158,7 @@ class Journal:
     os.replace(waiting, path)
 
   def append(self, **arrays: np.ndarray) -> None:
-    """Adds a part; durable when this returns."""
+    """Adds a part, which is on disk when this method returns."""
     path = self._folder / _PART.format(self._next)
     waiting = path.with_name(path.name + ".waiting")
     with open(waiting, "wb") as file:
@@ -180,10 +181,10 @@ def recorded(
   number: int,
   batch_size: int,
 ) -> Iterator[pool.Look]:
-  """Passes everything on and writes it down, a part at a time.
+  """Passes every look on and records its examples, one part at a time.
 
-  What was passed on and is not yet on disk are always fewer examples than
-  `batch_size`.
+  Fewer than `batch_size` examples have been passed on and are not yet on disk
+  at any time.
   """
   waiting: list[pool.Finished] = []
   written = time.monotonic()

@@ -1,11 +1,11 @@
 """Runs an iterative attack over any number of examples in one fixed batch.
 
 The batch is a pool of slots. A row whose example is broken or out of steps
-leaves at the next look, and the next job takes its slot: every device step is
-full, shapes never change, and one program is compiled for the start and one for
-the step. On a randomised network a row takes all its steps: the first draw that
-errs says little of the next one, and the later points lie deeper. An example's
-tries run one after another, and randomness follows the example and the try, so
+leaves at the next look, and the next job takes its slot. So every device step
+is full, shapes never change, and one program is compiled for the start and one
+for the step. On a randomised network a row takes all its steps: one wrong draw
+says little about the next, and later points lie deeper. The tries of an example
+run one after another, and randomness follows the example and the try, so
 neither batch size nor order changes any outcome. Shape letters: N examples, B
 slots, T tries of an example.
 """
@@ -22,21 +22,21 @@ import numpy as np
 from robust_info._xla import loops
 from robust_info.attacks import ascent, methods, results
 
-# Steps in one dispatch. On a CPU a dispatch costs far less than a step, and
-# what is broken makes room at once.
+# Steps per dispatch. On a CPU a dispatch costs far less than a step, and with
+# single steps a broken example leaves its slot at once.
 _STEPS_PER_CALL = {"cpu": 1}
 _STEPS_PER_CALL_ELSEWHERE = 10
 
 
 class Finished(NamedTuple):
-  """Examples that left the pool, for good.
+  """Examples that have left the pool.
 
   Attributes:
-    index: [M] their numbers.
-    found: [M] bool.
-    x_found: [M, ...]; meaningful where `found`.
-    no_gradient: [M] bool, some try started without a gradient.
-    nonfinite_gradient: [M] bool, some try met a NaN or infinite gradient.
+    index: [M] indices of the examples.
+    found: [M] bool, whether a misclassified point was found.
+    x_found: [M, ...] misclassified points; meaningful where `found`.
+    no_gradient: [M] bool, some try started with a zero gradient.
+    nonfinite_gradient: [M] bool, some try had a NaN or infinite gradient.
   """
 
   index: np.ndarray
@@ -47,7 +47,7 @@ class Finished(NamedTuple):
 
 
 class Look(NamedTuple):
-  """What a look at the pool found.
+  """Result of one look at the pool.
 
   Attributes:
     finished: examples that left.
@@ -60,15 +60,16 @@ class Look(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-  """A method's start, and what is compiled of it; `logits_fn` is an argument.
+  """The compiled programs of a method, which take `logits_fn` as an argument.
 
   Attributes:
-    start: jobs to state, what `refill` puts into the slots it is told to.
-    refill: compiled once, for a vacant pool too.
-    step: compiled once.
-    steps_per_call: how many a call of `step` takes.
+    start: map from jobs to their first carry; not compiled on its own.
+    refill: program that starts jobs in given slots; compiled once, for a vacant
+      pool too.
+    step: program that takes `steps_per_call` steps; compiled once.
+    steps_per_call: number of steps per call of `step`.
     ends_early: whether a row ends at its first success.
-    method: the method.
+    method: method that the programs run.
   """
 
   start: Callable[..., Any]
@@ -112,8 +113,8 @@ def compile_programs(
         step_key = jax.random.fold_in(draw_key, number)
       after = method.step(evaluate, state, epsilon, step_key)
       if ends_early:
-        # Were it to go on to the next look, its point would depend on when that
-        # is, and so on the rest of the pool.
+        # Freeze finished rows: otherwise the returned point would depend on
+        # when the host looks next, and so on the other rows.
         after = results.select(state.found, state, after)
       return after, None
 
@@ -125,7 +126,7 @@ def compile_programs(
 
 
 def _vacant(leaf: jax.ShapeDtypeStruct, key: jax.Array) -> Any:
-  """What a slot holds before its first job: zeros, or some key."""
+  """Content of a slot before its first job: zeros, or any key."""
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     return jnp.broadcast_to(key, leaf.shape)
   return np.zeros(leaf.shape, leaf.dtype)
@@ -149,22 +150,22 @@ def run(
   """Attacks the examples `todo`, up to `tries` times each.
 
   Args:
-    programs: of the method.
-    logits_fn: a Partial: its leaves are arguments of the compiled step.
+    programs: programs of the method.
+    logits_fn: network; a Partial, whose leaves are arguments of the step.
     x: [N, ...] inputs.
     y: [N] labels.
-    ids: [N] what randomness follows.
+    ids: [N] ints that randomness follows.
     todo: indices of the examples to attack.
     targets: [N, T] classes of the tries, or `None` for an untargeted method.
-    key: consumed.
+    key: PRNG key, consumed.
     epsilon: [N] radii.
-    tries: T, at most.
-    batch_size: B.
-    look_every: steps between two looks at the pool; a waiting row costs at
-      most this many wasted steps.
+    tries: largest number of tries per example, T.
+    batch_size: number of slots, B.
+    look_every: number of steps between two looks at the pool; a finished row
+      wastes at most this many steps.
 
   Yields:
-    A `Look` every now and then, with the examples finished since the last one,
+    One `Look` at a time, with the examples finished since the last one,
     possibly none; in no particular order, each exactly once.
   """
   method = programs.method
@@ -174,7 +175,7 @@ def run(
   slot_steps = np.zeros(batch_size, np.int64)
   slot_dry = np.zeros(batch_size, bool)
   slot_lost = np.zeros(batch_size, bool)
-  # Idle slots hold some example: garbage in, garbage ignored.
+  # Idle slots hold any example; their results are ignored.
   slot_x = np.broadcast_to(x[:1], (batch_size, *x.shape[1:])).copy()
   slot_y = np.broadcast_to(y[:1], (batch_size,)).copy()
   slot_epsilon = np.full(batch_size, epsilon[0], x.dtype)
@@ -214,6 +215,7 @@ def run(
     if changed.any():
       state = programs.refill(state, changed, *jobs)
     busy = slot_example >= 0
+    # Look at the latest when the first row has taken all its steps.
     left = int(np.min(method.num_steps - slot_steps[busy]))
     count = -(-min(left, look_every) // programs.steps_per_call)
     for _ in range(count):

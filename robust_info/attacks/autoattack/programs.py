@@ -1,4 +1,4 @@
-"""The compiled programs of an ensemble, and how long they are kept.
+"""The compiled programs of an ensemble, and their cache.
 
 Shape letters: N examples, M any number of rows, C classes.
 """
@@ -25,7 +25,7 @@ _WINDOW_SHARE = 0.8
 
 
 class Plan(NamedTuple):
-  """All that the compiled programs depend on, hashable."""
+  """Settings on which the compiled programs depend; hashable."""
 
   norm: str
   num_steps: int
@@ -36,13 +36,13 @@ class Plan(NamedTuple):
 
 
 def _method(name: str, plan: Plan) -> methods.Method:
-  """The method of that name."""
+  """Returns the method of that name."""
   box = {"norm": plan.norm, "low": plan.low, "high": plan.high}
   if name == "square":
     return _square.method(
       num_queries=plan.num_queries,
       share=_WINDOW_SHARE,
-      # As published, for comparable numbers.
+      # As in the published code, so that numbers are comparable.
       reach_edges=False,
       **box,
     )
@@ -59,14 +59,14 @@ def _method(name: str, plan: Plan) -> methods.Method:
 
 
 def build(name: str, plan: Plan) -> pool.Programs:
-  """The start and the step of the named attack."""
+  """Builds the start and the step of the named attack."""
   return pool.compile_programs(_method(name, plan), plan.eot_samples)
 
 
 def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
-  """`(logits_fn, x, key, begin) -> logits [N, C]`, averaged over the draws.
+  """Builds `(logits_fn, x, key, begin) -> logits [N, C]`, mean over the draws.
 
-  The draws follow the key and `begin`, the place of the first row.
+  The draws depend on the key and on `begin`, the index of the first row.
   """
 
   @jax.jit
@@ -77,14 +77,14 @@ def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:
   return forward
 
 
-# Programs live as long as the process, for a `Partial`: its function is the
-# caller's own promise of purity and its leaves are arguments.
+# Programs for a `Partial` are kept as long as the process lives: the caller
+# promises that its function is pure, and its leaves are arguments.
 kept = functools.cache(build)
 kept_forward = functools.cache(build_forward)
 
 
 def forward_in_batches(program, logits_fn, rows, key, batch_size) -> np.ndarray:
-  """[M, C] logits of any number of rows, in batches of one shape."""
+  """Computes logits [M, C] of any number of rows, in batches of one shape."""
   parts = []
   for begin in range(0, len(rows), batch_size):
     part = rows[begin : begin + batch_size]

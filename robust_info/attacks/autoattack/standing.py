@@ -1,6 +1,6 @@
-"""Which examples still stand in an ensemble of attacks, and what broke them.
+"""The unbroken examples in an ensemble of attacks, and the outcome of the rest.
 
-Everything is NumPy on the host. Shape letters: N examples, C classes.
+All arrays are NumPy on the host. Shape letters: N examples, C classes.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,14 @@ from robust_info.attacks.autoattack import pool
 
 
 class Data(NamedTuple):
-  """The data set on the host: [N, ...], [N], [N] bool, and twice [N].
+  """The data set on the host.
 
-  `epsilon` are the radii, one per example.
+  Attributes:
+    x: [N, ...] inputs.
+    y: [N] labels.
+    where: [N] bool, `False` in masked rows.
+    ids: [N] ints that randomness follows.
+    epsilon: [N] radii, one per example.
   """
 
   x: np.ndarray
@@ -26,7 +31,17 @@ class Data(NamedTuple):
 
 
 class Standing:
-  """Which examples still stand, and what broke the others."""
+  """The examples not broken so far, and the attack that broke each other one.
+
+  Attributes:
+    x_adv: [N, ...] misclassified points of broken examples, otherwise inputs.
+    logits: [N, C] logits at `x_adv`.
+    robust: [N] bool, unmasked, correct when clean and not broken so far.
+    by: [N] number of the attack that broke the example, otherwise -1.
+    finished: [N] bool, the current attack is done with the example.
+    dry: [N] bool, the current attack had a zero gradient at a start.
+    lost: [N] bool, the current attack had a non-finite gradient.
+  """
 
   def __init__(self, data: Data, clean: np.ndarray):
     self._data = data
@@ -36,11 +51,11 @@ class Standing:
     self.by = np.full(len(data.x), -1)
 
   def accuracy(self) -> float:
-    """Share of the unmasked examples that stand."""
+    """Share of the unmasked examples that are robust so far."""
     return float(self.robust.sum() / max(self._data.where.sum(), 1))
 
   def begin(self, number: int) -> None:
-    """A new attack, to be given all that stands."""
+    """Begins a new attack on the examples that are robust so far."""
     self._number = number
     self._given = self.robust.copy()
     self.finished = np.zeros_like(self.robust)
@@ -48,11 +63,11 @@ class Standing:
     self.lost = np.zeros_like(self.robust)
 
   def todo(self) -> np.ndarray:
-    """Indices the attack has yet to be run on."""
+    """Indices of the examples that the attack has not finished."""
     return np.flatnonzero(self._given & ~self.finished)
 
   def finish(self, finished: pool.Finished) -> None:
-    """Takes in examples the attack is done with."""
+    """Records examples that the attack has finished."""
     self.finished[finished.index] = True
     self.dry[finished.index] = finished.no_gradient
     self.lost[finished.index] = finished.nonfinite_gradient
@@ -62,10 +77,10 @@ class Standing:
     self.by[broken] = self._number
 
   def confirm(self, forward: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Only what the plain forward pass gets wrong is broken.
+    """Keeps an example broken only if the plain forward pass misclassifies it.
 
-    A point may sit on the boundary to the last digit, and fall on the other
-    side in a program compiled without gradients.
+    A point may lie on the boundary to the last digit, and be on the other side
+    in a program compiled without gradients.
     """
     claimed = np.flatnonzero(self._given & ~self.robust)
     if not len(claimed):

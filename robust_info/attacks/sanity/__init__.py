@@ -1,1 +1,1 @@
-"""Checks of whether a robust accuracy can be trusted."""
+"""Sanity checks of whether a robust accuracy can be trusted."""

@@ -1,4 +1,4 @@
-"""Checks by attacks whose order of strength is known."""
+"""Sanity checks that compare attacks whose order of strength is known."""
 
 import functools
 import warnings
@@ -20,7 +20,7 @@ from robust_info.attacks import (
 )
 from robust_info.attacks.autoattack import ensemble, flags
 
-# One compiled program of this many steps serves every number of steps.
+# Steps per compiled program; longer attacks call the same program repeatedly.
 _CHUNK = 10
 _QUERIES = 500
 _NOISE_DRAWS = 10
@@ -44,7 +44,7 @@ def _climb(
   low,
   high,
 ):
-  """Ascent from `start`; radius and step size are arguments."""
+  """Ascends from `start`; radius and step size are traced arguments."""
   return ascent.ascend(
     ascent.label_objective(
       ascent.evaluator(logits_fn, None),
@@ -77,13 +77,14 @@ def run(
   tolerance: float,
   num_classes: int,
 ) -> tuple[list[checks.Check], dict[str, float]]:
-  """Attacks the sample, and compares.
+  """Attacks the sample and compares the accuracies.
 
   Returns:
     The checks, and the accuracies by attack.
   """
   if not isinstance(logits_fn, jax.tree_util.Partial):
-    # A new function each time: what it closes over may have changed.
+    # Wrap in a new function per call, so that it is traced again: values that
+    # it closes over may have changed.
     plain = logits_fn
     logits_fn = jax.tree_util.Partial(lambda points: plain(points))
   x, y = checked.x, checked.y
@@ -137,7 +138,7 @@ def run(
     points = near(jax.random.fold_in(noise_key, draw), epsilon)
     noise |= ~np.asarray(results.correct(logits_fn(points), y))
   with warnings.catch_warnings():
-    # The report says the same and more.
+    # The report contains these warnings already.
     warnings.simplefilter("ignore", flags.AttackWarning)
     square = ensemble.auto_attack(
       logits_fn,
@@ -179,7 +180,7 @@ def run(
 
 
 def _gradient_checks(nonfinite, flat, flat_dlr) -> list[checks.Check]:
-  """From shares of examples."""
+  """Checks of gradients, from shares of examples."""
   return [
     checks.at_most(
       "finite gradients",
@@ -204,7 +205,7 @@ def _gradient_checks(nonfinite, flat, flat_dlr) -> list[checks.Check]:
 
 
 def _comparisons(at, still, tolerance, num_classes) -> list[checks.Check]:
-  """From accuracies by attack, and `still`, that in a ball of radius 0."""
+  """Comparisons of accuracies by attack; `still` is that at radius 0."""
   rises = max(
     at["pgd-20"] - at["pgd-20, half epsilon"],
     at["pgd-20, twice epsilon"] - at["pgd-20"],

@@ -1,4 +1,4 @@
-"""Checks of a network that need no attack: what its outputs alone tell.
+"""Sanity checks of a network from its outputs alone, without an attack.
 
 Shape letters: N examples, C classes.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from robust_info._xla import convolutions
 from robust_info.attacks import checks, inputs
 
-# A logit gap beyond which exp(-gap) is 0 in float32 (denormals flushed).
+# Logit gap beyond which exp(-gap) is 0 in float32 (denormals flushed).
 _FLOAT32_GAP = 87.0
 _DERIVATIVE = "jvp("
 
@@ -21,14 +21,15 @@ _DERIVATIVE = "jvp("
 def run(
   logits_fn: inputs.LogitsFn, checked: inputs.Inputs
 ) -> list[checks.Check]:
-  """What the outputs alone tell; calls `logits_fn` outside `jit`."""
+  """Runs the checks of the outputs; calls `logits_fn` outside `jit`."""
   x = checked.x
   logits = np.asarray(logits_fn(x), np.float64)
   repeats = max(
     checks.largest_change(logits, np.asarray(logits_fn(x), np.float64))
     for _ in range(4)
   )
-  # Rolled by one and cut by one: another place and another batch size.
+  # Roll by one and cut by one: every row at another place, and another batch
+  # size.
   rolled = np.asarray(logits_fn(jnp.roll(x, 1, axis=0)), np.float64)
   moved = checks.largest_change(logits, np.roll(rolled, -1, axis=0))
   if len(x) > 1:
@@ -77,14 +78,15 @@ def run(
 def differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> float:
   """1 if the forward pass differentiates anything, 0 if not, NaN if unknown.
 
-  In a traced program the name of each operation says what it came from, inside
-  `jit` and loops, too: "jvp(...)" for all that `jax.grad` and its relatives
-  add. Should a version of JAX name them otherwise, the probe goes unseen.
+  In a traced program the name of each operation records its origin, also inside
+  `jit` and loops: "jvp(...)" for all operations that `jax.grad` and its
+  relatives add. NaN means that this version of JAX uses other names: they are
+  missing even from a probe that does differentiate.
   """
   probe = jax.make_jaxpr(jax.grad(jnp.sin))(1.0)
   if not _has_derivative(probe):
     return math.nan
-  # A new function: traced now, whatever was traced before.
+  # A new function, so that JAX traces it now and finds no earlier trace.
   return float(_has_derivative(jax.make_jaxpr(lambda v: logits_fn(v))(x)))
 
 

@@ -1,9 +1,9 @@
-"""Checks that tell whether a robust accuracy can be believed.
+"""Sanity checks of whether a robust accuracy can be trusted.
 
-The rules of Carlini et al. (2019) and the warning flags of AutoAttack, run on a
-sample of the data. A failed check does not say that a model is not robust; it
-says that gradient attacks, on this model, do not find out. Shape letters: N
-examples, C classes.
+These are the rules of Carlini et al. (2019) and the warning flags of
+AutoAttack, run on a sample of the data. A failed check does not mean that a
+model is not robust; it means that gradient attacks cannot tell for this model.
+Shape letters: N examples, C classes.
 """
 
 from typing import Any
@@ -37,41 +37,50 @@ def sanity_report(
   tolerance: float = 0.02,
   evaluated: ensemble.EnsembleResult | None = None,
 ) -> checks.SanityReport:
-  """Runs every check on a sample; a few hundred examples say enough.
+  """Runs every sanity check on a sample; a few hundred examples are enough.
 
-  The checks, in order: the forward pass repeats (outputs scaled to unit length
-  differ by at most 1e-4 between calls); rows do not depend on the batch; the
-  outputs are logits, not probabilities; the forward pass differentiates
-  nothing; logit gaps leave float32 gradients; logits are finite, and so are all
-  gradients that the attacks met; gradients of the cross-entropy and of the DLR
-  loss are not zero; epsilon = 0 gives the clean accuracy;
-  iterating beats a single step; random noise is weaker; Square (500 queries) is
-  weaker; success does not fall as epsilon grows (half, one, two epsilon);
-  four times the steps add little; the largest possible epsilon leaves at most
-  chance. `tolerance` is the share of examples by which comparisons of
-  accuracies may miss.
+  The checks, in order:
+
+  - The forward pass repeats: outputs scaled to unit length differ by at most
+    1e-4 between calls.
+  - Rows do not depend on the batch.
+  - The outputs are logits, not probabilities.
+  - The forward pass differentiates nothing.
+  - Logit gaps leave float32 gradients.
+  - Logits are finite, and so are all gradients in the attacks.
+  - Gradients of the cross-entropy and of the DLR loss are not zero.
+  - epsilon = 0 gives the clean accuracy.
+  - Iterating beats a single step.
+  - Random noise is weaker.
+  - Square (500 queries) is weaker.
+  - Success does not fall as epsilon grows (half, one, two epsilon).
+  - Four times the steps add little.
+  - The largest possible epsilon leaves at most chance.
+
+  `tolerance` is the share of examples by which comparisons of accuracies may
+  miss.
 
   Not for use under `jit`. Cost: about 250 gradients and 600 forward passes on
   the sample, and five compilations.
 
   Args:
-    logits_fn: [N, ...] -> [N, C].
+    logits_fn: network, [N, ...] -> [N, C].
     x: [N, ...] float inputs within `bounds`; images channels-last, for Square.
     y: [N] int labels.
-    key: consumed.
+    key: PRNG key, consumed.
     epsilon: radius of the ball, > 0.
     norm: "linf" or "l2".
-    bounds: (low, high).
-    tolerance: in [0, 1].
-    evaluated: an `auto_attack` result, for AutoAttack's own flag: Square after
+    bounds: (low, high) of valid inputs.
+    tolerance: tolerance of comparisons of accuracies, in [0, 1].
+    evaluated: result of `auto_attack`, for AutoAttack's own flag: Square after
       the gradient attacks takes more than 0.2 points.
 
   Returns:
     A `SanityReport`.
 
   Raises:
-    ValueError: bad arguments, or images that look channels-first, which Square
-      attacks in vain: see `square`.
+    ValueError: an argument is bad, or images look channels-first, where Square
+      is weak: see `square`.
     TypeError: as `pgd`.
   """
   _validate.one_of("norm", norm, NORMS)

@@ -1,13 +1,13 @@
-"""The numbers of a report and of the curves of a training, one file each.
+"""The metrics of a report and of validation, one file per metric.
 
 A metric is a module with some of the functions
 
     measure(network: Subject) -> dict         fields of a run in a report
     sections(runs) -> Iterator[rows.Section]  parts of the table
-    follow(network: Followed) -> dict         curves of a training
+    follow(network: Followed) -> dict         numbers of validation
 
-and its place in `METRICS`. Standard errors are over examples: those of exact
-numbers in `standard_errors`, all others beside the numbers.
+and an entry in `METRICS`. Standard errors are over examples: those of exact
+numbers are in `standard_errors`, all others next to the numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ METRICS = (performance, robustness, information, fisher, lenses, attacked)
 
 
 def measure(network: Subject) -> dict[str, Any]:
-  """Measures one network; finished measurements come from the cache.
+  """Evaluates one network; finished measurements are read from the cache.
 
   Returns:
-    The fields of a `runs` entry that are measured, of all metrics.
+    The measured fields of a `runs` entry, of all metrics.
   """
   entry: dict[str, Any] = {"standard_errors": {}}
   for metric in METRICS:
@@ -51,7 +51,7 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
 
 
 def follow(network: Followed) -> dict[str, float]:
-  """The numbers that training follows, of all metrics."""
+  """The numbers of validation, of all metrics."""
   found: dict[str, float] = {}
   for metric in METRICS:
     if hasattr(metric, "follow"):

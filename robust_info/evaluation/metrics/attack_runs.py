@@ -1,4 +1,4 @@
-"""Attacks on one network, each made once and kept."""
+"""Attacks on one network, each run once and kept."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ from robust_info.evaluation.metrics import attacked, subject
 
 
 def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
-  """What a number of the attack of evaluate.py is called, with its version."""
+  """The name of the attack of evaluate.py, with its version."""
   if settings.attack == "autoattack":
     return f"AutoAttack {settings.autoattack_version}"
   if settings.attack == "apgd":
@@ -22,15 +22,15 @@ def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
 
 
 def _apgd_name(names: Sequence[str]) -> str:
-  """What several APGD attacks are called, "APGD-CE+T"."""
+  """The name of several APGD attacks, for example "APGD-CE+T"."""
   return "APGD-" + "+".join(n.removeprefix("apgd-").upper() for n in names)
 
 
 class AttackRuns:
-  """Attacks on one network, each made once."""
+  """Attacks on one network, each run once."""
 
   def __init__(self, network: subject.Subject):
-    """Attacks nothing yet."""
+    """Stores the network; attacks nothing yet."""
     self._network = network
     self._evaluator = network.evaluator
     self._variables = network.variables
@@ -39,7 +39,7 @@ class AttackRuns:
     self._ticks = network.ticks
 
   def pgd(self, kind: str, epsilon: float) -> dict[str, Any]:
-    """Who is correct under PGD or KL-PGD, and the lens."""
+    """Which examples are correct under PGD or KL-PGD, and the lens."""
     settings = self._settings
     label = (
       f"{attacked.attack_name(kind, settings)} {settings.norm} {epsilon:g}"
@@ -61,21 +61,21 @@ class AttackRuns:
     return self._cache.get(f"{kind}-{epsilon!r}", run)
 
   def sanity(self) -> dict[str, Any]:
-    """The checks in the ball of the settings."""
+    """The sanity checks in the ball of the settings."""
     epsilon = self._settings.epsilon
     return self._cache.get(
       f"sanity-{epsilon!r}", lambda: self._check(epsilon, None)
     )
 
   def ensemble(self) -> dict[str, Any]:
-    """The ensemble of the settings, with all that comes before it."""
+    """The ensemble of the settings, with all attacks before it."""
     settings = self._settings
     name = (
       f"{settings.attack}-{settings.autoattack_version}-{settings.epsilon!r}"
     )
     state = self._cache.folder(name)
     found = self._cache.get(name, lambda: self._run_ensemble(state))
-    # The state has served its purpose, and holds every attacked image.
+    # The progress is no longer needed, and it holds every attacked image.
     shutil.rmtree(state, ignore_errors=True)
     return found
 
@@ -157,7 +157,7 @@ class AttackRuns:
     }
 
   def _follow(self) -> Callable[[attacks.Progress], None]:
-    """Progress of the ensemble: each attack anew, with the accuracy so far."""
+    """Progress of the ensemble, one count per attack, with the accuracy."""
     settings, started = self._settings, {}
 
     def follow(event: attacks.Progress) -> None:
@@ -166,7 +166,7 @@ class AttackRuns:
           f"{ensemble_name(settings)} {settings.norm} {settings.epsilon:g}, "
           f"{event.attack}"
         )
-      if started[event.attack] is None:  # Not this process's to show.
+      if started[event.attack] is None:  # Another process shows it.
         return
       started[event.attack](
         event.finished,

@@ -1,6 +1,6 @@
-"""Predictions under PGD, and lens 3: the information that an attack takes.
+"""Predictions under PGD, and lens 3: the information that an attack removes.
 
-Shapes: `N` examples, `C` classes. Information in nats.
+Shapes: `N` examples, `C` classes. Information is in nats.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from robust_info.evaluation.metrics import rows, subject
 from robust_info.information import _jackknife
 from robust_info.runtime import progress
 
-# On the label, and on the divergence from the clean prediction.
+# Attacks on the label, and on the divergence from the clean prediction.
 ATTACKS = ("pgd", "kl_pgd")
 
 
 def attack_name(attack: str, settings: config_lib.EvaluationConfig) -> str:
-  """What a number of this attack is called, "PGD-20x2" with two restarts."""
+  """The name of this attack, for example "PGD-20x2" with two restarts."""
   name = {"pgd": "PGD", "kl_pgd": "KL-PGD"}[attack]
   restarts = f"x{settings.restarts}" if settings.restarts > 1 else ""
   return f"{name}-{settings.num_steps}{restarts}"
@@ -39,20 +39,20 @@ def predictions(
   """Predictions at attacked inputs, in the ball that `settings` names.
 
   Args:
-    evaluator: on the split.
-    variables: of the network.
+    evaluator: evaluator on the split.
+    variables: variables of the network.
     epsilon: radius of the ball; not compiled in.
-    attack: "pgd" ascends the cross-entropy of the label, "kl_pgd" the
-      divergence from the clean prediction; each example keeps the worst point
-      on the way.
-    tick: called with (done, total) examples.
+    attack: "pgd", which maximises the cross-entropy of the label, or "kl_pgd",
+      which maximises the divergence from the clean prediction; each example
+      keeps the worst point of all steps.
+    tick: function called with the numbers (done, total) of examples.
 
   Returns:
-    `Predictions` at the attacked inputs; at epsilon 0 those of `predict`.
-    The clean point is not among the points of a larger ball: an example that
-    is wrong there may be right here. Cost per example:
-    `restarts * (num_steps + 1)` forward and `restarts * num_steps` backward
-    passes.
+    `Predictions` at the attacked inputs; at epsilon 0 those of `predict`. For a
+    larger epsilon the clean point is not among the candidates, so an example
+    that is misclassified at the clean point may be correct here. Cost per
+    example: `restarts * (num_steps + 1)` forward and `restarts * num_steps`
+    backward passes.
 
   Raises:
     ValueError: an unknown attack, or epsilon below 0.
@@ -82,11 +82,11 @@ def logits(
   """Logits [N, C] at the inputs of `predictions`, in memory.
 
   Args:
-    evaluator: on the split.
-    variables: of the network.
+    evaluator: evaluator on the split.
+    variables: variables of the network.
     epsilon: radius of the ball, >= 0; not compiled in.
-    attack: as in `predictions`.
-    num_steps: instead of those of `settings`.
+    attack: name of the attack, as in `predictions`.
+    num_steps: number of steps, instead of the number of `settings`.
   """
   _check(attack, epsilon)
   static = static_options(evaluator.settings, attack)
@@ -98,7 +98,7 @@ def logits(
 
 
 def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
-  """The parts of the table: one a choice of points."""
+  """The parts of the table, one per choice of points."""
   for index, lens in enumerate(runs[0]["epsilon_lens_by_attack"]):
     yield rows.section(
       f"Lens 3, epsilon ball: {lens['attack']}, {lens['norm']} "
@@ -126,7 +126,7 @@ def _readers(index):
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The curve of a training: accuracy under PGD."""
+  """The number of validation: accuracy under PGD."""
   subset = network.subset
   found = predictions(
     subset, network.variables, epsilon=subset.settings.epsilon
@@ -160,7 +160,7 @@ def run(
   attack: str,
   **options: Any,
 ) -> attacks.AttackResult:
-  """An attack on a batch; each example keeps the worst point on the way."""
+  """Attacks a batch; each example keeps the worst point of all steps."""
   options |= {
     "epsilon": epsilon,
     "keep": "worst",
@@ -203,7 +203,7 @@ def describe(
 
 
 def _split(total: np.ndarray, robust: np.ndarray) -> dict[str, np.ndarray]:
-  """`EpsilonComponents` of `epsilon_lens`, and the share of what was taken."""
+  """`EpsilonComponents` of `epsilon_lens`, and the share that was removed."""
   taken = total - robust
   with np.errstate(divide="ignore", invalid="ignore"):
     share = taken / total

@@ -29,8 +29,8 @@ def norms(
   """`fisher.fisher_norms` of every example, NumPy [N].
 
   Cost per example: one forward and C - 1 backward passes up to
-  `fisher.AUTO_CLASSES` classes; for the estimates beyond, and their
-  errors, see there.
+  `fisher.AUTO_CLASSES` classes; for the estimates for more classes, and
+  their errors, see `fisher.fisher_norms`.
   """
   return evaluator.over_examples(
     _norms, variables, evaluator.keys.probes, tick=tick
@@ -40,8 +40,8 @@ def norms(
 def measure(network: subject.Subject) -> dict[str, Any]:
   """`fisher`: sample statistics of the norms over examples.
 
-  `estimation_error` is the mean over examples of how far each value may be
-  off, by rounding alone where the norms are exact.
+  `estimation_error` is the mean over examples of the possible error of each
+  value, which is rounding only where the norms are exact.
   """
 
   def described():
@@ -80,7 +80,7 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The curve of a training."""
+  """The number of validation."""
   found = norms(network.subset, network.variables)
   return {"fisher_frobenius": float(found.frobenius.mean(dtype=np.float64))}
 

@@ -1,6 +1,6 @@
 """Lenses 1 and 2 over pairs of different classes: local and path.
 
-Shapes: `N` examples, `P` pairs. Information in nats.
+Shapes: `N` examples, `P` pairs. Information is in nats.
 """
 
 import math
@@ -19,7 +19,8 @@ from robust_info.lenses import components as components_lib
 from robust_info.lenses import estimators
 from robust_info.runtime import progress
 
-# Segments of the coarse path lens, which follows the lens closely.
+# Number of segments of the coarse path lens, which approximates the path lens
+# closely.
 COARSE_NODES = 8
 _PARTS = ("total", "non_robust", "robust")
 
@@ -46,7 +47,7 @@ def path(
 ) -> components_lib.Components:
   """`disentangle_path`, extrapolated, on `pair_indices`, NumPy [P].
 
-  With `settings.num_nodes` segments, rounded up to a multiple of 4.
+  It uses `settings.num_nodes` segments, rounded up to a multiple of 4.
   """
   return evaluator.over_pairs(
     lenses.disentangle_path,
@@ -148,7 +149,7 @@ def _readers(name, entry):
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The curves of a training: means over the pairs."""
+  """The numbers of validation: means over the pairs."""
   found = {}
   for name, lens in (
     ("local", local(network.whole, network.variables)),
@@ -169,28 +170,30 @@ def describe(
   coarse: components_lib.Components | None = None,
   many: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-  """A lens over all cross-category pairs, estimated from sampled ones.
+  """A lens over all cross-category pairs, estimated from sampled pairs.
 
   Args:
-    components: NumPy [P].
-    pairs: the examples of each pair, both [P].
-    labels: [N], of all examples.
+    components: components of the lens, NumPy [P].
+    pairs: indices of the examples of each pair, both [P].
+    labels: labels [N] of all examples.
     clean: the jackknife of `summarize` at the clean predictions, example i in
       group i mod G.
     coarse: a coarse version of the lens, a second control variate, NumPy
-      [Q + P]: at `many` other pairs and at `pairs`.
-    many: with `coarse`, the examples of its other pairs, both [Q].
+      [Q + P]: at the other pairs `many` and at `pairs`.
+    many: indices of the examples of the other pairs of `coarse`, both [Q];
+      required with `coarse`.
 
   Returns:
     For `total` (CCKL, exact), `non_robust` and `robust`: the `mean` over all
     pairs, its `standard_error` over examples, and quantiles of the sample. For
-    the latter two also the `sampling_error`, the part of it that more pairs
-    would reduce; the `plain_mean` of the sampled values and its
-    `plain_sampling_error`; and the `variance_reduction` by the control
-    variates. Then `non_robust_share`, the ratio of the means, with its standard
-    error over examples; the means `by_class` with their sampling errors; with
-    `coarse` the number of its other pairs, `num_coarse_pairs`; and, of a lens
-    with a quadrature, the mean and the largest of its estimated errors.
+    `non_robust` and `robust` also: the `sampling_error`, the part of the
+    standard error that more pairs would reduce; the `plain_mean` of the sampled
+    values and its `plain_sampling_error`; and the `variance_reduction` by the
+    control variates. Further: `non_robust_share`, the ratio of the means, with
+    its standard error over examples; the means `by_class` with their sampling
+    errors; with `coarse`, the number of its other pairs, `num_coarse_pairs`;
+    and, for a lens with a quadrature, the mean and the maximum of its estimated
+    errors.
   """
   num_groups = len(clean.deleted.cckl)
 

@@ -50,6 +50,6 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The curves of a training."""
+  """The numbers of validation."""
   summary = network.summary
   return {name: float(getattr(summary, name)) for name in _FOLLOWED}

@@ -1,4 +1,4 @@
-"""Single examples: the direction they are most fragile in, and an attack."""
+"""Single examples: their most fragile direction, and an attack on them."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from robust_info.evaluation.metrics import attacked
 def portraits(
   evaluator: evaluator_lib.Evaluator, variables: Any, indices: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """The contents of a figure of single examples.
+  """The contents of the figure of single examples.
 
   Args:
-    evaluator: on the split.
-    variables: of the network.
-    indices: int [M], examples of the split.
+    evaluator: evaluator on the split.
+    variables: variables of the network.
+    indices: int [M], row numbers in the split.
 
   Returns:
     `eigenvectors` (the top one of F) and `adversarial` (PGD at

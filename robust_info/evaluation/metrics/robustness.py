@@ -1,6 +1,6 @@
-"""Robust accuracy by radius and attack, and whether to believe it.
+"""Robust accuracy by radius and attack, and the checks of whether to trust it.
 
-Shapes: `N` examples. Information in nats.
+Shapes: `N` examples. Information is in nats.
 """
 
 import itertools
@@ -12,34 +12,35 @@ import numpy as np
 
 from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
 
-# The parts of the epsilon lens that a curve over strengths shows.
+# The quantities of the epsilon lens that a strength curve shows.
 _BOUNDED = ("label_information", "cckl")
 
 
 def measure(network: subject.Subject) -> dict[str, Any]:
-  """Attacks one network; finished attacks come from the cache.
+  """Attacks one network; finished attacks are read from the cache.
 
   Returns:
-    `robust_accuracy`: of PGD by radius. Each example counts at its worst up to
-    that radius, the clean point included, and so this may lie below the
-    accuracy of `epsilon_lens`, which is that of one attack.
+    `robust_accuracy`: accuracy under PGD by radius. Each example counts at its
+    worst point up to that radius, the clean point included. This accuracy may
+    therefore lie below the accuracy of `epsilon_lens`, which uses one attack.
 
-    `robustness`: the accuracy in the ball under `settings.attack`, at worst
-    over all that `robust_accuracy` saw up to this radius as well; what each
-    attack left (of an ensemble by itself, as it is published); the `sanity`
-    checks, which tell whether it can be believed (empty at epsilon 0); and the
-    `warnings` of an ensemble, with counts of examples whose logits or gradients
-    are not finite.
+    `robustness`: the accuracy in the ball under `settings.attack`, in the worst
+    case also over all attacks of `robust_accuracy` up to this radius; the
+    accuracy after each attack (for an ensemble, of the ensemble alone, as
+    usually published); the `sanity` checks of whether the accuracy can be
+    trusted (empty at epsilon 0); and the `warnings` of an ensemble, with counts
+    of examples whose logits or gradients are not finite.
 
     `epsilon_lens_by_attack`: the lens at the largest label loss and at the
     largest divergence. For PGD these are two attacks; for an ensemble the two
     choices of `worst_case`, among its points and those of PGD. `epsilon_lens`
-    is the first.
+    is the lens at the largest label loss.
 
-    `strength_curve`: of an ensemble, the lens from no attack to that ensemble.
-    At each strength the accuracy at worst, and the least label information and
-    the least CCKL of both choices so far, which bound what survives from
-    above; none of them ever rises. Empty for PGD.
+    `strength_curve`: for an ensemble, the lens from no attack to the whole
+    ensemble. Each strength has the worst-case accuracy, and the smallest label
+    information and the smallest CCKL of both choices so far, which are upper
+    bounds on the values that survive; none of these numbers ever rises. Empty
+    for PGD.
   """
   runs, settings = attack_runs.AttackRuns(network), network.settings
   grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
@@ -130,7 +131,7 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
       runs,
       _readers(first["steps"]),
     )
-  if first["sanity"]:  # Else there is no ball.
+  if first["sanity"]:  # Empty at epsilon 0, where there is no ball.
     yield _checks(runs, place)
 
 
@@ -176,17 +177,17 @@ def _accuracy(entry) -> str:
 
 
 def strength_curve(strengths: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """What survives at most, attack after attack.
+  """Upper bounds on the surviving information, attack by attack.
 
   Args:
-    strengths: `attack` and the lenses `label` and `divergence` at the worst
-      points by each rule, from no attack to the strongest.
+    strengths: dictionaries of `attack` and the lenses `label` and `divergence`
+      at the worst points by each rule, from no attack to the strongest.
 
   Returns:
-    For each strength the `attack`, the `accuracy` at the largest label loss,
-    and of `label_information` and `cckl` the parts of the lens with the least
-    robust part so far, with the attack and the rule that `found` it. Robust
-    parts never rise.
+    For each strength: the `attack`; the `accuracy` at the largest label loss;
+    and, for `label_information` and `cckl`, the parts of the lens with the
+    smallest robust part so far, with the attack and the rule that `found` it.
+    Robust parts never rise.
   """
   curve, least = [], {}
   for strength in strengths:
@@ -208,17 +209,19 @@ def strength_curve(strengths: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def accuracy_curve(
   clean: np.ndarray, attacked: list[tuple[float, np.ndarray]]
 ) -> list[dict[str, float]]:
-  """Robust accuracy by radius, each example at its worst so far.
+  """Robust accuracy by radius, each example at its worst point so far.
 
-  A point that fools the network at a radius lies in every larger ball, so an
-  example broken once stays broken: the curve never rises.
+  An adversarial example at one radius lies in every larger ball, so an example
+  that is broken once stays broken: the curve never rises.
 
   Args:
-    clean: bool [N], correct at the clean inputs.
-    attacked: radii, in increasing order, with who is correct there, bool [N].
+    clean: bool [N], whether the example is correct at the clean input.
+    attacked: pairs of a radius and bool [N], whether the example is correct at
+      that radius; radii increase.
 
   Returns:
-    `epsilon`, `accuracy` and its binomial `standard_error`, from radius 0 on.
+    Points with `epsilon`, `accuracy` and its binomial `standard_error`, from
+    radius 0 on.
   """
   correct = clean.copy()
   curve = []

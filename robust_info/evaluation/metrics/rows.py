@@ -1,4 +1,4 @@
-"""Rows of the table of a report: labels, and one cell a run."""
+"""Rows of the table of a report: labels, and one cell per run."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +13,9 @@ class Section(NamedTuple):
   """A part of the table.
 
   Attributes:
-    title: one line.
-    rows: a label and a cell per run.
-    notes: paragraphs below.
+    title: title, one line.
+    rows: label and one cell per run, for each row.
+    notes: paragraphs below the rows.
   """
 
   title: str
@@ -28,14 +28,14 @@ def section(
   runs: Sequence[Run],
   readers: Iterable[tuple[str, Callable[[Run], str]]],
 ) -> Section:
-  """A section from labels and functions that give a cell of a run."""
+  """A section from labels and functions from a run to its cell."""
   return Section(
     title, [(label, [read(run) for run in runs]) for label, read in readers]
   )
 
 
 def number(value: float, error: float = math.nan) -> str:
-  """A number in four digits, with its standard error in two."""
+  """A number with four digits, and its standard error with two."""
   if not math.isfinite(value):
     return "n/a"
   text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
@@ -43,7 +43,7 @@ def number(value: float, error: float = math.nan) -> str:
 
 
 def percent(value: float, error: float = math.nan) -> str:
-  """A share, with its standard error."""
+  """A share in per cent, with its standard error."""
   if not math.isfinite(value):
     return "n/a"
   text = f"{100 * value:.1f} %"

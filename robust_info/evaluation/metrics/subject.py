@@ -1,4 +1,4 @@
-"""The network under measurement, with everything that metrics need."""
+"""The evaluated network, with everything that metrics need."""
 
 import dataclasses
 import functools
@@ -17,11 +17,12 @@ class Subject:
   """One network on one split.
 
   Attributes:
-    evaluator: of its architecture, on the split.
-    variables: of the network.
-    settings: those of the evaluator, but for radii and the attack.
-    cache: for exactly this network, split and settings.
-    ticks: gives the progress callback of each long measurement.
+    evaluator: evaluator of its architecture, on the split.
+    variables: variables of the network.
+    settings: settings of the report, equal to those of the evaluator except for
+      radii and the attack.
+    cache: cache for exactly this network, split and settings.
+    ticks: function that returns the progress callback of each long measurement.
   """
 
   evaluator: evaluator_lib.Evaluator
@@ -38,12 +39,12 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Followed:
-  """One network in training.
+  """One network while it is trained.
 
   Attributes:
-    whole: on the validation split, for metrics that cost little.
-    subset: on a part of it, for the others.
-    variables: of the network.
+    whole: evaluator on the validation split, for cheap metrics.
+    subset: evaluator on a part of it, for all other metrics.
+    variables: variables of the network.
   """
 
   whole: evaluator_lib.Evaluator
@@ -52,5 +53,5 @@ class Followed:
 
   @functools.cached_property
   def summary(self) -> information.InformationSummary:
-    """Of the clean predictions on the whole split."""
+    """The summary of the clean predictions on the whole split."""
     return self.whole.predict(self.variables).summary

@@ -1,7 +1,7 @@
 """Figures of a report, as PNG files.
 
 Each function takes plain dictionaries and arrays, writes one file and returns
-its path. Runs keep their colour in all figures of a report.
+its path. A run has the same colour in all figures of a report.
 """
 
 from robust_info.report.figures.bars import components

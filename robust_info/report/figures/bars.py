@@ -1,4 +1,4 @@
-"""Stacked bars: what is robust and what is not, by three lenses."""
+"""Stacked bars of the robust and non-robust parts, by three lenses."""
 
 import math
 import os
@@ -21,17 +21,18 @@ _CAPTION = 0.24  # Above the middle of a bar, in runs.
 def components(
   report: Mapping[str, Any], path: str | os.PathLike
 ) -> pathlib.Path:
-  """The robust and non-robust part of CCKL, by lens and run.
+  """Draws the robust and non-robust part of CCKL, by lens and run.
 
-  A panel a lens, a bar a run: the solid part is robust, the hatched one
-  non-robust, the tick their sum. Parts are stacked away from zero, so that a
-  negative part is seen on the left of the zero line and not as a gap; above
-  each bar stand its total and the shares, which may exceed 100 %.
+  One panel per lens, one bar per run: the solid part is robust, the hatched
+  part is non-robust, and the tick marks their sum. Parts are stacked away from
+  zero, so that a negative part appears on the left of the zero line and not as
+  a gap. The total and the shares, which may exceed 100 %, are written above
+  each bar.
 
   Args:
     report: with `runs`, each with `name`, `local_lens`, `path_lens` and
       `epsilon_lens`.
-    path: of the PNG file; directories are made.
+    path: path of the PNG file; missing directories are created.
 
   Returns:
     The path.
@@ -108,7 +109,8 @@ def _bar(
     _caption(axes, run, "not a number")
     return
   hue = style.colour(run)
-  # Parts of one sign are stacked; of two signs they go separate ways.
+  # Parts of the same sign are stacked; parts of opposite signs both start at
+  # zero.
   start = robust if robust * non_robust > 0 else 0.0
   axes.barh(run, robust, _BAR, color=hue, edgecolor=hue, linewidth=0.8)
   axes.barh(
@@ -148,7 +150,7 @@ def _percent(share: float) -> str:
 
 
 def _share_limits(panels: Sequence[matplotlib.axes.Axes]) -> None:
-  """One scale for all lenses, unless that would flatten one of them."""
+  """The same limits for all lenses, unless this would flatten one of them."""
   limits = [axes.get_xlim() for axes in panels]
   low, high = min(a for a, _ in limits), max(b for _, b in limits)
   if all(high - low < 4 * (b - a) for a, b in limits):

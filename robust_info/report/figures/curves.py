@@ -1,4 +1,4 @@
-"""Lines: the course of training, and accuracy against epsilon."""
+"""Line plots: metrics over training, and accuracy against epsilon."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ from robust_info.report.figures import style
 
 _SOLID_DASHED = ("-", (0, (3, 2)))
 
-# Title, note, log scale, per cent, and the keys of the solid and dashed line.
+# Title, note, log scale, per cent, and the keys of the solid and dashed lines.
 _PANELS = (
   (
     "Accuracy",
@@ -52,16 +52,16 @@ _PANELS = (
 def training_curves(
   report: Mapping[str, Any], path: str | os.PathLike
 ) -> pathlib.Path:
-  """How each run's metrics went over training: small multiples by epoch.
+  """Draws the metrics of each run over training, by epoch.
 
-  Six panels, one line a run: clean and attacked accuracy, CCKL, I(X;Y^) and
+  Six panels, one line per run: clean and attacked accuracy, CCKL, I(X;Y^) and
   I(K;Y^), the mean Frobenius norm of the input Fisher information on a log
-  scale, and the robust and non-robust parts of the local and path lens. Values
-  that are missing or NaN leave gaps.
+  scale, and the robust and non-robust parts of the local and path lens. Missing
+  values and NaN leave gaps.
 
   Args:
     report: with `runs`, each with `name` and `curves`.
-    path: of the PNG file; directories are made.
+    path: path of the PNG file; missing directories are created.
 
   Returns:
     The path.
@@ -92,16 +92,16 @@ def training_curves(
 def robust_accuracy(
   report: Mapping[str, Any], path: str | os.PathLike
 ) -> pathlib.Path:
-  """Accuracy against epsilon, one panel an attack and norm, one line a run.
+  """Draws accuracy against epsilon: panels by attack and norm, lines by run.
 
-  Bands are two standard errors each way; a thin line marks chance, 1/C. Values
-  that are NaN leave gaps.
+  Bands show two standard errors on each side; a thin line marks chance, 1/C.
+  NaN leaves gaps.
 
   Args:
     report: with `data.num_classes` and `runs`, each with `name` and
       `robust_accuracy`, a list of points with `attack`, `norm`, `epsilon`,
       `accuracy` and `standard_error`.
-    path: of the PNG file; directories are made.
+    path: path of the PNG file; missing directories are created.
 
   Returns:
     The path.
@@ -152,7 +152,7 @@ def _curve(
   dash: Any,
   scale: Mapping[str, bool],
 ) -> bool:
-  """Draws one metric of one run; whether there was anything to draw."""
+  """Draws one metric of one run; returns whether there was anything to draw."""
   epochs = np.array([style.number(row["epoch"]) for row in rows])
   values = np.array([style.number(row.get(key)) for row in rows])
   shown = np.isfinite(values)
@@ -241,7 +241,7 @@ def _scale(
     axes.axhline(0, color=style.QUIET, linewidth=0.8)
   if "log" not in scale and "percent" not in scale:
     style.plain_ticks(axes.yaxis)
-    # A length is read from its foot, so zero is always in sight.
+    # Keep zero in view, because heights are read from the baseline.
     low, high = min(axes.dataLim.y0, 0.0), max(axes.dataLim.y1, 0.0)
     pad = 0.06 * (high - low) or 1.0
     axes.set_ylim(low - pad * (low < 0), high + pad * (high > 0 or low == 0))

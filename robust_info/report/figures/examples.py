@@ -1,4 +1,4 @@
-"""Pictures: what the Fisher information and an attack look at."""
+"""Images with their Fisher eigenvectors and adversarial examples."""
 
 import os
 import pathlib
@@ -16,13 +16,13 @@ _ROWS = (
   "perturbation",
   "attacked",
 )
-# Inches.
+# In inches.
 _CELL = 0.84
 _GAP = 0.06
-_LINE = 0.17  # Of text below a picture.
+_LINE = 0.17  # Height of text below a picture.
 _HEAD = 0.48  # Above a block: the name of the run and the true classes.
 _MIN_WIDTH = 5.0
-_MARGIN = 1.05  # Left of the blocks, for the names of the rows.
+_MARGIN = 1.05  # Left of the blocks: the names of the rows.
 
 
 def examples(
@@ -38,33 +38,35 @@ def examples(
   run_names: Sequence[str],
   threat: str,
 ) -> pathlib.Path:
-  """Images, their top Fisher eigenvectors and adversarial examples.
+  """Draws images, their top Fisher eigenvectors and adversarial examples.
 
-  A block a run, a column an example under its true class; two blocks side by
-  side. Rows: the image with the predicted class and its probability; the top
-  eigenvector of the input Fisher information, blue below zero and red above,
-  each scaled to its own largest magnitude (its sign is arbitrary; of coloured
-  images the channels are summed); the perturbation, grey where it is zero,
-  magnified by a factor that the figure states; and the attacked image with its
-  prediction. Wrong predictions are red and marked with a cross.
+  One block per run, one column per example with its true class above; two
+  blocks next to each other. Rows: the image with the predicted class and its
+  probability; the top eigenvector of the input Fisher information, blue below
+  zero and red above, each scaled to its own largest magnitude (its sign is
+  arbitrary; for colour images the channels are summed); the perturbation, grey
+  where it is zero, magnified by a factor given in the figure; and the attacked
+  image with its prediction. Wrong predictions are red and marked with a cross.
 
   Args:
-    images: float [N, H, W, 1 or 3] in [0, 1].
-    eigenvectors: float [R, N, H, W, channels], one for each of R runs.
+    images: float [N, H, W, 1 or 3] in [0, 1], clean images.
+    eigenvectors: float [R, N, H, W, channels], one eigenvector per image for
+      each of R runs.
     adversarial: float [R, N, H, W, channels], attacked images.
-    probabilities: float [R, N, C], predictions at the images.
-    adversarial_probabilities: float [R, N, C], at the attacked images.
-    path: of the PNG file; directories are made.
+    probabilities: float [R, N, C], predictions at the clean images.
+    adversarial_probabilities: float [R, N, C], predictions at the attacked
+      images.
+    path: path of the PNG file; missing directories are created.
     labels: N true classes.
     label_names: C names.
     run_names: R names, in the order of the report.
-    threat: what the attack may do, "PGD-20, linf 0.1".
+    threat: attack and threat model as text, for example "PGD-20, linf 0.1".
 
   Returns:
     The path.
 
   Raises:
-    ValueError: shapes that do not fit, or other than 1 or 3 channels.
+    ValueError: shapes do not match, or the number of channels is not 1 or 3.
   """
   images = np.asarray(images, np.float64)
   num_runs, num_examples = len(run_names), len(images)
@@ -105,7 +107,7 @@ def examples(
   width = max(width, _MIN_WIDTH)
   height = -(-num_runs // across) * block_height + 2 * _LINE
   with style.figure(path, width=width, height=height) as figure:
-    figure.set_layout_engine("none")  # Every picture has its place.
+    figure.set_layout_engine("none")  # Every picture has a fixed position.
     for run in range(num_runs):
       left = _MARGIN + (run % across) * (block_width + _LINE)
       top = height - (run // across) * block_height
@@ -160,7 +162,7 @@ def _place(
   width: float,
   height: float,
 ) -> matplotlib.axes.Axes:
-  """An empty frame at a place in inches."""
+  """Adds empty axes at a position in inches."""
   across, up = figure.get_size_inches()
   axes = figure.add_axes(
     (left / across, bottom / up, width / across, height / up)
@@ -175,7 +177,7 @@ def _place(
 def _text(
   figure: matplotlib.figure.Figure, left: float, middle: float, text: str, **kw
 ) -> None:
-  """Text at a place in inches."""
+  """Adds text at a position in inches."""
   across, up = figure.get_size_inches()
   figure.text(left / across, middle / up, text, va="center", **kw)
 

@@ -20,17 +20,17 @@ _MAX_NAMED = 30
 def cckl_matrices(
   report: Mapping[str, Any], path: str | os.PathLike
 ) -> pathlib.Path:
-  """The class-by-class CCKL matrix of every run, on one colour scale.
+  """Draws the class-by-class CCKL matrix of every run, on one colour scale.
 
   Row a, column b: mean of KL(p(x) || p(x')) over x of class a and x' of class
-  b, in nats. The diagonal is no part of CCKL: it is the divergence within a
-  class, and outlined. Entries that are not finite (a class without examples)
-  are grey. Up to 30 classes are named, more are numbered.
+  b, in nats. The diagonal is not part of CCKL; it is the divergence within a
+  class and is outlined. Entries that are not finite (a class without examples)
+  are grey. Up to 30 classes are named; more are numbered.
 
   Args:
     report: with `data.label_names` and `runs`, each with `name` and
       `cckl_matrix` [C, C].
-    path: of the PNG file; directories are made.
+    path: path of the PNG file; missing directories are created.
 
   Returns:
     The path.

@@ -1,4 +1,4 @@
-"""What survives an adversary, by the strength of the attack."""
+"""The information that survives an attack, by the strength of the attack."""
 
 import os
 import pathlib
@@ -22,18 +22,19 @@ _LONGEST = 24
 def strength(
   report: Mapping[str, Any], path: str | os.PathLike
 ) -> pathlib.Path:
-  """What attacks of growing strength leave: a panel a quantity, a line a run.
+  """Draws the quantities left by stronger and stronger attacks.
 
-  Attacks from weak to strong go downwards, and lines from right to left where
-  a stronger attack takes more. Bands are two standard errors each way. Values
-  that are NaN leave gaps; runs without a curve are left out.
+  One panel per quantity, one line per run. Attacks are ordered from weak at the
+  top to strong at the bottom; a line moves to the left where a stronger attack
+  removes more. Bands show two standard errors on each side. NaN leaves gaps;
+  runs without a curve are left out.
 
   Args:
     report: with `runs`, each with `name` and `strength_curve`, a list of
       points with `attack`, `norm`, `epsilon`, and `accuracy`,
       `label_information` and `cckl`, each with `robust` and
       `standard_errors.robust`; the same attacks in all runs that have any.
-    path: of the PNG file; directories are made.
+    path: path of the PNG file; missing directories are created.
 
   Returns:
     The path.
@@ -61,7 +62,7 @@ def strength(
 
 
 def _ball(curve: Sequence[Mapping[str, Any]]) -> str:
-  """The threat model in words."""
+  """The threat model as text."""
   if not curve:
     return "ball"
   radius = style.number(curve[0]["epsilon"])
@@ -74,7 +75,7 @@ def _line(
   key: str,
   run: int,
 ) -> bool:
-  """One quantity of one run; whether there was anything to draw."""
+  """Draws one quantity of one run; returns whether it has any finite value."""
   values = np.array([style.number(point[key]["robust"]) for point in curve])
   if not np.isfinite(values).any():
     return False

@@ -1,7 +1,7 @@
-"""The look of every figure, in one place.
+"""The style of every figure.
 
 Figures are made from `matplotlib.figure.Figure` with the Agg canvas and under
-`rc_context`: no pyplot, no backend, no setting of the caller's is touched.
+`rc_context`: no pyplot, no backend, and no setting of the caller is touched.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.backends import backend_agg
 
-WIDTH = 9.0  # Inches; a README shows about this much at 100 dpi.
+WIDTH = 9.0  # In inches; about the width of a README at 100 dpi.
 DPI = 150
 INK = "#222222"
 QUIET = "#666666"
 FAINT = "#d9d9d9"
 ALARM = "#b2182b"
 
-# Okabe and Ito's palette, which the colour-blind tell apart, less its yellow.
+# The colour-blind-safe palette of Okabe and Ito, without its yellow.
 _COLOURS = (
   "#0072B2",
   "#D55E00",
@@ -75,7 +75,7 @@ _SETTINGS = {
 def figure(
   path: str | os.PathLike, *, width: float, height: float
 ) -> Iterator[matplotlib.figure.Figure]:
-  """An empty figure, written to `path` as PNG when the block ends well."""
+  """An empty figure; saved to `path` as PNG if the block ends without error."""
   with matplotlib.rc_context(_SETTINGS):
     made = matplotlib.figure.Figure(
       figsize=(width, height), dpi=DPI, layout="constrained"
@@ -94,7 +94,7 @@ def colour(run: int) -> str:
 
 
 def marker(run: int) -> str:
-  """A second mark, for prints without colour and runs beyond the palette."""
+  """The marker of a run, a second cue if colours are missing or repeated."""
   return _MARKERS[(run + run // len(_COLOURS)) % len(_MARKERS)]
 
 
@@ -105,7 +105,7 @@ def tint(hue: str, share: float) -> tuple[float, ...]:
 
 
 def shorten(name: str, length: int) -> str:
-  """A name with its middle left out; names usually differ at the ends."""
+  """A name without its middle; names usually differ at the ends."""
   name = " ".join(str(name).split())
   if len(name) > length:
     head = math.ceil((length - 1) / 2)
@@ -114,12 +114,12 @@ def shorten(name: str, length: int) -> str:
 
 
 def literal(text: str) -> str:
-  """A text of others on one line, with no mathematics in its dollars."""
+  """Text of the user on one line, with dollars that start no mathematics."""
   return " ".join(str(text).split()).replace("$", r"\$")
 
 
 def title(axes: matplotlib.axes.Axes, head: str, note: str = "") -> None:
-  """A bold title at the left, with a quiet note below it."""
+  """Adds a bold title at the left, with a light note below it."""
   axes.set_title(head, loc="left", fontweight="bold", pad=20 if note else 6)
   if note:
     axes.annotate(
@@ -134,19 +134,19 @@ def title(axes: matplotlib.axes.Axes, head: str, note: str = "") -> None:
 
 
 def plain_ticks(axis: matplotlib.axis.Axis) -> None:
-  """Whole numbers at the ticks, never a common factor at the axis' end."""
+  """Writes full numbers at the ticks, without a common factor at the axis."""
   axis.set_major_formatter(
     matplotlib.ticker.FuncFormatter(lambda value, _: signed(f"{value:.4g}"))
   )
 
 
 def signed(text: str) -> str:
-  """Hyphens before numbers as minus signs."""
+  """Text with minus signs instead of hyphens before numbers."""
   return text.replace("-", "\N{MINUS SIGN}")
 
 
 def no_data(axes: matplotlib.axes.Axes) -> None:
-  """Says that there is nothing to see, instead of an empty frame."""
+  """Writes that there is no data, instead of an empty frame."""
   axes.annotate(
     "not recorded",
     (0.5, 0.5),
@@ -160,7 +160,7 @@ def no_data(axes: matplotlib.axes.Axes) -> None:
 
 
 def run_legend(made: matplotlib.figure.Figure, names: Sequence[str]) -> None:
-  """One legend of runs below all panels."""
+  """Adds one legend of the runs below all panels."""
   longest = max(len(shorten(name, 40)) for name in names)
   handles = [
     matplotlib.lines.Line2D(
@@ -180,5 +180,5 @@ def run_legend(made: matplotlib.figure.Figure, names: Sequence[str]) -> None:
 
 
 def number(value: Any) -> float:
-  """A number of a report, in which JSON's null stands for not a number."""
+  """A number of a report; null in JSON means NaN."""
   return math.nan if value is None else float(value)
