@@ -12,7 +12,7 @@ gc.disable()
 import jax, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import robust_info as ri
-from robust_info import accumulator
+from robust_info.information import stats as stats_lib
 
 rng = np.random.default_rng(0)
 labels = rng.integers(0, 3, 800)
@@ -21,7 +21,7 @@ where = rng.random(800) < 0.9
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
 # More rows on a device than a block has.
-accumulator._MIN_BLOCK = accumulator._MAX_SMALL_BLOCK = 32
+stats_lib._MIN_BLOCK = stats_lib._MAX_SMALL_BLOCK = 32
 
 def on_devices(fn, *args, out=P("data")):
   specs = (P("data"),) * len(args)

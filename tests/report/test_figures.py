@@ -163,7 +163,7 @@ def test_long_label_names_are_shown(figure_of):
 
 def test_pyplot_is_not_imported():
   code = (
-    "import sys; from robust_info import figures; "
+    "import sys; from robust_info.report import figures; "
     "assert 'matplotlib.pyplot' not in sys.modules"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

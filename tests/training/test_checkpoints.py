@@ -674,7 +674,7 @@ def test_kill_in_the_middle_of_a_save_leaves_the_one_before(tmp_path):
   program = textwrap.dedent("""
     import os, signal, sys
     import jax.numpy as jnp
-    from robust_info import checkpoints
+    from robust_info.training import checkpoints
     store = checkpoints.Store(sys.argv[1])
     store.save(1, {"x": jnp.ones(1000)})
     store.wait()

@@ -56,7 +56,8 @@ def test_two_trainings_on_one_workdir_are_refused(tmp_path):
 
 def test_lock_of_a_killed_process_does_not_block(tmp_path):
   program = (
-    "import sys, time; from robust_info import config, workdir;"
+    "import sys, time; from robust_info import config;"
+    "from robust_info.training import workdir;"
     "d = workdir.Workdir(sys.argv[1], config.Config());"
     "print('locked', flush=True); time.sleep(600)"
   )
