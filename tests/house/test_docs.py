@@ -149,7 +149,9 @@ STATED_AGAIN = {
   "small CNN": {
     "docs/guide/models.md": r"\| `cnn` \| 28x28x1 \| (.*?) \|",
     "docs/results/mnist.md": r"same small CNN\s\((.*?) parameters\)",
-    "robust_info/models/small.py": r"\s(\S+) parameters on 28x28x1 and 10 classes, 27",
+    "robust_info/models/small.py": (
+      r"\s(\S+) parameters on 28x28x1 and 10 classes, 27"
+    ),
   },
   "convolutions in loops": {
     "docs/results/attacks_cpu.md": r"CNN, 256 images in two parts \|(.*?)\n",
