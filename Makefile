@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS ?= runs
+# Modules are compiled when they are first imported, not all at installation.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-matrix lint clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile \
+	  --editable ".[dev]"
 	touch $@
 
 demo: $(STAMP)

@@ -1,6 +1,7 @@
 """Statistics of a sample, with their uncertainty."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,21 @@ def _quantile_interval(values: np.ndarray, level: float) -> list[float]:
   tail = (1 - _LEVEL) / 2
   # The number of values below the quantile is binomial. Counted from zero,
   # value i lies above the quantile only if i or fewer lie below it.
-  # (scipy.stats has these quantiles, but takes a second to import.)
-  counts = np.arange(size + 1)
-  low = int(np.argmax(special.bdtr(counts, size, level) >= tail)) - 1
-  high = int(np.argmax(special.bdtrc(counts, size, level) <= tail))
+  low = _first(lambda k: special.bdtr(k, size, level) >= tail, size) - 1
+  high = _first(lambda k: special.bdtrc(k, size, level) <= tail, size)
   return [
     float(values[low]) if low >= 0 else math.nan,
     float(values[high]) if high < size else math.nan,
   ]
+
+
+def _first(is_reached: Callable[[int], bool], size: int) -> int:
+  """The least k in [0, size] from which on `is_reached(k)` holds, by bisection.
+
+  (scipy.stats has quantiles of a binomial, but takes a second to import.)
+  """
+  below, above = -1, size
+  while above - below > 1:
+    middle = (below + above) // 2
+    below, above = (below, middle) if is_reached(middle) else (middle, above)
+  return above
