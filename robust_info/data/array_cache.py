@@ -8,10 +8,8 @@ so two processes that build one at the same time write the same bytes, and
 
 import io
 import json
-import os
 import pathlib
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from robust_info.data import source
+from robust_info.runtime import files
 
 _INDEX = "index.json"
-_READ_BYTES = 1 << 22
 _ABANDONED_SECONDS = 24 * 3600
 
 
@@ -62,7 +60,7 @@ class ArrayWriter:
         "shape": shape,
       },
     )
-    with _Replacing(self._directory / f"{name}.npy") as file:
+    with files.replacing(self._directory / f"{name}.npy") as file:
       file.write(header.getvalue())
       checksum = zlib.crc32(header.getvalue())
       rows = 0
@@ -132,8 +130,8 @@ def _build(
       path.unlink(missing_ok=True)
   writer = ArrayWriter(directory)
   content = {"info": build(writer), "arrays": writer.checksums}
-  with _Replacing(directory / _INDEX) as file:
-    file.write(json.dumps(content | {"crc32": _json_crc(content)}).encode())
+  content["crc32"] = _json_crc(content)
+  files.write_whole(directory / _INDEX, json.dumps(content))
 
 
 def _read(
@@ -147,7 +145,7 @@ def _read(
     arrays = {}
     for name in names(content["info"]):
       path = directory / f"{name}.npy"
-      if _file_crc(path) != content["arrays"][name]:
+      if files.checksum_of(path) != content["arrays"][name]:
         return None
       arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -157,31 +155,3 @@ def _read(
 
 def _json_crc(content: dict) -> int:
   return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def _file_crc(path: pathlib.Path) -> int:
-  checksum = 0
-  with path.open("rb") as file:
-    while content := file.read(_READ_BYTES):
-      checksum = zlib.crc32(content, checksum)
-  return checksum
-
-
-class _Replacing:
-  """A binary file that gets its name only when it is complete."""
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    unique = f"{os.getpid()}-{uuid.uuid4().hex}"
-    self._temporary = path.with_name(f"{path.name}.{unique}.tmp")
-
-  def __enter__(self):
-    self._file = self._temporary.open("xb")
-    return self._file
-
-  def __exit__(self, error_type, error, traceback):
-    self._file.close()
-    if error_type is None:
-      os.replace(self._temporary, self._path)
-    else:
-      self._temporary.unlink(missing_ok=True)

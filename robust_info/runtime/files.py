@@ -13,8 +13,8 @@ import os
 import pathlib
 import uuid
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 _SEAL = "crc32"
 _READ_BYTES = 1 << 22
@@ -56,15 +56,33 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     OSError: the file cannot be written, for example on a full disk; names
       `path`. The previous file is untouched.
   """
-  path = pathlib.Path(path)
   if isinstance(content, str):
     content = content.encode()
+  with replacing(path) as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+  """A new file to write in a `with` block, as `write_whole` does.
+
+  Args:
+    path: the file; its directory must exist. An error in the block leaves the
+      previous file.
+
+  Yields:
+    The file, open for writing; it takes its name when the block ends.
+
+  Raises:
+    OSError: as `write_whole`.
+  """
+  path = pathlib.Path(path)
   # Unique, and not too long where the name itself is allowed.
   scratch = path.with_name(f"{uuid.uuid4().hex}.tmp")
   try:
     try:
       with open(scratch, "xb") as file:
-        file.write(content)
+        yield file
         file.flush()
         # Before the renaming: a power loss must not leave an empty file.
         os.fsync(file.fileno())

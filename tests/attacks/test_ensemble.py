@@ -138,7 +138,7 @@ def test_killed_and_resumed_gives_the_same_result(mlp, batch, whole, tmp_path):
 def test_half_written_parts_are_ignored(mlp, batch, whole, tmp_path):
   run(mlp, *batch, state_dir=tmp_path)
   last = sorted(tmp_path.glob("part-*.npz"))[-1]
-  last.rename(last.with_name(last.name + ".waiting"))
+  last.rename(last.with_name(last.name + ".tmp"))
   resumed = run(mlp, *batch, state_dir=tmp_path)
   np.testing.assert_array_equal(resumed.broken_by, whole.broken_by)
 

@@ -131,3 +131,18 @@ def test_a_name_that_cannot_be_looked_up_is_not_called_missing(tmp_path):
   os.symlink("loop", tmp_path / "loop")
   with pytest.raises(OSError, match="symbolic links"):
     files.exists(tmp_path / "loop")
+
+
+def test_an_error_while_a_file_is_replaced_leaves_the_old_one(tmp_path):
+  path = tmp_path / "file"
+  path.write_bytes(b"old")
+
+  def fail():
+    with files.replacing(path) as file:
+      file.write(b"half of the new")
+      raise KeyError
+
+  with pytest.raises(KeyError):
+    fail()
+  assert path.read_bytes() == b"old"
+  assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -7,7 +7,6 @@ network or with another header is refused. Shape letters: N examples, C classes.
 """
 
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 from robust_info.attacks.autoattack import pool, standing
+from robust_info.runtime import files
 
 _HEADER = "header.json"
 _CLEAN = "clean.npy"
@@ -137,10 +137,9 @@ class Journal:
     else:
       # Write the header last, so that a folder with a header is complete.
       self.clean = clean
-      content = io.BytesIO()
-      np.save(content, clean)
-      self._write(self._folder / _CLEAN, content.getvalue())
-      self._write(path, json.dumps(header, indent=1).encode())
+      with files.replacing(self._folder / _CLEAN) as file:
+        np.save(file, clean)
+      files.write_whole(path, json.dumps(header, indent=1))
     self._next = len(list(self._parts()))
 
   def _parts(self) -> Iterator[pathlib.Path]:
@@ -149,23 +148,10 @@ class Journal:
       yield path
       number += 1
 
-  def _write(self, path: pathlib.Path, content: bytes) -> None:
-    waiting = path.with_name(path.name + ".waiting")
-    with open(waiting, "wb") as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(waiting, path)
-
   def append(self, **arrays: np.ndarray) -> None:
     """Adds a part, which is on disk when this method returns."""
-    path = self._folder / _PART.format(self._next)
-    waiting = path.with_name(path.name + ".waiting")
-    with open(waiting, "wb") as file:
+    with files.replacing(self._folder / _PART.format(self._next)) as file:
       np.savez(file, **arrays)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(waiting, path)
     self._next += 1
 
   def read(self) -> Iterator[dict[str, np.ndarray]]:
