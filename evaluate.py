@@ -27,7 +27,6 @@ if __name__ == "__main__":
   signal.signal(signal.SIGINT, _stop)
   signal.signal(signal.SIGTERM, _stop)
 
-import math
 import pathlib
 from typing import Any
 
@@ -68,64 +67,23 @@ _SEED = flags.DEFINE_integer(
 _NUM_EXAMPLES = flags.DEFINE_integer(
   "num_examples", None, "Only the first examples of the test split.", 1
 )
-# Settings of the configuration of the first run that flags can replace.
-_OVERRIDES = (
-  flags.DEFINE_enum("norm", None, ["linf", "l2"], "Norm of the ball."),
-  flags.DEFINE_float("epsilon", None, "Radius of the ball.", 0.0),
-  flags.DEFINE_enum(
-    "attack", None, config_lib.ATTACKS, "What attacks, beside PGD."
-  ),
-  flags.DEFINE_enum(
-    "autoattack_version", None, ["standard", "plus"], "Of --attack=autoattack."
-  ),
-  flags.DEFINE_integer(
-    "sanity_examples", None, "Examples of the sanity checks.", 1
-  ),
-  flags.DEFINE_integer("num_steps", None, "Steps of the PGD attack.", 1),
-  flags.DEFINE_integer("restarts", None, "Restarts of the PGD attack.", 1),
-  flags.DEFINE_integer("num_pairs", None, "Pairs of the path lens.", 1),
-  flags.DEFINE_integer(
-    "num_coarse_pairs", None, "Pairs of local and coarse path lens.", 1
-  ),
-  flags.DEFINE_integer("num_nodes", None, "Segments of the path lens.", 1),
-  flags.DEFINE_integer("batch_size", None, "Examples a batch.", 1),
-)
-_GRID = flags.DEFINE_list(
-  "epsilon_grid", None, "Radii of the accuracy curve, as 0.1,0.2."
+# They replace settings of the first run.
+_SETTINGS = command_line.define_fields(
+  config_lib.EvaluationConfig,
+  # Of validation while training alone.
+  leave_out=["validation_examples"],
 )
 flags.mark_flags_as_required(["workdir", "output"])
-
-
-def _is_radius(value: float | str) -> bool:
-  try:
-    return math.isfinite(float(value)) and float(value) >= 0
-  except ValueError:
-    return False
-
-
-flags.register_validator(
-  "epsilon",
-  lambda value: value is None or _is_radius(value),
-  message="Expected a finite radius >= 0.",
-)
-flags.register_validator(
-  "epsilon_grid",
-  lambda values: values is None or all(map(_is_radius, values)),
-  message="Expected finite radii >= 0, as 0.1,0.2.",
-)
 
 
 def _settings(
   stored: config_lib.EvaluationConfig,
 ) -> config_lib.EvaluationConfig:
   """The settings of the first run, with the values that the flags replace."""
-  overrides = {
-    flag.name: flag.value for flag in _OVERRIDES if flag.value is not None
-  }
-  if _GRID.value is not None:
-    overrides["epsilon_grid"] = tuple(map(float, _GRID.value))
   try:
-    return config_lib.replace_evaluation(stored, **overrides)
+    return config_lib.replace_evaluation(
+      stored, **command_line.field_values(_SETTINGS)
+    )
   except ValueError as error:
     raise ValueError(str(error).replace("config.evaluation.", "--")) from error
 
@@ -143,7 +101,7 @@ def _require_two_classes(labels: np.ndarray) -> None:
 
 def _asked() -> dict[str, Any]:
   """The settings that the processes of one report have to agree on."""
-  given = (*_OVERRIDES, _GRID, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
+  given = (*_SETTINGS, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
   return {
     **{f"--{flag.name}": flag.value for flag in given},
     "number of runs": len(_WORKDIR.value),

@@ -13,7 +13,9 @@ out of memory, a float outside the range of float32 as infinity or 0.
 
 import dataclasses
 import difflib
+import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -35,6 +37,7 @@ def checked(
   holds: Callable[[Any], bool],
   *,
   at_most: float | None = None,
+  choices: tuple[str, ...] = (),
 ) -> Any:
   """A field that requires `holds(value)`; otherwise 'Expected NAME {expected}'.
 
@@ -44,17 +47,28 @@ def checked(
     holds: condition on a value.
     at_most: upper bound of the number, or of each number of a tuple; the
       default is the bound of its type.
+    choices: the values of a field that holds one of a few names.
   """
   return dataclasses.field(
     default=default,
-    metadata={"expected": expected, "holds": holds, "at_most": at_most},
+    metadata={
+      "expected": expected,
+      "holds": holds,
+      "at_most": at_most,
+      "choices": choices,
+    },
   )
 
 
 def one_of(default: str, choices: tuple[str, ...]) -> Any:
   """A field that holds one of a few names."""
   names = ", ".join(repr(c) for c in choices)
-  return checked(default, f"to be one of {names}", lambda v: v in choices)
+  return checked(
+    default,
+    f"to be one of {names}",
+    lambda v: v in choices,
+    choices=tuple(choices),
+  )
 
 
 def positive(default: Any, *, at_most: float | None = None) -> Any:
@@ -109,6 +123,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     else:
       flat[name] = item
   return flat
+
+
+def descriptions(cls: type) -> dict[str, str]:
+  """Maps the names of the fields of a schema to their text in its docstring."""
+  text = inspect.getdoc(cls).partition("Attributes:\n")[2]
+  found = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", text, re.MULTILINE)
+  return {name: " ".join(words.split()) for name, words in found}
 
 
 def names(cls: type) -> list[str]:

@@ -6,12 +6,15 @@ plus its number when a signal ended the work in good order. Set
 ROBUST_INFO_TRACEBACK=1 to see the traceback.
 """
 
+import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
 import signal
 import sys
 import traceback
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -20,6 +23,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
+from robust_info.config import schema
 from robust_info.runtime import interruption, memory, processes, self_check
 
 # The flags are those of the program that imports this module.
@@ -145,6 +149,80 @@ def define_config(
   )
   flag_values["config"].parser = _ConfigFile()
   return holder
+
+
+def define_fields(
+  cls: type,
+  *,
+  leave_out: Sequence[str] = (),
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> tuple[flags.FlagHolder[Any], ...]:
+  """Flags that replace fields of a schema: --num_steps for `num_steps`.
+
+  Args:
+    cls: the schema; types, choices, conditions and texts are those of its
+      fields.
+    leave_out: names of fields without a flag.
+    flag_values: the flag values of the program.
+
+  Returns:
+    The flags, None where they are not given. A flag of a tuple holds a list of
+    texts, to be read by `field_values`.
+  """
+  types, texts = typing.get_type_hints(cls), schema.descriptions(cls)
+  found = []
+  for field in dataclasses.fields(cls):
+    if field.name in leave_out:
+      continue
+    name, text, kind = field.name, texts[field.name], types[field.name]
+    if field.metadata["choices"]:
+      flag = flags.DEFINE_enum(
+        name, None, field.metadata["choices"], text, flag_values
+      )
+    elif kind is int:
+      flag = flags.DEFINE_integer(name, None, text, flag_values=flag_values)
+    elif kind is float:
+      flag = flags.DEFINE_float(name, None, text, flag_values=flag_values)
+    else:  # A tuple of numbers.
+      flag = flags.DEFINE_list(name, None, text, flag_values)
+    flags.register_validator(
+      name,
+      functools.partial(_meets, field, kind),
+      _condition(field, kind),
+      flag_values,
+    )
+    found.append(flag)
+  return tuple(found)
+
+
+def field_values(given: Sequence[flags.FlagHolder[Any]]) -> dict[str, Any]:
+  """The values of flags of `define_fields`, of those that are given."""
+  values = {flag.name: flag.value for flag in given}
+  return {
+    name: tuple(map(float, value)) if isinstance(value, list) else value
+    for name, value in values.items()
+    if value is not None
+  }
+
+
+def _condition(field: dataclasses.Field, kind: Any) -> str:
+  expected = field.metadata["expected"]
+  if kind is int:
+    return f"Expected an integer {expected}."
+  if kind is float:
+    return f"Expected a number {expected}."
+  return f"Expected numbers {expected}, as 0.1,0.2."
+
+
+def _meets(field: dataclasses.Field, kind: Any, value: Any) -> bool:
+  if value is None or field.metadata["choices"]:
+    return True
+  try:
+    if kind not in (int, float):
+      value = tuple(map(float, value))
+  except ValueError:
+    return False
+  return field.metadata["holds"](value)
 
 
 def define_directory(

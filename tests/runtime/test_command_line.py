@@ -1,5 +1,6 @@
 """Flags, configuration files and signals of the entry points, in process."""
 
+import dataclasses
 import importlib.machinery
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 from absl import flags
 
+from robust_info import config
 from robust_info.runtime import command_line
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -139,6 +141,50 @@ def test_path_of_a_flag_may_be_repeated():
   command_line.require_path("runs", values)
   values(["evaluate.py", "--runs=b", "--runs=c"])
   assert values.runs == ["b", "c"]
+
+
+@pytest.fixture
+def fields():
+  """Arguments -> the values of the flags of a schema."""
+
+  def parse(*arguments):
+    values = flags.FlagValues()
+    found = command_line.define_fields(
+      config.EvaluationConfig,
+      leave_out=["validation_examples"],
+      flag_values=values,
+    )
+    values(["evaluate.py", *arguments])
+    return command_line.field_values(found), values
+
+  return parse
+
+
+def test_fields_of_a_schema_are_flags_with_its_types_texts_and_limits(fields):
+  assert fields()[0] == {}
+  values, defined = fields(
+    "--num_steps=3", "--epsilon=0.5", "--norm=l2", "--epsilon_grid=0,0.5"
+  )
+  assert values == {
+    "num_steps": 3,
+    "epsilon": 0.5,
+    "norm": "l2",
+    "epsilon_grid": (0.0, 0.5),
+  }
+  assert {*defined} == {
+    field.name for field in dataclasses.fields(config.EvaluationConfig)
+  } - {"validation_examples"}
+  assert defined["restarts"].help.startswith("number of restarts of the PGD")
+
+
+@pytest.mark.parametrize(
+  "argument",
+  ["--num_steps=0", "--norm=l7", "--epsilon=-1", "--epsilon_grid=0,-1",
+   "--epsilon_grid=0,x", "--epsilon=nan"],
+)  # fmt: skip
+def test_a_flag_of_a_field_meets_its_condition(fields, argument):
+  with pytest.raises(flags.IllegalFlagValueError, match=argument[2:7]):
+    fields(argument)
 
 
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
