@@ -15,7 +15,7 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
 import jax
@@ -154,6 +154,13 @@ class _Loop:
     self._window = metrics_window.Window()
     self._poll = processes.Poll()
     self._rollbacks = 0
+    # Opened in `run`, and again after every rollback.
+    self._watch: interruption.Watch | None = None
+    self._store: checkpoints.Store | None = None
+    self._log: metrics_log.MetricsWriter | None = None
+    self._report: progress_lib.StepProgress | None = None
+    self._learning_rates: Sequence[float] = ()
+    self._began = time.monotonic()
     self._rollback_records: list[rollback.Record] = []
 
   def run(self) -> TrainState:
@@ -163,11 +170,12 @@ class _Loop:
     step_fn = setup.step(config, model, optimizer, num_steps=self._num_steps)
     like = setup.abstract_state(config, model)
     with (
-      interruption.Watch() as self._watch,
+      interruption.Watch() as watch,
       checkpoints.Store(
         self._path / "checkpoints", keep_last=config.train.keep_last
-      ) as self._store,
+      ) as store,
     ):
+      self._watch, self._store = watch, store
       restored = self._store.restore(like)
       if restored is None:
         processes.on_first(
@@ -218,7 +226,8 @@ class _Loop:
       metrics_log.MetricsWriter(self._path, after_step=after_step)
       if processes.is_first()
       else contextlib.nullcontext()
-    ) as self._log:
+    ) as log:
+      self._log = log
       for record in self._rollback_records:
         if record.step > start:
           self._write("rollback", record.step, record.values)
