@@ -8,7 +8,7 @@ accuracy is the accuracy left at the end. The host runs the attacks: see
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -309,25 +309,10 @@ def _evaluate(
     book = journal.Journal(state_dir, header, clean)
     past, clean = list(book.read()), book.clean
   field = standing.Standing(data, clean)
-  targets = np.argsort(
-    -np.where(np.eye(clean.shape[1], dtype=bool)[data.y], -np.inf, clean),
-    axis=1,
-    kind="stable",
-  )[:, : min(_TARGETS, clean.shape[1] - 1)]
+  targets = standing.likely_targets(clean, data.y, most=_TARGETS)
 
-  accuracies = {"clean": field.accuracy()}
-  seconds, dry, lost, given = {}, {}, {}, {}
-  began = time.monotonic()
-  for number, name in enumerate(names):
-    since = time.monotonic()
-    field.begin(number)
-    total = int(field.robust.sum())
-    for part in past:
-      if part["attack"] == number:
-        field.finish(
-          pool.Finished(*(part[name] for name in pool.Finished._fields))
-        )
-    resumed = int(field.finished.sum())
+  def attack(number: int, name: str) -> Iterator[pool.Look]:
+    """Runs an attack on the examples that are left, and records it."""
     compiled = build(name, plan)
     targeted = compiled.method.targeted
     tries = restarts if name in _RESTARTED else 1
@@ -345,7 +330,22 @@ def _evaluate(
       batch_size=batch_size,
       look_every=_LOOK_EVERY.get(name, _LOOK_EVERY_OTHERWISE),
     )
-    for look in journal.recorded(flow, book, number, batch_size):
+    return journal.recorded(flow, book, number, batch_size)
+
+  accuracies = {"clean": field.accuracy()}
+  seconds, dry, lost, given = {}, {}, {}, {}
+  began = time.monotonic()
+  for number, name in enumerate(names):
+    since = time.monotonic()
+    field.begin(number)
+    total = int(field.robust.sum())
+    for part in past:
+      if part["attack"] == number:
+        field.finish(
+          pool.Finished(*(part[name] for name in pool.Finished._fields))
+        )
+    resumed = int(field.finished.sum())
+    for look in attack(number, name):
       field.finish(look.finished)
       if progress is not None:
         progress(

@@ -92,3 +92,21 @@ class Standing:
     self.robust[back] = True
     self.by[back] = -1
     self.x_adv[back] = self._data.x[back]
+
+
+def likely_targets(
+  clean: np.ndarray, labels: np.ndarray, *, most: int
+) -> np.ndarray:
+  """The most probable other classes at the clean inputs.
+
+  Args:
+    clean: logits [N, C].
+    labels: [N].
+    most: largest number of targets per example.
+
+  Returns:
+    int [N, min(most, C - 1)], the most probable first.
+  """
+  is_label = np.eye(clean.shape[1], dtype=bool)[labels]
+  order = np.argsort(-np.where(is_label, -np.inf, clean), axis=1, kind="stable")
+  return order[:, : min(most, clean.shape[1] - 1)]

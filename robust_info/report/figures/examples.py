@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
@@ -70,27 +71,16 @@ def examples(
   """
   images = np.asarray(images, np.float64)
   num_runs, num_examples = len(run_names), len(images)
-  num_classes = len(label_names)
-  if images.ndim != 4 or images.shape[-1] not in (1, 3):
-    raise ValueError(
-      f"Expected images of shape [N, H, W, 1 or 3], got shape {images.shape}."
-    )
-  for name, array, shape in (
-    ("eigenvectors", eigenvectors, images.shape),
-    ("adversarial", adversarial, images.shape),
-    ("probabilities", probabilities, (num_examples, num_classes)),
-    (
-      "adversarial_probabilities",
-      adversarial_probabilities,
-      (num_examples, num_classes),
-    ),
-    ("labels", labels, None),
-  ):
-    expected = (num_examples,) if shape is None else (num_runs, *shape)
-    if np.shape(array) != expected:
-      raise ValueError(
-        f"Expected {name} of shape {expected}, got shape {np.shape(array)}."
-      )
+  _check(
+    images,
+    num_runs,
+    len(label_names),
+    eigenvectors=eigenvectors,
+    adversarial=adversarial,
+    probabilities=probabilities,
+    adversarial_probabilities=adversarial_probabilities,
+    labels=labels,
+  )
   eigenvectors = np.asarray(eigenvectors, np.float64)
   adversarial = np.asarray(adversarial, np.float64)
   perturbation = adversarial - images
@@ -153,6 +143,29 @@ def examples(
       color=style.QUIET,
     )
   return pathlib.Path(path)
+
+
+def _check(
+  images: np.ndarray, num_runs: int, num_classes: int, **arrays: Any
+) -> None:
+  """Requires shapes that go together."""
+  if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    raise ValueError(
+      f"Expected images of shape [N, H, W, 1 or 3], got shape {images.shape}."
+    )
+  predicted = (num_runs, len(images), num_classes)
+  for name, expected in (
+    ("eigenvectors", (num_runs, *images.shape)),
+    ("adversarial", (num_runs, *images.shape)),
+    ("probabilities", predicted),
+    ("adversarial_probabilities", predicted),
+    ("labels", (len(images),)),
+  ):
+    found = np.shape(arrays[name])
+    if found != expected:
+      raise ValueError(
+        f"Expected {name} of shape {expected}, got shape {found}."
+      )
 
 
 def _place(
