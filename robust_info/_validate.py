@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# A network: x [N, ...] -> logits [N, C].
+LogitsFn = Callable[[jax.Array], jax.Array]
+
 # No index of a class, a group or an example lies outside the range of int32.
 _LEAST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 

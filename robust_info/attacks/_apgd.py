@@ -29,8 +29,6 @@ from robust_info.attacks import (
   steps,
 )
 
-NORMS = ("linf", "l2")
-
 # Constants of the paper.
 _MOMENTUM = 0.75
 _RISING_SHARE = 0.75
@@ -254,7 +252,7 @@ def target_method(**options: Any) -> methods.Method:
 
 @explicit_meshes.accepted(rows=True)
 def apgd(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -304,7 +302,7 @@ def apgd(
   """
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int("restarts", restarts)
-  _validate.one_of("norm", norm, NORMS)
+  _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
     label_method(
@@ -327,7 +325,7 @@ def apgd(
 
 @explicit_meshes.accepted(rows=True)
 def apgd_targeted(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -352,7 +350,7 @@ def apgd_targeted(
   """
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int("num_targets", num_targets)
-  _validate.one_of("norm", norm, NORMS)
+  _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
     target_method(

@@ -25,7 +25,6 @@ from robust_info.attacks import (
   results,
 )
 
-NORMS = ("linf", "l2")
 _DUAL = {"linf": "l1", "l2": "l2"}
 
 # Constants of the paper.
@@ -273,7 +272,7 @@ def method(
 
 @explicit_meshes.accepted(rows=True)
 def fab(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -315,7 +314,7 @@ def fab(
 
 @explicit_meshes.accepted(rows=True)
 def fab_targeted(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -358,7 +357,7 @@ def _fab(
   """Runs both public forms; `tries` is the keyword's name and value."""
   _validate.positive_int("num_steps", num_steps)
   _validate.positive_int(*tries)
-  _validate.one_of("norm", norm, NORMS)
+  _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
     method(

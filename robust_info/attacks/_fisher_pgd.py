@@ -26,7 +26,7 @@ from robust_info.attacks import (
 
 @explicit_meshes.accepted(rows=True)
 def fisher_pgd(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   *,

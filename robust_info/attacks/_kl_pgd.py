@@ -20,7 +20,7 @@ from robust_info.information import divergences
 
 @explicit_meshes.accepted(rows=True)
 def kl_pgd(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   key: Any,
   *,

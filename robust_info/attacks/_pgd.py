@@ -39,7 +39,7 @@ from robust_info.attacks import (
 
 @explicit_meshes.accepted(rows=True)
 def pgd(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any = None,
@@ -154,7 +154,7 @@ def pgd(
 
 @explicit_meshes.accepted(rows=True)
 def fgsm(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any = None,
@@ -225,7 +225,7 @@ def _random_start(
 
 
 def attack_in_ball(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
   make_objective: Callable[..., ascent.Objective],

@@ -26,8 +26,6 @@ from robust_info.attacks import (
   results,
 )
 
-NORMS = ("linf", "l2")
-
 
 class State(NamedTuple):
   """Carry of a Square run, one row per example.
@@ -196,7 +194,7 @@ def method(
 
 @explicit_meshes.accepted(rows=True)
 def square(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -258,7 +256,7 @@ def square(
   """
   _validate.positive_int("num_queries", num_queries)
   _validate.positive_int("restarts", restarts)
-  _validate.one_of("norm", norm, NORMS)
+  _validate.one_of("norm", norm, projections.COMMON_NORMS)
   inputs.channels_last("x", x)
   if not 0 < share <= 1:
     raise ValueError(f"Expected share in (0, 1], got share={share}.")

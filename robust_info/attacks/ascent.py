@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from robust_info import _validate
 from robust_info._xla import loops
-from robust_info.attacks import inputs, projections, results, steps
+from robust_info.attacks import projections, results, steps
 
 
 class Evaluation(NamedTuple):
@@ -35,7 +35,7 @@ Objective = Callable[[jax.Array, Any], Evaluation]
 
 
 def evaluator(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   eot_samples: int | None,
   *,
   backward: bool = True,

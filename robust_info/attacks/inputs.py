@@ -4,7 +4,6 @@ Shape letters: N examples, C classes.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ from robust_info import _validate
 from robust_info.attacks import radii
 
 Bounds = tuple[float, float] | None
-LogitsFn = Callable[..., jax.Array]
 
 # Tolerance for the rounding of inputs that were scaled into the box.
 _SLACK = 1e-6
@@ -97,7 +95,7 @@ def box(bounds: Bounds) -> tuple[float, float]:
 
 
 def check(
-  logits_fn: LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
+  logits_fn: _validate.LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
 ) -> Inputs:
   """Validates the arguments of an attack; `y=None` if it takes no labels."""
   _validate.logits_fn("logits_fn", logits_fn)
@@ -116,7 +114,7 @@ def check(
 
 
 def check_on_host(
-  logits_fn: LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
+  logits_fn: _validate.LogitsFn, x: Any, y: Any, *, bounds: Bounds, where: Any
 ) -> Inputs:
   """`check` for a data set of NumPy arrays that need not fit on the device.
 
@@ -169,7 +167,7 @@ def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
   return found
 
 
-def num_classes(evaluate: LogitsFn, x: jax.Array) -> int:
+def num_classes(evaluate: _validate.LogitsFn, x: jax.Array) -> int:
   """C, from the shape of the logits; computes no logits."""
   return _validate.network("logits_fn", evaluate, x)
 

@@ -82,7 +82,7 @@ class Method(NamedTuple):
 
 def iterate(
   method: Method,
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
   *,

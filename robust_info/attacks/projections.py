@@ -16,6 +16,8 @@ from jax.typing import ArrayLike
 from robust_info.attacks import radii
 
 NORMS = ("linf", "l2", "l1")
+# All attacks but PGD are defined in these only.
+COMMON_NORMS = ("linf", "l2")
 
 Projection = Callable[..., jax.Array]
 

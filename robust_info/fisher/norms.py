@@ -45,8 +45,6 @@ from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
 from robust_info.fisher import _gram, _lanczos, _rounding, products
 
-LogitsFn = Callable[[jax.Array], jax.Array]
-
 # Above this number of classes "auto" is matrix-free. On a CPU the default 16
 # steps and 16 probes cost as much as some 80 pullbacks (see
 # docs/results/core_cpu.md); an exact answer is worth the difference for data
@@ -95,7 +93,7 @@ class FisherNorms:
 
 @explicit_meshes.accepted(rows=True)
 def fisher_gram(
-  logits_fn: LogitsFn, x: jax.Array, *, batch_size: int | None = None
+  logits_fn: _validate.LogitsFn, x: jax.Array, *, batch_size: int | None = None
 ) -> jax.Array:
   """Gram matrices `G_kl = sqrt(p_k p_l) g_k . g_l`.
 
@@ -119,7 +117,7 @@ def fisher_gram(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_norms(
-  logits_fn: LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   *,
   num_eigenvectors: int = 0,
@@ -193,7 +191,7 @@ def fisher_norms(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_trace(
-  logits_fn: LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   *,
   method: str = "auto",
@@ -227,7 +225,7 @@ def fisher_trace(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_frobenius(
-  logits_fn: LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   *,
   method: str = "auto",
@@ -263,7 +261,7 @@ def fisher_frobenius(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_spectral_norm(
-  logits_fn: LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   *,
   method: str = "auto",
@@ -295,7 +293,7 @@ def fisher_spectral_norm(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_eigenvectors(
-  logits_fn: LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   *,
   k: int,
@@ -370,7 +368,7 @@ def norms_of_gram(
 
 def _check(
   logits_fn, x, method, num_steps, num_probes=1, num_eigenvectors=0
-) -> tuple[LogitsFn, jax.Array, bool]:
+) -> tuple[_validate.LogitsFn, jax.Array, bool]:
   """Validates the common arguments and chooses the route: exact or not."""
   logits_fn, x = products.check_inputs(logits_fn, x)
   _validate.one_of("method", method, METHODS)

@@ -17,8 +17,6 @@ from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
 from robust_info.information import divergences
 
-LogitsFn = Callable[[jax.Array], jax.Array]
-
 
 class Operator(NamedTuple):
   """`F(x)` of N examples as functions of [N, D] arrays.
@@ -38,7 +36,7 @@ class Operator(NamedTuple):
 
 @explicit_meshes.accepted(rows=True)
 def fisher_vector_product(
-  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
+  logits_fn: _validate.LogitsFn, x: jax.Array, v: jax.Array
 ) -> jax.Array:
   """`F(x) v`, without forming F.
 
@@ -58,7 +56,7 @@ def fisher_vector_product(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_quadratic(
-  logits_fn: LogitsFn, x: jax.Array, v: jax.Array
+  logits_fn: _validate.LogitsFn, x: jax.Array, v: jax.Array
 ) -> jax.Array:
   """`v^T F(x) v = Var_{k~p}((J v)_k)`.
 
@@ -151,7 +149,7 @@ def _scaled(cotangent, dtype):
   return (cotangent / scale).astype(dtype), scale
 
 
-def check_inputs(logits_fn: LogitsFn, x: jax.Array) -> tuple:
+def check_inputs(logits_fn: _validate.LogitsFn, x: jax.Array) -> tuple:
   """Validates `logits_fn` and returns x as floating-point inputs [N, ...]."""
   _validate.logits_fn("logits_fn", logits_fn)
   x = _validate.inputs("x", x, "[N, ...]")

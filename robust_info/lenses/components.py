@@ -1,14 +1,11 @@
 """A divergence and its two parts, and pairs of inputs."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from robust_info import _validate
-
-LogitsFn = Callable[[jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -43,7 +40,7 @@ def point(x: jax.Array, x_other: jax.Array, t: jax.Array) -> jax.Array:
   return (1 - t) * x + t * x_other
 
 
-def logits_at(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+def logits_at(logits_fn: _validate.LogitsFn, x: jax.Array) -> jax.Array:
   """Logits [P, C]; a wrong shape raises a ValueError."""
   logits = logits_fn(x)
   _validate.logits_shape(logits.shape, x.shape[0])
@@ -51,7 +48,7 @@ def logits_at(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
 
 
 def derivative(
-  logits_fn: LogitsFn, x: jax.Array, direction: jax.Array
+  logits_fn: _validate.LogitsFn, x: jax.Array, direction: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Logits [P, C] and their derivative along `direction`: one JVP."""
   logits, tangent = jax.jvp(logits_fn, (x,), (direction,))
@@ -60,7 +57,7 @@ def derivative(
 
 
 def check_pair(
-  logits_fn: LogitsFn, x: jax.Array, x_other: jax.Array
+  logits_fn: _validate.LogitsFn, x: jax.Array, x_other: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Both inputs as arrays of one floating dtype.
 

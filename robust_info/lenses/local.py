@@ -11,7 +11,7 @@ from robust_info.lenses import components
 
 @explicit_meshes.accepted(rows=True)
 def disentangle_local(
-  logits_fn: components.LogitsFn, x: jax.Array, x_other: jax.Array
+  logits_fn: _validate.LogitsFn, x: jax.Array, x_other: jax.Array
 ) -> components.Components:
   """Local lens: the part of `KL(p(x)||p(x'))` that the FIM at x explains.
 

@@ -37,7 +37,7 @@ _CALLS_PER_DOUBLING = 8
 
 @explicit_meshes.accepted(rows=True)
 def disentangle_path(
-  logits_fn: components.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   x_other: jax.Array,
   *,
@@ -131,7 +131,7 @@ def disentangle_path(
 
 @explicit_meshes.accepted(rows=True)
 def path_fisher_estimate(
-  logits_fn: components.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: jax.Array,
   x_other: jax.Array,
   key: jax.Array,

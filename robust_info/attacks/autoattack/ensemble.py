@@ -26,8 +26,6 @@ from robust_info.attacks.autoattack import (
   standing,
 )
 
-NORMS = ("linf", "l2")
-
 VERSIONS = {
   "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
   "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
@@ -116,7 +114,7 @@ class EnsembleResult:
 
 @explicit_meshes.accepted(rows=True)
 def auto_attack(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -221,7 +219,9 @@ def auto_attack(
   _validate.positive_int("restarts", restarts)
   inputs.require_key(key)
   names = VERSIONS[version] if attacks is None else tuple(attacks)
-  norms = projections.NORMS if set(names) == {"pgd"} else NORMS
+  norms = (
+    projections.NORMS if set(names) == {"pgd"} else projections.COMMON_NORMS
+  )
   _validate.one_of("norm", norm, norms)
   for name in names:
     _validate.one_of("attacks", name, ATTACKS)
@@ -264,7 +264,7 @@ def auto_attack(
 
 
 def _evaluate(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   data: standing.Data,
   key: Any,
   plan: programs.Plan,

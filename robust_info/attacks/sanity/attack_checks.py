@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robust_info import _validate
 from robust_info.attacks import (
   ascent,
   checks,
@@ -69,7 +70,7 @@ def _climb(
 
 
 def run(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
   epsilon: float,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robust_info import _validate
 from robust_info._xla import convolutions
 from robust_info.attacks import checks, inputs
 
@@ -19,7 +20,7 @@ _DERIVATIVE = "jvp("
 
 
 def run(
-  logits_fn: inputs.LogitsFn, checked: inputs.Inputs
+  logits_fn: _validate.LogitsFn, checked: inputs.Inputs
 ) -> list[checks.Check]:
   """Runs the checks of the outputs; calls `logits_fn` outside `jit`."""
   x = checked.x
@@ -75,7 +76,7 @@ def run(
   ]
 
 
-def differentiates(logits_fn: inputs.LogitsFn, x: jax.Array) -> float:
+def differentiates(logits_fn: _validate.LogitsFn, x: jax.Array) -> float:
   """1 if the forward pass differentiates anything, 0 if not, NaN if unknown.
 
   In a traced program the name of each operation records its origin, also inside

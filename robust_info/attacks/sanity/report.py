@@ -13,20 +13,14 @@ from jax.typing import ArrayLike
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
-from robust_info.attacks import (
-  checks,
-  inputs,
-  results,
-)
+from robust_info.attacks import checks, inputs, projections, results
 from robust_info.attacks.autoattack import ensemble
 from robust_info.attacks.sanity import attack_checks, forward_checks
-
-NORMS = ("linf", "l2")
 
 
 @explicit_meshes.accepted(rows=False)
 def sanity_report(
-  logits_fn: inputs.LogitsFn,
+  logits_fn: _validate.LogitsFn,
   x: ArrayLike,
   y: ArrayLike,
   key: Any,
@@ -83,7 +77,7 @@ def sanity_report(
       is weak: see `square`.
     TypeError: as `pgd`.
   """
-  _validate.one_of("norm", norm, NORMS)
+  _validate.one_of("norm", norm, projections.COMMON_NORMS)
   inputs.channels_last("x", x)
   _validate.at_least("tolerance", tolerance, 0)
   _validate.at_least("epsilon", epsilon, 0)
