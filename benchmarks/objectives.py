@@ -175,7 +175,7 @@ def train_and_report(
   *,
   num_examples: int,
 ) -> None:
-  """Takes one run from its current state to its report, as the entry points do.
+  """Trains a run to its end and writes its report, as the entry points do.
 
   Args:
     config: configuration of the run.
