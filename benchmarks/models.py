@@ -9,7 +9,7 @@ There are two counts:
   multiply-add, including zeros of the padding: papers call this FLOPs; it is
   twice the number of MACs;
 - all operations that XLA counts in the lowered program: normalisations,
-  activations and pools too, but for a convolution only the products that do not
+  activations and pools too; of a convolution, only the products that do not
   involve padding.
 
 Nothing is compiled or run, so neither count depends on the machine.

@@ -248,7 +248,7 @@ PROBABILITY_DOORS = {
   "cckl": lambda p, x: ri.cckl(p, examples()[1].astype(np.int32)),
   "mutual_information": lambda p, x: ri.mutual_information(p),
   "pointwise_information": lambda p, x: ri.pointwise_information(p),
-  # Validates its arguments as `fisher_norms` does, with less work behind.
+  # The validation of `fisher_norms`, with less computation after it.
   "fisher_trace": lambda p, x: ri.fisher_trace(lambda x: soft(x), x),
   "coarse": lambda p, x: ri.coarse_fisher_norms(soft, x, max_classes=3),
   "fisher_quadratic": lambda p, x: ri.fisher_quadratic(soft, x, x),

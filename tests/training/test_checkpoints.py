@@ -444,7 +444,7 @@ def test_flipped_bit_in_a_manifest_falls_back_in_a_line_that_names_both(
   assert restore(path).step == 3
   assert not capsys.readouterr().err
   assert contents(tmp_path) == before
-  # A writing store moves it away: training would delete it as the worst.
+  # Moved away first: training would remove it as one without merit.
   with checkpoints.Store(path) as store:
     assert store.restore(make_state(0)).step == 3
     assert store.steps() == [1, 3]
