@@ -193,7 +193,7 @@ def test_derivatives_where_an_eigenvalue_is_multiple():
 
 
 def test_the_library_is_called_on_accelerators_only():
-  """In the program for a platform, on whichever machine it is lowered."""
+  """In the program for a platform, on any machine that makes it."""
   matrices = jnp.eye(3)[None]
   eigh = jax.jit(eigen.eigh)
 

@@ -58,7 +58,7 @@ def train(workdir, event=None):
 
 
 def train_as(number, directory, event=None):
-  """Trains; only the first process gets the workdir, the other one must not."""
+  """Trains; process 0 has the workdir, process 1 a path that stays unused."""
   if number == 0:
     return train(directory, event)
   return train(directory.with_name("of-process-1"))
