@@ -1,1 +1,1 @@
-"""Measurements: speed and parity. Run as `python -m benchmarks.NAME`."""
+"""Benchmarks: speed and parity. Run as `python -m benchmarks.NAME`."""

@@ -3,9 +3,9 @@
     python -m benchmarks.attacks
 
 PGD-20, linf 0.1, small CNN, MNIST shape, batch 256, random weights (the time
-does not depend on them), warm, in turns with each peer that is installed:
-foolbox on the same JAX network, torchattacks on the same weights in PyTorch.
-Both sides evaluate once more at the end.
+does not depend on them). Timed warm, in turns with each installed peer: foolbox
+on the same JAX network, torchattacks on the same weights in PyTorch. Both sides
+make one more forward pass at the end.
 """
 
 import argparse

@@ -4,10 +4,11 @@
     python -m benchmarks.autoattack FOLDER --points 200
 
 Version "standard" on the first test points, in one batch size. Each attack is
-timed by itself, ours and theirs in turns, on what the attacks before it left
-standing on the respective side; compilation is told apart and counted. Without
-torch and pyautoattack: ours alone. OMP_NUM_THREADS=1 may suit PyTorch best:
-its threads wait for each other by spinning.
+timed separately, ours and theirs in turns, on the examples that the attacks
+before it left standing on the respective side. Compilations are timed
+separately and counted. Without torch and pyautoattack, only our side runs.
+OMP_NUM_THREADS=1 may suit PyTorch best: its threads wait for each other by
+spinning.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from robust_info import attacks
 
 
 class Compilations:
-  """Counts programs and seconds from its making on."""
+  """Counts compiled programs and their seconds since its creation."""
 
   def __init__(self):
     self.count, self.seconds = 0, 0.0
@@ -36,7 +37,7 @@ class Compilations:
 
 
 class Ours:
-  """Attacks of this package on what is robust so far."""
+  """Attacks of this package on the examples that are robust so far."""
 
   def __init__(self, params, x, y, norm, epsilon, batch_size):
     self._logits_fn = jax.tree_util.Partial(small_networks.apply, params)
@@ -48,7 +49,7 @@ class Ours:
     }
 
   def __call__(self, name: str, robust: np.ndarray) -> np.ndarray:
-    """Which of the robust examples the named attack leaves."""
+    """Returns a mask of the robust examples that survive the named attack."""
     result = attacks.auto_attack(
       self._logits_fn,
       *self._data,
@@ -74,7 +75,7 @@ class Theirs:
     )
 
   def __call__(self, name: str, robust: np.ndarray) -> np.ndarray:
-    """Which of the robust examples the named attack leaves."""
+    """Returns a mask of the robust examples that survive the named attack."""
     import torch
 
     rows = torch.from_numpy(np.flatnonzero(robust))

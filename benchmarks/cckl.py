@@ -7,7 +7,7 @@
 * read: one sum over the same logits, the memory bandwidth of this machine
   (target: within 3x).
 * streaming: 1e6 x 100 logits in chunks through one compiled merge; the planned
-  memory does not depend on how many chunks there are.
+  memory does not depend on the number of chunks.
 """
 
 import time

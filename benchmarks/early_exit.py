@@ -1,12 +1,13 @@
-"""What it saves to drop examples that PGD has broken.
+"""Time saved by dropping examples that PGD has broken.
 
     python -m benchmarks.parity_autoattack make FOLDER --case mnist-pgd
     python -m benchmarks.early_exit FOLDER --epsilon 0.2
 
-The robust accuracy of the first test points under PGD with restarts, in turns:
-`attacks.pgd` on whole batches, every restart of every example to its last step,
-and `auto_attack(attacks=("pgd",))`, where an example ends at its first
-misclassified iterate and the next one takes its place. Both compiled before.
+The robust accuracy of the first test points under PGD with restarts, measured
+in turns by `attacks.pgd` on whole batches, which runs every restart of every
+example to its last step, and by `auto_attack(attacks=("pgd",))`, where an
+example ends at its first misclassified iterate and the next one takes its
+place. Both are compiled beforehand.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def main() -> None:
   threat = {"epsilon": options.epsilon, "num_steps": num_steps}
   left = {"whole": [], "early": []}
 
-  # One restart at a time: the batch, and with it the memory, is that of ours.
+  # One restart at a time, so that the batch and its memory equal those of
+  # `auto_attack`.
   @jax.jit
   def attack(network, x, y, key):
     return attacks.pgd(network, x, y, key, keep="worst", **threat).success

@@ -27,7 +27,7 @@ from robust_info._xla import loops
 
 
 def network(shape, num_classes=10, name="cnn"):
-  """A compiled-in function of (variables, x), and the variables."""
+  """A function of (variables, x) and its variables."""
   model = models.create(name, num_classes=num_classes)
   variables = models.init(model, jax.random.key(0), shape)
   return models.apply_fn(model), variables
@@ -70,7 +70,7 @@ def dense(apply):
 
 
 def peak_bytes(function, *args):
-  """Temporary memory that the compiler plans for."""
+  """Temporary memory in the compiler's plan, in bytes."""
   return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -105,7 +105,7 @@ def compare(name, apply, variables, x, *, runs, num_classes=10):
 
 
 def memory(case, apply, variables, x, whole, batch_size, *, runs):
-  """What `batch_size=` costs in time, and the memory with and without it."""
+  """Prints the time cost of `batch_size=`, and memory with and without it."""
   in_batches = jax.jit(
     lambda v, x: ri.fisher_frobenius(
       lambda x: apply(v, x), x, batch_size=batch_size

@@ -2,16 +2,17 @@ r"""Parameters and operations of every network, see docs/guide/models.md.
 
     python -m benchmarks.models
 
-Operations are those of one forward pass of one example in evaluation mode. Two
-counts:
+Operations are those of one forward pass of one example in evaluation mode.
+There are two counts:
 
-- convolutions and matrix products read off the traced network, two operations
-  a multiply-add, zeros of the padding included: what papers call FLOPs, twice
-  what they call MACs;
-- everything XLA counts in the lowered program: normalisations, activations and
-  pools too, and of a convolution only what does not multiply padding.
+- convolutions and matrix products of the traced network, two operations per
+  multiply-add, including zeros of the padding: papers call this FLOPs; it is
+  twice the number of MACs;
+- all operations that XLA counts in the lowered program: normalisations,
+  activations and pools too; of a convolution, only the products that do not
+  involve padding.
 
-Nothing is compiled or run, so neither depends on the machine.
+Nothing is compiled or run, so neither count depends on the machine.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from jax.extend import core
 from robust_info import models
 
 SMALL, COLOUR = (28, 28, 1), (32, 32, 3)
-# How papers write it, image shape, name, further arguments.
+# Name in papers, image shape, name, further arguments.
 NETWORKS = (
   ("logistic regression", SMALL, "logistic", {}),
   ("MLP, 100", SMALL, "mlp", {}),
@@ -56,7 +57,7 @@ def abstract(shape, name, arguments):
 
 
 def num_parameters(variables) -> int:
-  """Entries of all parameters; running statistics are none."""
+  """Number of entries of all parameters, without running statistics."""
   return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
@@ -68,7 +69,7 @@ def product_flops(jaxpr) -> int:
     if equation.primitive.name == "conv_general_dilated":
       kernel = equation.invars[1].aval.shape
       numbers = equation.params["dimension_numbers"]
-      # A kernel holds the channels of its group only.
+      # A kernel holds only the channels of its group.
       terms = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
       total += 2 * math.prod(out.shape) * terms
     elif equation.primitive.name == "dot_general":

@@ -6,13 +6,13 @@ r"""Every objective under one roof: trained, evaluated, in one table over seeds.
 
 `run` trains each recipe with each seed, all recipes of a seed before the next
 seed, and evaluates the last checkpoint. FOLDER/CASE/seed-S/RECIPE is the
-workdir of a run, with its report, as evaluate.py writes it, in `report/`. What
-has its report is skipped and what was stopped goes on, so the same command ends
-what a killed one began. `table` prints, in Markdown, means and standard
-deviations over the seeds of which every recipe has its report.
+workdir of a run; its report, as evaluate.py writes it, lies in `report/`. Runs
+that have a report are skipped and stopped runs are resumed, so the same command
+completes a killed one. `table` prints, in Markdown, means and standard
+deviations over the seeds for which every recipe has a report.
 
-Set JAX_COMPILATION_CACHE_DIR=DIR, and the programs of a recipe are compiled for
-its first seed alone (TF_CPP_MIN_LOG_LEVEL=3 keeps XLA from remarking on it).
+With JAX_COMPILATION_CACHE_DIR=DIR, the programs of a recipe are compiled only
+for its first seed (TF_CPP_MIN_LOG_LEVEL=3 keeps XLA from remarking on it).
 """
 
 import argparse
@@ -36,10 +36,10 @@ from robust_info.runtime import interruption
 from robust_info.training import checkpoints, setup, workdir
 
 Report = Mapping[str, Any]
-# (title, one number of a report's only run)
+# (title, function that reads one number from the only run of a report)
 Column = tuple[str, Callable[[Mapping[str, Any]], float]]
 
-# Title -> the fields that make it.
+# Title -> the fields that define the recipe.
 Recipes = Mapping[str, Mapping[str, Any]]
 EVERY: Recipes = {
   **{name: {"objective.name": name} for name in config_lib.OBJECTIVES},
@@ -49,7 +49,7 @@ EVERY: Recipes = {
     "train.ema_decay": 0.95,
   },
 }
-# What the two lens objectives do at other settings.
+# The two lens objectives at other settings.
 LENSES: Recipes = {
   "pair_non_robust=10": {
     "objective.name": "pair_lens",
@@ -78,14 +78,15 @@ LENSES: Recipes = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-  """Data, threat, lengths, and what is trained.
+  """Data, threat, lengths, and recipes of one group of runs.
 
   Attributes:
-    base: gives the configuration to start from.
-    changes: fields set anew. Runs are reported at their last checkpoint, so
-      validation is for the log alone.
-    num_examples: the first of the test split, which all runs are reported on.
-    recipes: what is trained.
+    base: function that returns the configuration to start from.
+    changes: fields that differ from `base`. Runs are reported at their last
+      checkpoint, so validation only serves the log.
+    num_examples: number of examples, from the start of the test split, on which
+      all runs are reported.
+    recipes: recipes to train, by title.
   """
 
   base: Callable[[], config_dict.ConfigDict]
@@ -130,12 +131,12 @@ CASES = {
 def configuration(
   case: Case, recipe: str, seed: int, data_dir: str | None = None
 ) -> config_lib.Config:
-  """The checked configuration of a run, before it is resolved."""
+  """The checked configuration of a run, before `setup.resolve`."""
   config = case.base()
   config.seed = seed
   changes = {**case.changes, **case.recipes[recipe]}
   read = config_lib.ARGUMENTS[changes.get("objective.name", "standard")]
-  # What a case says of attacks is for the recipes that have one.
+  # Settings of attacks in a case apply only to recipes that attack.
   unread = {
     f"objective.{field}"
     for arguments in config_lib.ARGUMENTS.values()
@@ -151,14 +152,14 @@ def configuration(
 def report_path(
   folder: pathlib.Path, case: str, seed: int, recipe: str
 ) -> pathlib.Path:
-  """Where the report of a run lies, below the workdir of the run."""
+  """Path of the report of a run, below the workdir of the run."""
   return folder / case / f"seed-{seed}" / recipe / "report" / "report.json"
 
 
 def missing(
   folder: pathlib.Path, case: str, seeds: int
 ) -> list[tuple[int, str]]:
-  """(seed, recipe) of what has no report yet, a seed after the other."""
+  """(seed, recipe) of every run without a report, one seed after the other."""
   return [
     (seed, recipe)
     for seed in range(seeds)
@@ -174,13 +175,14 @@ def train_and_report(
   *,
   num_examples: int,
 ) -> None:
-  """One run from wherever it stands to its report, as the entry points do.
+  """Trains a run to its end and writes its report, as the entry points do.
 
   Args:
-    config: of the run.
+    config: configuration of the run.
     source: the data.
-    path: where its report will lie.
-    num_examples: the first of the test split, for the report.
+    path: path of the report to write.
+    num_examples: number of examples, from the start of the test split, for the
+      report.
   """
   output, directory = path.parent, path.parents[1]
   config = setup.resolve(config, source)
@@ -237,7 +239,7 @@ def complete(folder: pathlib.Path, case: str) -> dict[str, list[Report]]:
   """The reports of each recipe, over the seeds that every recipe has.
 
   Raises:
-    ValueError: two of them were not measured alike.
+    ValueError: two reports were made with different settings.
   """
   recipes, seeds, settings = CASES[case].recipes, [], None
   for seed in itertools.count():
@@ -263,7 +265,7 @@ def complete(folder: pathlib.Path, case: str) -> dict[str, list[Report]]:
 def spread(values: Sequence[float]) -> str:
   """Mean ± standard deviation (n - 1), to two digits of the latter.
 
-  Of one value it alone, and n/a where a value is not finite.
+  A single value is shown without a deviation; n/a where a value is not finite.
   """
   mean = statistics.fmean(values)
   if not math.isfinite(mean):
@@ -312,7 +314,7 @@ FURTHER: tuple[Column, ...] = (
 def rows(
   reports: Mapping[str, Sequence[Report]], columns: Sequence[Column]
 ) -> Iterator[str]:
-  """Lines of a Markdown table, a recipe a row."""
+  """Lines of a Markdown table, one row per recipe."""
   yield "| | " + " | ".join(title for title, _ in columns) + " |"
   yield "|---" * (len(columns) + 1) + "|"
   for recipe, found in reports.items():
@@ -323,10 +325,10 @@ def rows(
 
 
 def table(folder: pathlib.Path) -> str:
-  """Two Markdown tables for each case, of its complete seeds.
+  """Two Markdown tables per case, over its complete seeds.
 
   Raises:
-    ValueError: no seed of any case is complete, or reports do not fit.
+    ValueError: no seed of any case is complete, or reports differ in settings.
   """
   lines = []
   for case in CASES:
@@ -363,7 +365,7 @@ def table(folder: pathlib.Path) -> str:
 
 
 def main() -> None:
-  """One action; what a user can act on is one line."""
+  """Runs one action; errors that a user can act on are one line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("action", choices=("run", "table"))
   parser.add_argument("folder", type=pathlib.Path)

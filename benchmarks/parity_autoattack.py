@@ -8,15 +8,16 @@
 
 `make` trains the network (optax); `ours` needs only robust_info; `theirs` runs
 in an environment with torch and pyautoattack, `art` in one with torch and the
-Adversarial Robustness Toolbox. Each writes a JSON file a seed into FOLDER,
-after every attack, so that the same command goes on where a killed one was;
-`table` prints all of them side by side in Markdown.
+Adversarial Robustness Toolbox. Each writes one JSON file per seed into FOLDER,
+after every attack, so that the same command resumes a killed one; `table`
+prints all of them side by side in Markdown.
 
-The row "rand" is of the same network with Gaussian noise on its inputs. The two
-sides call a point broken by different rules (the average of 20 draws here, one
-draw there), so that the row counts the points each returned by one rule: the
-average logits of 100 draws. For "rand-averaged" both attack a network that
-averages 20 draws itself, without further averaging: then the rules are equal.
+The row "rand" attacks the same network with Gaussian noise on its inputs. The
+two sides define a broken point by different rules (the average of 20 draws
+here, one draw there). The row therefore counts the points that each side
+returned by one common rule: the average logits of 100 draws. For
+"rand-averaged" both sides attack a network that averages 20 draws itself,
+without further averaging: then the rules are equal.
 
 Data other than the digits come from TFDS. "cifar10-jpeg" is CIFAR-10 encoded
 again as JPEG of quality 75 (`cifar10_jpeg`, prepared in TFDS_DATA_DIR): colour
@@ -39,7 +40,8 @@ RANDOMISED = ("rand", "rand-averaged")
 COMPONENTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 ROWS = ("standard", *COMPONENTS)
 BATCH = 250
-# Of the randomised network: standard deviation, and draws of its predictions.
+# For the randomised network: standard deviation, and number of draws per
+# prediction.
 NOISE = 0.1
 DRAWS = 100
 EOT_SAMPLES = 20
@@ -48,7 +50,7 @@ EOT_SAMPLES = 20
 def _data(case: str, points: int):
   """Train and test images in [0, 1] with labels, and the kind of network.
 
-  Of the digits all but `points` are for training.
+  All digits except `points` are for training.
   """
   if case == "digits-mlp":
     from sklearn import datasets
@@ -110,7 +112,7 @@ def make(folder: pathlib.Path, case: str, points: int, steps: int) -> None:
 
 
 def ours(x, y, params, norm, epsilon, seed, queries):
-  """A call that gives the robust accuracy of an attack with this package."""
+  """Function that gives the robust accuracy of an attack of this package."""
   from robust_info import attacks
 
   def noisy(params, x, key):
@@ -202,7 +204,7 @@ def theirs(x, y, params, norm, epsilon, seed, queries):
 
 
 def art(x, y, params, norm, epsilon, seed, queries):
-  """Auto-PGD by the Adversarial Robustness Toolbox, which has no more."""
+  """Auto-PGD of the Adversarial Robustness Toolbox; no other attacks."""
   del queries
   import torch
   from art.attacks import evasion
@@ -222,7 +224,7 @@ def art(x, y, params, norm, epsilon, seed, queries):
   )
 
   def run(name):
-    np.random.seed(seed)  # What the toolbox draws from.
+    np.random.seed(seed)  # The toolbox draws from this generator.
     attack = evasion.AutoProjectedGradientDescent(
       classifier,
       norm={"linf": np.inf, "l2": 2}[norm],
@@ -245,7 +247,7 @@ SIDES = {"ours": ours, "theirs": theirs, "art": art}
 
 
 def table(folder: pathlib.Path) -> str:
-  """Markdown, for each threat model one row an attack, means over seeds."""
+  """Markdown: per threat model one row per attack, means over seeds."""
   reports = [
     json.loads(p.read_text()) for p in sorted(folder.glob("*-s*.json"))
   ]
@@ -294,7 +296,7 @@ def _cell(values: list[float]) -> str:
 
 
 def attack(options: argparse.Namespace) -> None:
-  """Runs one side with one seed, what is missing of it."""
+  """Runs the missing attacks of one side with one seed."""
   folder = options.folder
   params, x, y = small_networks.load(folder / "case.npz")
   x, y = x[: options.points], y[: options.points]

@@ -2,8 +2,9 @@
 
     python -m benchmarks.parity_starts FOLDER --norm l2 --epsilon 2.5
 
-With the FOLDER and the environment of `parity_autoattack theirs`. Prints the
-robust accuracy of both and how many examples only one of them leaves.
+Uses the FOLDER and the environment of `parity_autoattack theirs`. Prints the
+robust accuracy of both sides, and the number of examples that are robust on one
+side only.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python -m benchmarks.path [--pairs=1024] [--max_nodes=256]
 
 Pairs to rtol 1e-3 on the small CNN at MNIST shape (conv 16-32, 5x5, stride 2,
-dense 100), random weights scaled so that predictions are confident; in turns
-with the same number of forward passes of the same batch, unrolled (target: at
-most 2).
+dense 100), random weights scaled so that predictions are confident. Timed in
+turns with the same number of forward passes of the same batch, unrolled
+(target: at most 2).
 """
 
 import argparse

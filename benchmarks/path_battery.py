@@ -1,13 +1,14 @@
-"""Whether the adaptive path lens keeps its word: errors that it estimated.
+"""Tests the error estimates of the adaptive path lens on many networks.
 
     python -m benchmarks.path_battery --rtol=1e-3 --max_nodes=256 --seed=0
 
-Random networks of every kind, pairs of independent normal inputs, which are far
-apart, and pairs a hundredth of that apart. For each: how many pairs met the
-tolerance by their own estimate; of those, how many were further off than the
-tolerance and 1e-9 nats, and by how much the worst, in tolerances. The truth is
-that of 4,096 chord nodes in float64 (extrapolated once). The same for the plain
-chord rule, doubled until its last step is within the tolerance.
+Random networks of every kind; pairs of independent normal inputs, which are far
+apart, and pairs at a hundredth of that distance. For each it prints how many
+pairs met the tolerance by their own estimate; how many of those were off by
+more than the tolerance and 1e-9 nats; and the worst of these errors, in
+tolerances. The truth is that of 4,096 chord nodes in float64 (extrapolated
+once). The same for the plain chord rule, doubled until its last step is within
+the tolerance.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def max_pool(scale, seed):
 
 
 def networks(seed):
-  """The battery, by name."""
+  """The networks of the battery, by name."""
   first = 100 * seed
   return {
     "tanh": dense(jnp.tanh, (64, 64), 1.0, first + 1),

@@ -1,8 +1,8 @@
 """Two small classifiers from plain arrays, in JAX and in PyTorch.
 
-The same weights give the same logits on both sides, which is what parity needs.
-Images are [N, H, W, C]; a network is a list of (weight, bias) pairs. The CNN is
-conv 16 and conv 32, 5x5, stride 2, then dense 100.
+The same weights give the same logits on both sides, which parity needs. Images
+are [N, H, W, C]; a network is a list of (weight, bias) pairs. The CNN is conv
+16 and conv 32, 5x5, stride 2, then dense 100.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def init(kind: str, image: tuple[int, int, int], classes: int, seed: int):
 
 
 def apply(params: Params, x: jax.Array) -> jax.Array:
-  """Logits [N, C]; which network follows from the weights' shapes."""
+  """Logits [N, C]; the shapes of the weights select the network."""
   hidden = x
   for number, (weight, bias) in enumerate(params):
     if weight.ndim == 4:
@@ -92,7 +92,7 @@ def torch_module(params: Params):
 
 
 def save(path: pathlib.Path, params: Params, x, y) -> None:
-  """Weights and test data in one .npz."""
+  """Stores weights and test data in one .npz."""
   arrays = {"x": np.asarray(x), "y": np.asarray(y)}
   for number, (weight, bias) in enumerate(params):
     arrays[f"w{number}"] = np.asarray(weight)

@@ -1,7 +1,7 @@
-"""Timing that can be compared: warm medians and paired ratios.
+"""Comparable timings: warm medians and paired ratios.
 
-A shared machine drifts. Runs of two candidates are therefore interleaved, and
-the ratio is taken within each pair.
+The speed of a shared machine drifts. Runs of two candidates are therefore
+interleaved, and the ratio is taken within each pair.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ class Spread:
   """A median with its quartiles: half of the runs lie between them.
 
   Attributes:
-    median: of the runs.
+    median: median of the runs.
     low: the lower quartile.
     high: the upper quartile.
-    runs: how many.
+    runs: number of runs.
   """
 
   median: float
@@ -43,18 +43,18 @@ def spread(values: list[float]) -> Spread:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-  """Wall time of one call, until its JAX results are there."""
+  """Wall time of one call, until its JAX results are ready."""
   begin = time.perf_counter()
   jax.block_until_ready(function())
   return time.perf_counter() - begin
 
 
 def warm(function: Callable[[], Any], *, runs: int = MIN_RUNS) -> Spread:
-  """Seconds of a call after a first one that is not counted.
+  """Seconds per call after a first call that is not counted.
 
   Args:
-    function: called `runs + 1` times.
-    runs: at least five.
+    function: function to call, `runs + 1` times.
+    runs: number of counted calls, at least five.
 
   Returns:
     The spread.
@@ -70,8 +70,8 @@ class Pair:
   """Two candidates, run in turns.
 
   Attributes:
-    first: seconds.
-    second: seconds.
+    first: seconds of the first candidate.
+    second: seconds of the second candidate.
     ratio: second over first, within pairs: above 1, the first is faster.
   """
 
@@ -87,11 +87,11 @@ def paired(
 
   Args:
     first: a candidate.
-    second: the other.
-    runs: pairs, at least five.
+    second: the other candidate.
+    runs: number of pairs, at least five.
 
   Returns:
-    The pair of spreads and the ratio's.
+    Both spreads and the spread of the ratio.
   """
   if runs < MIN_RUNS:
     raise ValueError(f"Expected runs >= {MIN_RUNS}, got runs={runs}.")

@@ -1,4 +1,4 @@
-r"""What the training loop costs over the bare compiled step.
+r"""Cost of the training loop over the bare compiled step.
 
   python -m benchmarks.training
 
@@ -6,8 +6,8 @@ Comparisons on random images of MNIST's shape, small CNN, batch 128:
 
 - an epoch of `training.train` (batches, metrics, log, checkpoint) against the
   same compiled step called on the same batches, epochs in turns;
-- one PGD-10 step against ten gradients with respect to the images plus one
-  with respect to the parameters;
+- one PGD-10 step against ten gradients with respect to the images plus one with
+  respect to the parameters;
 - the same step against the same network trained the same way in PyTorch, where
   that is installed.
 """
@@ -37,7 +37,7 @@ PAIRS = 11
 
 
 def make_config(name: str) -> config_lib.Config:
-  """A run of as many epochs as there are pairs, and one to warm up."""
+  """A run with one epoch per pair, and one epoch to warm up."""
   return config_lib.from_config_dict(
     {
       "model": {
@@ -53,7 +53,7 @@ def make_config(name: str) -> config_lib.Config:
 
 
 def make_split(num_steps: int) -> data.Split:
-  """Random images."""
+  """A split of random images."""
   rng = np.random.default_rng(0)
   size = num_steps * BATCH
   return data.Split(
@@ -63,13 +63,13 @@ def make_split(num_steps: int) -> data.Split:
 
 
 def make_batch(split: data.Split, *, step: int) -> data.Batch:
-  """A batch that lies on the devices before it is asked for."""
+  """A batch that is already on the devices when it is used."""
   batch = data.train_batch(split, seed=0, step=step, batch_size=BATCH)
   return jax.device_put(batch, sharding.by_rows())
 
 
 def make_step(config: config_lib.Config):
-  """The compiled step and a state for it."""
+  """The compiled step and an initial training state."""
   model = models.from_config(config.model)
   optimizer = optax.adam(1e-3)
   step = train_step.make_train_step(
@@ -107,7 +107,7 @@ def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
     training.train(
       config, split, validate, workdir=directory, stream=io.StringIO()
     )
-  # The first epoch of the loop compiles. Each other one is between two bare
+  # The first epoch of the loop compiles. Each other one lies between two bare
   # epochs: their mean cancels a drift of the machine.
   ratios = [2 * loop[k] / (bare[k] + bare[k + 1]) for k in range(1, len(loop))]
   print(
@@ -118,7 +118,7 @@ def loop_overhead(name: str, steps_per_epoch: int) -> timing.Spread:
 
 
 def pgd_step(batch: data.Batch) -> Callable[[], Any]:
-  """A call of one PGD-10 step of ours, which goes on training."""
+  """A call of our PGD-10 step, which continues to train one state."""
   step, state = make_step(make_config("pgd"))
 
   def run():
@@ -194,9 +194,9 @@ def torch_step(batch: data.Batch) -> Callable[[], None]:
 
 
 def main() -> None:
-  """Prints one line a comparison."""
+  """Prints one line per comparison."""
   parser = argparse.ArgumentParser(description=__doc__)
-  # An epoch of MNIST has 422.
+  # One epoch of MNIST has 422 steps.
   parser.add_argument("--steps", type=int, default=422)
   parser.add_argument("--pgd-steps", type=int, default=100)
   arguments = parser.parse_args()

@@ -8,9 +8,10 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time of the tests goes into compilation: LLVM may do less, and
-# jaxlib 0.10 has a simpler generator of code that is twice as fast (later ones
-# stop at the unknown flag). Flags that are given come last, and count.
+# Compilation takes most of the time of the tests: LLVM may optimise less, and
+# jaxlib 0.10 has a simpler code generator that is twice as fast (later versions
+# stop at the unknown flag). Flags from the environment come last and take
+# precedence.
 os.environ["XLA_FLAGS"] = " ".join(
   [
     "--xla_backend_optimization_level=0",
@@ -19,7 +20,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     os.environ.get("XLA_FLAGS", ""),
   ]
 ).strip()
-# XLA comments on programs that it finds compiled before.
+# Silence XLA, which logs a line for every program found in the cache.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
@@ -30,17 +31,18 @@ import pytest
 from robust_info._xla import loops
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Equal programs are compiled once per process, whichever test wants them. Other
-# processes have folders of their own: JAX writes there without a lock.
+# Equal programs are compiled once per process, for all tests. Each process has
+# its own folder, because JAX writes there without a lock.
 _programs = tempfile.mkdtemp(prefix="programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _programs)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-# Rolled as on GPU and TPU; test_loops.py compares with the unrolled form.
+# Loops are rolled as on GPU and TPU; test_loops.py compares with the unrolled
+# form.
 loops.MAX_UNROLL_ON_CPU = 1
 
-# A change is judged by the same examples every time; people get new ones.
+# CI judges every change by the same examples; other runs draw new ones.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
   hypothesis.settings.load_profile("ci")

@@ -1,4 +1,4 @@
-"""Sums over as many inputs as a picture of 224 x 224 x 3 has, in float64."""
+"""Sums over as many inputs as a 224 x 224 x 3 image has, against float64."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from robust_info.attacks import _fab, initial, projections, steps
 from robust_info.fisher import _gram, _lanczos
 
 SIZE = 224 * 224 * 3
-# Rounding that does not average out: the terms of a sum are equal.
+# The terms of a sum are equal, so that rounding errors do not average out.
 TOLERANCE = 5e-6
 
 
@@ -65,7 +65,7 @@ def test_gram_matrices_of_sizes_without_even_parts(size):
 
 
 def linear(num_classes, scale=0.1):
-  """Rows of weights of one sign: nothing averages out."""
+  """Weights of one sign: rounding errors do not average out."""
   rng = np.random.default_rng(1)
   weights = rng.uniform(0.5, 1.5, (SIZE, num_classes)) * scale * SIZE**-0.5
   return weights.astype(np.float32)
@@ -76,7 +76,7 @@ def linear(num_classes, scale=0.1):
 def test_norms_of_a_linear_network_are_within_their_stated_errors(
   method, num_classes
 ):
-  """`F = W (diag p - p p^T) W^T` in float64, and its eigenvalues."""
+  """Against `F = W (diag p - p p^T) W^T` in float64, and its eigenvalues."""
   weights = linear(num_classes)
   bias = np.arange(num_classes, dtype=np.float32)
   norms = jax.jit(
@@ -150,7 +150,7 @@ def test_attacks_measure_as_float64_does(num_examples):
   exact, starts = measured(delta, x)
   for name, values in exact.items():
     np.testing.assert_allclose(values, 1.0, rtol=TOLERANCE, err_msg=name)
-  # A start in so many dimensions is at the surface but for 1/D.
+  # In so many dimensions a random start lies within about 1/D of the surface.
   length = np.linalg.norm(precise(starts["l2"]), axis=-1)
   np.testing.assert_allclose(length, 1.0, atol=2e-4)
   assert (length <= 1 + TOLERANCE).all()

@@ -42,7 +42,7 @@ def compiled(fn, *args):
 
 
 def forms(program):
-  """The orders of axes of all convolutions that XLA's compiler leaves."""
+  """The orders of axes of all convolutions in the compiled program."""
   return set(re.findall(r"dim_labels=([a-z0-9_>-]+)", program.as_text()))
 
 
@@ -110,7 +110,7 @@ def test_loops_hold_only_fast_convolutions(fn):
   rewritten, plain = (
     compiled(repeated(f), x) for f in (convolutions.canonical(fn), fn)
   )
-  # Their sums round differently, and each step of a loop passes that on.
+  # Their sums round differently, and each step of a loop propagates that.
   rounding = 128 * jnp.finfo(x.dtype).eps
   jax.tree.map(
     lambda found, wanted: np.testing.assert_allclose(
@@ -223,7 +223,8 @@ def test_pytrees_keys_and_what_is_closed_over_go_through():
   )
   noise = jax.random.normal(key, x.shape)
   terms = np.asarray(jax.jit(gradient)(x), np.float64)
-  # The terms cancel: their sum is as exact as the largest of them.
+  # The terms cancel: the rounding of their sum scales with the size of the
+  # terms.
   rounding = 32 * np.finfo(np.float32).eps * np.abs(terms).sum()
   expected = 2 * terms.sum() + np.asarray(noise, np.float64).sum()
   np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=2 * rounding)

@@ -15,7 +15,7 @@ _EPS = np.finfo(np.float32).eps
 
 
 def _symmetric(size, kind, seed, num=7):
-  """[num, n, n] float32, of a spectrum that is hard in the named way."""
+  """[num, n, n] float32, with a spectrum that is hard in the named way."""
   rng = np.random.default_rng(seed)
   spectrum = {
     "plain": rng.standard_normal((num, size)),
@@ -158,7 +158,7 @@ def test_derivatives_of_eigenpairs_match_finite_differences(x64):
   @jax.jit
   def pairs(t):
     values, vectors = eigen.eigh(jnp.asarray(start + t * change))
-    # Without their arbitrary sign.
+    # Eigenvectors without their arbitrary sign.
     largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
     return values, vectors * jnp.sign(
       jnp.take_along_axis(vectors, largest, axis=1)
@@ -171,7 +171,7 @@ def test_derivatives_of_eigenpairs_match_finite_differences(x64):
 
 
 def test_derivatives_where_an_eigenvalue_is_multiple():
-  """The first are those of one eigenvector; there is no second one but at 0."""
+  """First ones are those of one eigenvector; second ones exist only at 0."""
 
   def largest(t, spectrum):
     bend = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
@@ -182,7 +182,7 @@ def test_derivatives_where_an_eigenvalue_is_multiple():
     turn = jax.grad(largest), jax.grad(jax.grad(largest))
     return [d(0.0, spectrum) for d in turn]
 
-  # lambda = (a + b) / 2 + sqrt((a - b)^2 / 4 + t^2)
+  # Closed form: lambda = (a + b) / 2 + sqrt((a - b)^2 / 4 + t^2).
   np.testing.assert_allclose(
     derivatives(jnp.asarray([3.0, 1.0])), [0.0, 1.0], atol=1e-6
   )
@@ -193,7 +193,7 @@ def test_derivatives_where_an_eigenvalue_is_multiple():
 
 
 def test_the_library_is_called_on_accelerators_only():
-  """In the program for a platform, whatever machine it is made on."""
+  """In the program for a platform, on any machine that makes it."""
   matrices = jnp.eye(3)[None]
   eigh = jax.jit(eigen.eigh)
 

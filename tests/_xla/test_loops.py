@@ -1,4 +1,4 @@
-"""Rolled, unrolled and batched loops compute the same."""
+"""Rolled, unrolled and batched loops compute the same values."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
   for steps, longest in ((1, 1), (128, 4)):
     monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", steps)
     assert loops.unroll_length(4) == longest
-    # A function object of its own: nothing is taken from the other's cache.
+    # A new function object, so that `jit` does not reuse the other program.
     found.append(jax.jit(lambda x: measures(logits_fn, x))(x))
   for name, rolled in found[0].items():
     np.testing.assert_allclose(
@@ -157,7 +157,7 @@ def test_what_gains_nothing_stays_whole(network, monkeypatch):
   dense = lambda x: jnp.tanh(x.reshape(len(x), -1))  # noqa: E731
   assert sizes(logits_fn, x) == {6}  # small
   monkeypatch.setattr(loops, "_MIN_VALUES", 1)
-  # Once more with a row more, to see what the function is.
+  # A traced call with one more row shows which kind of function it is.
   assert sizes(logits_fn, x) == {7, 3}
   assert sizes(logits_fn, x[:1]) == {1}
   assert sizes(dense, x) == {7, 6}
@@ -166,7 +166,7 @@ def test_what_gains_nothing_stays_whole(network, monkeypatch):
 
 
 def test_a_function_that_holds_rows_stays_whole(network, monkeypatch):
-  # Parts of a single row, which broadcast against what is held.
+  # Parts are single rows, which would broadcast against the held arrays.
   logits_fn, x = network
   monkeypatch.setattr(loops, "_MIN_VALUES", 1)
   monkeypatch.setattr(loops, "_MAX_PARTS", len(x))

@@ -29,7 +29,7 @@ def mlp():
 
 @pytest.fixture(scope="session")
 def linear():
-  """Linear logits, where every attack has a closed form."""
+  """A network with linear logits, for which every attack has a closed form."""
   weights = np.random.default_rng(1).normal(size=(SIZE, NUM_CLASSES))
   weights = jnp.asarray(weights, jnp.float32)
   return jax.tree_util.Partial(
@@ -41,7 +41,7 @@ def linear():
 def batch(mlp):
   """64 inputs in [0, 1]; labels are the network's, one in eight shifted.
 
-  NumPy arrays: cutting those compiles nothing.
+  NumPy arrays, because slicing those compiles nothing.
   """
   x = np.random.default_rng(2).uniform(size=(64, *SHAPE)).astype(np.float32)
   y = np.argmax(mlp(x), axis=-1).astype(np.int32)
@@ -51,9 +51,9 @@ def batch(mlp):
 
 @pytest.fixture(scope="session")
 def rounding(mlp, batch):
-  """By how much losses of one point may differ between two programs.
+  """Largest difference between losses of one point in two programs.
 
-  Sums of some fifty terms, in any order, twice over.
+  Bounds the rounding of sums of some fifty terms, in any order, twice over.
   """
   largest = np.abs(mlp(batch[0])).max()
   return 128 * np.finfo(np.float32).eps * largest

@@ -1,4 +1,4 @@
-"""Properties of auto_attack: the protocol, the pool, the state on disk."""
+"""Properties of auto_attack: the protocol, the pool, the progress on disk."""
 
 import json
 
@@ -12,11 +12,11 @@ from robust_info.attacks import projections
 from robust_info.attacks.autoattack import flags, journal, standing
 
 KEY = jax.random.key(0)
-# Five classes are fewer than the protocol has targets.
+# Five classes are fewer than the targets of the protocol.
 pytestmark = pytest.mark.filterwarnings(
   "ignore::robust_info.attacks.AttackWarning"
 )
-# Short runs; the compiled programs are shared by all tests below.
+# Short runs; all tests below share the compiled programs.
 SHORT = {"epsilon": 0.08, "num_steps": 4, "num_queries": 15}
 
 
@@ -47,7 +47,7 @@ def whole(whole_and_compiled):
 
 
 def test_compiles_at_most_twelve_programs_in_all(whole_and_compiled):
-  # Fewer where another test compiled one of them before.
+  # Fewer if another test has compiled one of them before.
   assert whole_and_compiled[1] <= 12
 
 
@@ -128,7 +128,7 @@ def test_killed_and_resumed_gives_the_same_result(mlp, batch, whole, tmp_path):
   np.testing.assert_array_equal(resumed.broken_by, whole.broken_by)
   np.testing.assert_array_equal(resumed.x_adv, whole.x_adv)
   assert resumed.accuracies == whole.accuracies
-  # Finished: nothing is left to run.
+  # The attack is finished: nothing is left to run.
   late = []
   again = run(mlp, *batch, state_dir=tmp_path, progress=late.append)
   assert not late
@@ -160,7 +160,7 @@ def test_state_of_another_network_is_refused(mlp, batch, tmp_path):
     return mlp.func(params, 1.01 * x)
 
   first_weights, biases, weights = mlp.args[0]
-  # The same predictions, all of them.
+  # All predictions stay the same.
   nearly = (first_weights, biases, weights * (1 + 1e-6))
   others = {
     "another network": jax.tree_util.Partial(mlp.func, nearly),
@@ -170,7 +170,7 @@ def test_state_of_another_network_is_refused(mlp, batch, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
       run(other, *batch, **options)
     assert "\n" not in str(caught.value)
-  # A batch of another size rounds otherwise; nothing is left to attack.
+  # A batch of another size rounds differently; nothing is left to attack.
   again = run(mlp, *batch, **options, batch_size=13)
   np.testing.assert_array_equal(again.broken_by, first.broken_by)
   np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
@@ -199,7 +199,7 @@ def test_state_of_a_plain_function_asks_for_its_logits_to_the_last_bit(
       with pytest.raises(ValueError, match="another network"):
         journal.Journal(folder, headers[1], nearly)
     else:
-      # It goes on with the logits it began with.
+      # The journal continues with the logits that it started with.
       book = journal.Journal(folder, headers[1], nearly)
       np.testing.assert_array_equal(book.clean, clean)
 
@@ -232,7 +232,7 @@ def test_what_makes_the_number_doubtful_is_said_once(batch):
   x, y = batch
 
   def faulty(scale, x):
-    # Flat: nothing to ascend. And no prediction of the first two rows.
+    # Flat, so nothing to ascend; and no prediction for the first two rows.
     classes = jnp.round(4 * x[:, 0, 0, 0]).astype(jnp.int32)
     logits = scale * jax.nn.one_hot(classes, 5)
     bad = jnp.any(x[:, -1, -1] == 2, axis=-1)
@@ -256,7 +256,7 @@ def test_what_makes_the_number_doubtful_is_said_once(batch):
   assert any(logits in line and "NaN" in line for line in lines)
   assert any(zero in line and "zero gradient" in line for line in lines)
   assert not any("\n" in line for line in lines)
-  # Class 0 would be right: argmax of NaN is 0.
+  # Class 0 would be correct, and argmax of NaN is 0.
   assert result.accuracies["clean"] == 62 / 64
   np.testing.assert_array_equal(result.nonfinite_logits, np.arange(64) < 2)
   assert np.isfinite(result.x_adv).all()
@@ -314,7 +314,7 @@ def test_progress_reports_a_falling_accuracy(mlp, batch, whole):
   assert all(event.finished <= event.total for event in events)
   done = [event.finished + event.under_way for event in events]
   assert all(d <= e.total for d, e in zip(done, events, strict=True))
-  # Work on examples that are not finished counts as it is done.
+  # Progress counts partial work on examples that are not finished.
   assert any(event.under_way > 0 for event in events)
   assert {event.attack for event in events} == set(whole.attacks)
 
@@ -331,8 +331,8 @@ def test_few_compilations_and_none_for_new_parameters(mlp, batch):
     run(jax.tree_util.Partial(counted, params), *batch, epsilon=0.1 * scale)
 
   again(1.0)
-  # Forward, two of APGD, two of FAB-T (gradient, check), Square, and the
-  # shape of the logits at the door.
+  # Forward, two of APGD, two of FAB-T (gradient, check), Square, and the shape
+  # of the logits for the validation of arguments.
   assert len(traces) <= 12
   before = len(traces)
   again(0.5)
@@ -352,8 +352,8 @@ def test_plain_function_is_never_stale(mlp, batch):
 
 
 def test_first_lucky_draw_does_not_end_the_attack():
-  # A start near the boundary errs in some draws and not in the next ones; the
-  # corner of the ball, four standard deviations behind it, in all.
+  # A start near the boundary is misclassified in some draws and not in the next
+  # ones; the corner of the ball, four standard deviations beyond it, in all.
   slope = np.random.default_rng(0).normal(size=16).astype(np.float32)
   epsilon = 2.5 / np.abs(slope).sum()
   x = np.tile(0.5 + 0.5 * slope / (slope @ slope), (64, 1))
@@ -384,7 +384,7 @@ def test_two_classes(batch):
   x = batch[0].reshape(64, -1)
   weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
   y = np.argmax(x @ weights, -1).astype(np.int32)
-  # The attacks that need a target; those of a label see two classes below.
+  # Targeted attacks only; untargeted ones are tested on two classes below.
   result = run(
     jax.tree_util.Partial(lambda w, v: v @ w, weights),
     x,
@@ -428,7 +428,7 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
   once, often = (
     run(mlp, x, y, **options, restarts=restarts) for restarts in (1, 4)
   )
-  # Batches of two fillings round differently.
+  # Batches with different rows round differently.
   barely = np.asarray(attacks.losses.margin(once.logits, y)) < rounding
   assert np.all(often.success | ~once.success | barely)
   assert 0 < often.robust_accuracy <= once.robust_accuracy < 7 / 8

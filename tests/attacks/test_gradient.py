@@ -29,7 +29,7 @@ COMBINED = {
   "l2": {"restarts": 2, "keep": "worst"},
   "l1": {"restarts": 2, "keep": "worst", "momentum": 0.9},
 }
-# The same in l2 but for the iterate that counts.
+# Two l2 settings that differ only in which iterate they keep.
 LAST = {"norm": "l2", "restarts": 2}
 WORST = {"norm": "l2", **COMBINED["l2"]}
 
@@ -41,7 +41,7 @@ kl_pgd = jax.jit(
 
 
 def run(logits_fn, x, y, key=KEY, *, epsilon, **options):
-  """PGD, one program for each set of static options; NumPy arrays."""
+  """PGD, one program per set of static options; NumPy arrays."""
   arrays = {
     "step_size": 2.5 * epsilon / NUM_STEPS,
     "where": np.ones(len(x), bool),
@@ -62,7 +62,7 @@ def classes(logits):
 
 def assert_no_better_for_the_model(result, other, y, rounding):
   """Row by row: a success beats every failure, then the higher loss."""
-  # Two programs: they round differently.
+  # The results come from two programs, which round differently.
   barely = np.asarray(attacks.losses.margin(other.logits, y)) < rounding
   assert np.all(result.success | ~other.success | barely)
   same = result.success == other.success
@@ -81,7 +81,7 @@ def test_stays_in_ball_and_box(mlp, batch, norm, combined):
   assert float(sizes.max()) >= 0.9 * epsilon
   assert result.x_adv.min() >= 0
   assert result.x_adv.max() <= 1
-  # No ball is the input bit for bit.
+  # With epsilon 0 the result is the input bit for bit.
   result = run(mlp, x, y, epsilon=0.0, **options)
   np.testing.assert_array_equal(result.x_adv, x)
   np.testing.assert_array_equal(result.success, classes(mlp(x)) != y)
@@ -193,7 +193,7 @@ def test_rows_do_not_depend_on_the_batch_or_on_their_place_in_it(mlp, batch):
     return run(mlp, x[rows], y[rows], example_ids=rows, epsilon=0.1, **LAST)
 
   whole = some(np.arange(64))
-  # Other places; other companions; the same example twice.
+  # Other positions; other neighbours; the same example twice.
   permuted = np.random.default_rng(3).permutation(64)
   for rows in (permuted, np.arange(64) % 16 + 16):
     np.testing.assert_allclose(some(rows).x_adv, whole.x_adv[rows], atol=1e-5)
@@ -214,7 +214,7 @@ def test_zero_gradients_are_counted_where_the_loss_saturates(mlp, batch):
   *layers, last = mlp.args[0]
   saturated = jax.tree_util.Partial(mlp.func, (*layers, 1e4 * last))
   right = classes(mlp(x)) == y
-  # A start this near is as good as the clean point.
+  # A start this near behaves like the clean point.
   result = run(saturated, x, y, epsilon=0.01)
   assert np.mean(result.zero_gradients[right]) > 0.9
   for loss in ("margin", "dlr"):

@@ -54,7 +54,7 @@ def test_checkpoints_follow_the_recurrence(steps):
 
 def test_apgd_halves_a_step_that_does_not_help():
   # A constant gradient drives one step to the corner; the loss never rises
-  # again, so every review halves, the first included.
+  # again, so every review halves the step size, including the first.
   def logits(x):
     return jnp.concatenate([-jnp.sum(x, 1, keepdims=True), 0 * x[:, :1]], 1)
 
@@ -70,7 +70,7 @@ def test_apgd_halves_a_step_that_does_not_help():
     state = step(state)
     sizes.append(float(state.step_size[0]))
   np.testing.assert_allclose(state.x_found, 0.6, atol=1e-6)
-  # Reviews after 2, 3, 4, ... steps; index 0 is the start's evaluation.
+  # Reviews after 2, 3, 4, ... steps; index 0 is the pass at the start.
   expected = 0.2 / 2.0 ** np.maximum(np.arange(11) - 1, 0)
   np.testing.assert_allclose(sizes, expected, rtol=1e-6)
 
@@ -104,7 +104,7 @@ def test_pgd_that_may_end_early_takes_the_steps_of_pgd(
   np.testing.assert_allclose(
     state.x_found[ends_there], result.x_adv[ends_there], atol=1e-6
   )
-  # Steps one by one and in one program round differently.
+  # Single steps and one program of all steps round differently.
   barely = np.asarray(attacks.losses.margin(result.logits, y)) < rounding
   assert (state.found | ~result.success | barely).all()
 
@@ -195,7 +195,7 @@ def test_fisher_attack_starts_along_the_top_eigenvector(mlp, batch):
 
   cosine, length = cosine_and_length(mlp, *batch)
   np.testing.assert_allclose(cosine, 1, atol=1e-3)
-  # 1e-6 in input units, as every attack promises.
+  # Every attack guarantees 1e-6 in input units.
   assert np.max(length) <= 1 + 1e-6 / 0.02
 
 

@@ -46,7 +46,7 @@ def evaluate(golden, *names):
 
 @pytest.fixture(scope="module")
 def ensemble(golden):
-  # The slowest attack first: it has all examples before it, as if alone.
+  # The slowest attack comes first: it gets all examples, as if run alone.
   return evaluate(golden, "fab-t", "apgd-t")
 
 
@@ -59,8 +59,8 @@ def test_component_matches_the_published_code(golden, ensemble, name):
 
 
 def test_ensemble_is_as_strong_as_the_published_code(golden, ensemble):
-  # Other attacks cannot raise the accuracy: without APGD-CE and Square this is
-  # an upper bound.
+  # Further attacks cannot raise the accuracy, so without APGD-CE and Square
+  # this is an upper bound.
   ours = ensemble.robust_accuracy
   theirs = float(golden["linf_standard"])
   assert ours == pytest.approx(theirs, abs=0.005)

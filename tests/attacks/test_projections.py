@@ -27,7 +27,7 @@ COMPILED = {
   name: jax.jit(getattr(projections, name), static_argnames=("low", "high"))
   for name in ("project_linf", "project_l2", "project_l1", "rescale_l2")
 }
-# The first example of a run compiles.
+# The first example of a run compiles, so there is no deadline.
 relaxed = hypothesis.settings(
   max_examples=30,
   deadline=None,
@@ -155,5 +155,5 @@ def test_random_starts_fill_the_ball_uniformly(norm):
   x = jnp.zeros((4000, 3))
   lengths = sizes("_" + norm, np.asarray(initial.BY_NORM[norm](keys, x, 2.0)))
   assert lengths.max() <= 2 + 1e-6
-  # The share within half the radius is 1/8 in three dimensions.
+  # In three dimensions, 1/8 of the ball lies within half the radius.
   assert np.mean(lengths < 1) == pytest.approx(1 / 8, abs=0.02)

@@ -14,7 +14,8 @@ from robust_info import attacks
 from robust_info.attacks import initial, projections
 
 KEY = jax.random.key(0)
-# As many rows as inputs: a radius per row must not be one per input.
+# As many rows as inputs: a radius per row must not be mistaken for one per
+# input.
 SIZE = 16
 EPSILON = {"linf": 0.1, "l2": 0.4, "l1": 1.0}
 ATTACKS = {
@@ -35,8 +36,8 @@ ATTACKS = {
     fn, x, y, num_steps=4, **options
   ),
 }
-# Targeted attacks take the steps of the others; the Fisher attack those of PGD,
-# from a start that test_iterative.py looks at in l2.
+# Targeted attacks share the steps of the others; the Fisher attack shares those
+# of PGD, and test_iterative.py tests its l2 start.
 COMPILED = [
   ("pgd", "l2"),
   ("kl_pgd", "l1"),
@@ -51,7 +52,8 @@ COMPILED = [
   ("fisher_pgd", "linf"),
 ]
 SOUND = slice(0, 6)
-# Two pixels of one value; no logits; and one fault of the arguments each.
+# Rows with two equal pixels; a row without logits; and one row per kind of
+# invalid argument.
 FLAT, BLIND = slice(6, 8), 8
 INVALID = slice(9, 15)
 MASKED = 15
@@ -82,7 +84,7 @@ def rows(mlp):
 
 @pytest.fixture(scope="module", params=COMPILED, ids="-".join)
 def attacked(request, mlp, rows):
-  """Name and norm, the compiled attack, and what it found on the rows."""
+  """Name and norm, the compiled attack, and its result on the rows."""
   name, norm = request.param
   fn = jax.tree_util.Partial(network, mlp)
   attack = jax.jit(functools.partial(ATTACKS[name], norm=norm))
@@ -128,7 +130,7 @@ def test_what_makes_no_sense_is_flagged_under_jit(attacked, rows):
   expected = np.ones(SIZE, bool)
   expected[INVALID] = False
   if name == "kl_pgd":
-    # It takes no labels, and needs a clean prediction.
+    # KL-PGD takes no labels, and needs a clean prediction.
     expected[11:13], expected[BLIND] = True, False
   np.testing.assert_array_equal(found.valid, expected)
   np.testing.assert_array_equal(found.x_adv[~expected], x[~expected])
@@ -136,7 +138,7 @@ def test_what_makes_no_sense_is_flagged_under_jit(attacked, rows):
   assert np.isnan(found.logits[~expected]).all()
   assert not found.success[~expected].any()
   assert np.isnan(found.robust_accuracy())
-  # A masked row is clean, and does not count.
+  # A masked row stays clean and does not count.
   np.testing.assert_array_equal(found.x_adv[MASKED], x[MASKED])
   assert found.loss[MASKED] == 0
   assert not found.success[MASKED]
@@ -157,7 +159,7 @@ def test_points_are_finite_and_inside_whatever_the_gradients(attacked, rows):
     assert found.nonfinite_gradients[FLAT].all()
   if name != "kl_pgd":
     assert found.zero_gradients[BLIND] == (name != "square")
-    # Wrong, as nothing is predicted, and said so.
+    # Without a prediction the row counts as wrong, and is reported.
     assert found.success[BLIND]
     np.testing.assert_array_equal(
       np.flatnonzero(found.nonfinite_logits), [BLIND]
@@ -183,7 +185,7 @@ def test_one_radius_is_that_radius_for_every_row(rows):
 
   @jax.jit
   def points(epsilon):
-    # Every part that a radius goes through.
+    # All functions that receive a radius.
     keys = jax.random.split(KEY, len(x))
     found = [initial.surface(keys, x, epsilon, norm) for norm in ("linf", "l2")]
     for start in initial.BY_NORM.values():

@@ -1,6 +1,6 @@
-"""The sanity report passes honest networks and names what is wrong.
+"""The sanity report passes honest networks and names faults of others.
 
-Faulty networks go through it in evaluation/test_worst_case.py.
+evaluation/test_worst_case.py tests it on faulty networks.
 """
 
 import jax
@@ -14,7 +14,7 @@ from robust_info.attacks.sanity import forward_checks
 
 
 def report(logits_fn, batch, **options):
-  # Correct labels wherever the function is deterministic.
+  # Labels are correct if the function is deterministic.
   x = batch[0][:32]
   y = np.argmax(logits_fn(x), -1).astype(np.int32)
   return attacks.sanity_report(
@@ -47,7 +47,7 @@ def test_batch_statistics_inner_gradients_and_nan_are_flagged(mlp, batch):
     spread = 0 * jnp.sqrt(jnp.abs(pixel - pixel))
     return jnp.where(pixel > 0.9, jnp.nan, spread)
 
-  # One report sees all.
+  # One report finds all faults.
   result = report(
     lambda x: training_mode(x) + optimising(x) + not_finite(x), batch
   )
@@ -57,7 +57,7 @@ def test_batch_statistics_inner_gradients_and_nan_are_flagged(mlp, batch):
     "finite logits",
     "finite gradients",
   } <= failed(result)
-  # What is no number is so in every call.
+  # The same logits are NaN in every call, so the network is not random.
   assert "random forward pass" not in failed(result)
 
 
@@ -80,7 +80,7 @@ def test_derivatives_inside_are_seen(mlp, batch, wrap):
     loop,
   ):
     fn = wrap(optimising)
-    # The second time `jit` has traced it before.
+    # In the second round, `jit` has already traced the function.
     found = [forward_checks.differentiates(fn, x) for _ in range(2)]
     assert found == [1, 1]
 

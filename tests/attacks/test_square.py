@@ -1,8 +1,8 @@
 """Square is the published attack, query by query, on channels-last images.
 
 `golden_square.npz` holds queries of the published code with its random choices:
-see `golden_square.py`. What Square has in common with the other attacks is in
-`test_rows.py`.
+see `golden_square.py`. `test_rows.py` tests the properties that Square shares
+with the other attacks.
 """
 
 import pathlib
@@ -40,7 +40,7 @@ def test_start_and_queries_are_those_of_the_published_code(
   def of(name):
     return golden.get(f"{norm}_{name}")
 
-  # The golden choices instead of random ones.
+  # Replay the golden choices instead of drawing random ones.
   choices = {}
 
   def corner(key, shape, side, reach_edges):
@@ -177,7 +177,7 @@ def test_other_layouts_are_accepted(shape):
 def test_attacks_without_windows_take_any_layout():
   result = attacks.auto_attack(
     lambda v: v.reshape(len(v), -1)[:, :2],
-    # Not 0.5: two logits that sum to 1 look like probabilities.
+    # Not 0.5, because two logits that sum to 1 look like probabilities.
     np.full((2, 1, 6, 6), 0.6, np.float32),
     np.zeros(2, np.int32),
     KEY,

@@ -9,7 +9,7 @@ from robust_info import config as config_lib
 from robust_info import models
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-# Trained on purpose in a larger ball than the one that is evaluated.
+# Trained on purpose in a larger ball than the one of the evaluation.
 LARGER_BALLS = {"mnist_linf03": 0.32}
 
 

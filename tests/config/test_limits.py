@@ -1,4 +1,4 @@
-"""Values that cannot run, and fields without an effect, end at the door."""
+"""Values that cannot run, and fields without an effect, are refused early."""
 
 import dataclasses
 import inspect
@@ -37,7 +37,7 @@ def nested(flat):
 
 
 def changed(flat):
-  """A configuration with these fields, unchecked."""
+  """An unchecked configuration with these fields."""
   config = config_lib.Config()
   for name, value in flat.items():
     section, _, field = name.rpartition(".")
@@ -98,7 +98,7 @@ def test_value_beyond_its_own_bound_is_refused(name, value):
 
 @pytest.mark.parametrize("name", [*NUMBERS, *TUPLES])
 def test_default_is_within_its_bounds(name):
-  # Read back from a stored run, where fields without an effect pass.
+  # Reading back a stored run accepts fields without an effect.
   text = config_lib.to_json(config_lib.Config())
   assert config_lib.flatten(config_lib.from_json(text))[name] == DEFAULTS[name]
 
@@ -118,7 +118,7 @@ def test_objective_takes_from_the_table_all_that_it_can_be_given(name):
     if parameter.kind is parameter.KEYWORD_ONLY
   }
   assert set(made.keywords) == set(config_lib.ARGUMENTS[name])
-  # `margin` is 1 in the paper of `mart`; progress comes from the step.
+  # `margin` is 1 in the paper of `mart`; `progress` comes from the step.
   assert taken - set(made.keywords) <= {"progress", "margin"}
 
 
@@ -130,7 +130,7 @@ def test_every_field_that_an_objective_does_not_read_is_refused(name):
     given = {"objective.name": name, f"objective.{field}": value}
     if field in read:
       continue
-    # The value is the default one: that it was given is enough.
+    # The value is the default; giving it at all is enough for a refusal.
     line = (
       refusal(given, given=[f"objective.{field}"])
       if f"objective.{field}" in reads.without_ball([f"objective.{field}"])

@@ -1,4 +1,4 @@
-"""The array cache: written once, checked always, never half there."""
+"""The array cache: written once, always checked, never half written."""
 
 import json
 import os
@@ -15,7 +15,7 @@ LABELS = np.array([3, 1, 4, 1, 5], np.int32)
 
 
 class Builder:
-  """Builds two arrays and counts how often it had to."""
+  """Builds two arrays and counts the builds."""
 
   def __init__(self):
     self.calls = 0
@@ -156,7 +156,7 @@ def test_leftovers_of_killed_builds_are_removed_after_a_day(entry):
   os.utime(old, (yesterday, yesterday))
   load(entry, Builder())
   assert not old.exists()
-  assert new.exists()  # Maybe of a process that is at it now.
+  assert new.exists()  # Another process may be writing it.
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):

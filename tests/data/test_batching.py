@@ -1,4 +1,4 @@
-"""Batches: every example once an epoch, pure in (seed, step), one shape."""
+"""Batches: every example once per epoch, pure in (seed, step), one shape."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ SIZES = [(10, 4), (12, 4), (1, 1), (3, 7), (97, 16), (5, 5)]
 
 
 def make_split(num_examples, shape=(2, 3, 1)):
-  """Example i has label i, and an image that spells i."""
+  """Example i has label i, and an image that encodes i."""
   rows = np.arange(num_examples)
   images = np.broadcast_to(
     rows[:, None, None, None], (num_examples, *shape)
@@ -54,7 +54,7 @@ def test_epoch_permutation_is_a_permutation(num_examples):
 def test_epoch_permutation_depends_on_nothing_but_its_arguments():
   first = data.epoch_permutation(0, 7, 50).copy()
   np.random.default_rng(1).permutation(3)
-  for epoch in range(20):  # More than any memory of earlier calls holds.
+  for epoch in range(20):  # More than a cache of earlier calls holds.
     data.epoch_permutation(0, epoch, 50)
   np.testing.assert_array_equal(first, data.epoch_permutation(0, 7, 50))
 
@@ -139,7 +139,7 @@ def test_train_batch_is_a_pure_function_of_seed_and_step():
     data.train_batch(split, seed=4, step=step, batch_size=5)
     for step in range(40)
   ]
-  for step in reversed(range(40)):  # As a run resumed anywhere would.
+  for step in reversed(range(40)):  # In any order, as in resumed runs.
     again = data.train_batch(split, seed=4, step=step, batch_size=5)
     jax.tree.map(np.testing.assert_array_equal, forwards[step], again)
 

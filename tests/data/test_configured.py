@@ -33,7 +33,7 @@ def test_errors_name_fields_not_arguments(tmp_path, fields, message):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-  """Directories by name; no environment and no prepared data in any."""
+  """Directories by name; without environment variables or prepared data."""
   monkeypatch.delenv("ROBUST_INFO_CACHE", raising=False)
   monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
   for name in ("stored", "named", "environment"):
@@ -59,7 +59,7 @@ def test_environment_beats_the_stored_place(places, monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", str(places / "environment"))
   found = data.relocated(stored(places))
   assert found.cache_dir is None
-  # Nothing is prepared there.
+  # The directory of the environment has no prepared data.
   assert found.data_dir == str(places / "stored")
   directory = places / "environment" / "digits" / prepared.DIGITS_VERSION
   directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The embedded digits: ours, exact, without TensorFlow, safe to share."""
+"""The embedded digits: our own, exact, without TensorFlow, safe to share."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from robust_info import data
 from robust_info.data import digits
 
 # Two processes load into a cold cache at once, then a third into a warm one.
-# The third is forked before more than JAX and this package has been imported.
+# The third is forked before anything but JAX and this package is imported.
 _LOAD = """
 import os, sys, warnings
 from robust_info import data
@@ -108,7 +108,7 @@ def test_splits_are_stratified(source):
   whole = np.bincount(reference.target) / len(reference.target)
   for split in parts(source).values():
     counts = np.bincount(split.labels, minlength=10)
-    # Within one of proportional at each of the two cuts.
+    # Each of the two cuts is within one example of proportional.
     assert np.all(np.abs(counts - whole * len(split)) < 2)
 
 
@@ -144,7 +144,7 @@ def test_a_given_data_dir_is_where_it_is_prepared(tmp_path):
 
 
 def test_a_data_dir_that_cannot_be_written_gives_way_to_the_cache(tmp_path):
-  # A file where the data set would be; root may write everywhere else.
+  # A file in place of the data set: permissions would not stop root.
   (tmp_path / "digits").write_text("not a directory")
   source = data.load("digits", data_dir=tmp_path, cache_dir=tmp_path / "cache")
   assert len(source.test) == 500
@@ -176,7 +176,7 @@ def test_another_version_is_refused(tmp_path):
 
 
 def test_digits_of_another_release_are_not_used(tmp_path, source, cache):
-  del source  # Has prepared them.
+  del source  # The fixture has prepared the data.
   prepared = cache / "tfds" / "digits" / "1.0.0"
   for version in ("1.0.0", "9.0.0"):
     later = shutil.copytree(prepared, tmp_path / "digits" / version)

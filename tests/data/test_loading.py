@@ -23,7 +23,7 @@ def prepared_toy(tmp_path_factory):
 
 @pytest.fixture
 def toy(prepared_toy, tmp_path):
-  """A data_dir of one's own with the data set `toy`."""
+  """A private data_dir with the data set `toy`."""
   return shutil.copytree(prepared_toy, tmp_path / "tfds")
 
 
@@ -52,7 +52,7 @@ def decodings(monkeypatch):
 
 
 def refusal(call, *args, **kwargs):
-  """The one line with which a call is refused."""
+  """The message of a refused call, which is one line."""
   with pytest.raises(data.UnavailableError) as error:
     call(*args, **kwargs)
   assert "\n" not in str(error.value)
@@ -138,7 +138,7 @@ def test_a_damaged_training_split_is_rebuilt_for_a_new_holdout(
   load("toy", toy)
   [entry] = (tmp_path / "cache" / "arrays" / "toy" / "1.2.0").iterdir()
   (entry / "train-images.npy").write_bytes(b"")
-  load("toy", toy)  # Does not read that file.
+  load("toy", toy)  # This load does not read the damaged file.
   assert len(decodings) == 1
   assert len(load("toy", toy, validation_fraction=0.2).validation) == 8
   assert len(decodings) == 2
@@ -155,7 +155,7 @@ def test_a_changed_source_is_not_served_stale(toy, load, tmp_path, decodings):
     load("toy", toy).test.images[0], toy_data.picture(41)
   )
   assert len(decodings) == 2
-  # What was decoded from the old source is gone.
+  # The arrays decoded from the old source are gone.
   assert len(list((tmp_path / "cache/arrays/toy/1.2.0").iterdir())) == 1
 
 
@@ -383,7 +383,7 @@ def test_without_tfds_the_extra_is_named(toy, load, monkeypatch):
 
 
 class RobustInfoPreparable(toy_data.make_builder(), skip_registration=False):
-  """In the registry of TFDS, as its own builders are."""
+  """A builder in the registry of TFDS, like its own."""
 
   name = "robust_info_preparable"
 

@@ -1,4 +1,4 @@
-"""Real prepared data, where TFDS_DATA_DIR has them."""
+"""Tests on real prepared data, where TFDS_DATA_DIR has them."""
 
 import os
 import pathlib

@@ -21,7 +21,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(params=["toy", "own"])
 def both(request, prepared, tmp_path):
-  """One set, decoded and streamed, and the cache of the latter."""
+  """The decoded and the streamed data, and the cache of the latter."""
 
   def load(**knobs):
     return data.load(

@@ -18,12 +18,12 @@ BATCH_SIZE = 4
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  """An undisturbed evaluation's, and one's that was killed at every event."""
+  """Folders of an undisturbed attack, and of one killed at every event."""
   cache = {
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    # XLA comments on programs that it finds compiled before.
+    # Silence XLA, which logs a line for every program found in the cache.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
   }
@@ -67,7 +67,7 @@ def test_a_killed_evaluation_ends_like_an_undisturbed_one(folders):
   expected, found = map(result, folders)
   for name, values in expected.items():
     np.testing.assert_array_equal(found[name], values, err_msg=name)
-  # Of what a process had reported, less than a batch is done again.
+  # Less than one batch of the work that a process had reported is repeated.
   seen = processes(folders[1])
   assert len(seen) > 4
   order = ("apgd-t", "square")

@@ -37,7 +37,7 @@ SETTINGS = {
 
 
 def train(workdir, cache, *, name="digits", robust=(0.0, 0.5, 0.25)):
-  """A linear classifier, with these scores after each epoch."""
+  """Trains a linear classifier, with these scores after each epoch."""
   asked = config.from_config_dict(
     {
       "data": {"name": name, "cache_dir": str(cache)},
@@ -70,7 +70,7 @@ def environment(home):
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": str(home / "programs"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    # XLA comments on programs that it finds compiled before.
+    # Silence XLA, which logs a line for every program found in the cache.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
@@ -78,7 +78,7 @@ def environment(home):
 
 @pytest.fixture(scope="module")
 def runs(home):
-  """Workdirs of two runs; the second has no data of its own name."""
+  """Workdirs of two runs; the second names another data set."""
   train(home / "standard", home / "cache")
   shutil.copytree(home / "standard", home / "elsewhere")
   path = home / "elsewhere" / "config.json"
@@ -113,7 +113,7 @@ def both(run, output, *flags):
 
 @pytest.fixture(scope="module")
 def undisturbed(evaluate, runs, home):
-  """The report on both checkpoints of the run, and what was printed."""
+  """The report on both checkpoints of the run, and the result of the call."""
   result = evaluate(*both(runs[0], home / "report"))
   assert result.returncode == 0, result.stderr
   return home / "report", result
@@ -127,7 +127,7 @@ def measured_files(output):
 
 
 def comparable(output):
-  """A report less what tells when and where it was made."""
+  """A report without the fields on the time and place of its making."""
   found = report.load(output / "report.json")
   found.pop("software")
   return json.dumps(found)
@@ -252,6 +252,6 @@ def test_mnist_is_evaluated_like_any_other_data(evaluate, home):
   found = report.load(home / "out" / "report.json")
   assert found["data"]["num_examples"] == 10_000
   [run] = found["runs"]
-  # A linear classifier of MNIST after one epoch, and its weakness.
+  # Typical of a linear classifier of MNIST after one epoch: not robust.
   assert run["performance"]["accuracy"] > 0.85
   assert run["robust_accuracy"][-1]["accuracy"] < 0.75

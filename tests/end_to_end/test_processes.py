@@ -1,4 +1,4 @@
-"""Two processes do what one does, and write what one writes."""
+"""Two processes compute and write the same as one."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from robust_info.training import agreement, metrics_log
 
 
 def run_pair(directory, programs, *arguments):
-  """What process_pair.py leaves in the directory."""
+  """Runs process_pair.py, which leaves its results in the directory."""
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
@@ -176,12 +176,12 @@ def test_processes_started_otherwise_say_in_which_fields_and_end(pair):
   assert second.count(" instead of ") == 2
   assert first.startswith("Process 0: process 1 was started otherwise")
   assert "\n" not in first + second
-  # Before anything was made.
+  # The processes end before they write anything.
   assert not (pair / "disagreed").exists()
 
 
 def agree(monkeypatch, settings, first):
-  """`require_same` of process 1 of two, the other of which has `first`."""
+  """Calls `require_same` as process 1 of two; process 0 has `first`."""
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(processes, "_spread_text", lambda text: json.dumps(first))

@@ -1,4 +1,4 @@
-"""Eight devices compute what one does."""
+"""Eight devices compute the same values as one."""
 
 import os
 import pathlib

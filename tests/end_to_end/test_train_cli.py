@@ -33,17 +33,17 @@ def environment(tmp_path_factory):
     "ROBUST_INFO_CACHE": str(tmp_path_factory.mktemp("data")),
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    # XLA comments on programs that it finds compiled before.
+    # Silence XLA, which logs a line for every program found in the cache.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    # Much of the time goes into tracing: without the places in the source.
+    # Tracing takes much of the time; it is faster without source locations.
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
   }
 
 
 @pytest.fixture(scope="module")
 def program(environment):
-  """Starts train.py without its imports."""
+  """Starts train.py without the cost of its imports."""
   with preloaded.Preloaded(
     "train.py", cwd=ROOT, environment=environment
   ) as program:
@@ -125,7 +125,7 @@ def start_and_send(program, workdir, awaited, number):
 
 
 def assert_disk_is_full(result):
-  """Files may have 4096 bytes; a checkpoint takes more than this."""
+  """Files may have 4096 bytes, and a checkpoint is larger."""
   assert result.returncode == 1, result.stderr
   *progress, last = result.stderr.splitlines()
   assert last.startswith("Error: ")
@@ -137,7 +137,7 @@ def assert_disk_is_full(result):
 def test_killed_from_outside_and_started_again_it_ends_with_the_same_bits(
   undisturbed, program, tmp_path
 ):
-  # Each start gets a little further before it is ended: to its compilation,
+  # Each start gets a little further before it ends: up to its compilation,
   # which takes long enough for signals to arrive in time.
   killed = start_and_send(program, tmp_path, "config.json", signal.SIGKILL)
   assert killed.returncode == -signal.SIGKILL
@@ -201,7 +201,7 @@ def test_missing_configuration_file_is_one_line(program, tmp_path):
 def test_workdir_that_cannot_be_written_is_one_line(
   program, tmp_path, undisturbed
 ):
-  del undisturbed  # Has decoded the data, which takes its own lines.
+  del undisturbed  # The fixture has decoded the data, which would print lines.
   (tmp_path / "file").write_text("")
   result = program.run(*arguments(tmp_path / "file" / "run"))
   assert result.returncode == 1

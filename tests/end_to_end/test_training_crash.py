@@ -21,7 +21,7 @@ EVENTS = (
   "line:0", "rows:0", "saving:0", "line:4",
   # Checkpoints without a validation, and within epochs.
   "saving:5", "batch:7", "rows:10",
-  # Checkpoints with one.
+  # Checkpoints with a validation.
   "validate:13", "saving:13", "full:26", "rows:26",
   "line:28", "epoch:0.03", "saving:39",
 )  # fmt: skip
@@ -30,12 +30,12 @@ EVENTS = (
 @pytest.fixture(scope="module")
 def killed_run(tmp_path_factory):
   """Workdirs of an undisturbed run, and of one killed at every event."""
-  # The first process compiles, the others read: compiled programs are the same
-  # bits, and the test takes a third of the time.
+  # The first process compiles and the others read: compiled programs are
+  # bit-identical, and the test takes a third of the time.
   cache = {
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    # XLA comments on programs that it finds compiled before.
+    # Silence XLA, which logs a line for every program found in the cache.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -96,7 +96,7 @@ def test_undisturbed_run_is_worth_comparing(runs):
 
 def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(runs):
   undisturbed, killed = runs
-  # A full disk ends a process in good order, with all that was saved.
+  # With a full disk a process exits normally, with all that was saved.
   kills = sum(not event.startswith("full") for event in EVENTS)
   assert int((killed / "kills").read_text()) == kills
   assert_same_run(undisturbed, killed)
@@ -107,10 +107,10 @@ def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(runs):
 )
 def test_run_killed_at_many_random_moments_ends_with_the_same_bits(killed_run):
   wanted = int(os.environ["ROBUST_INFO_KILLS"])
-  # A process gets through some five epochs before it is killed.
+  # A process trains about five epochs before it is killed.
   length = f"epochs:{10 * wanted}"
   rng = random.Random(0)
-  # Within the first steps after a start, and anywhere from its beginning.
+  # Within the first steps after a start, or at any time since the start.
   events = [
     f"moment:{rng.uniform(0.2, 6.0):.3f}"
     if number % 2

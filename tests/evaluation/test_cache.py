@@ -11,7 +11,7 @@ from robust_info.evaluation import cache as measurement_cache
 
 
 class Measurement:
-  """Counts how often it is made."""
+  """Counts how often it is computed."""
 
   def __init__(self, value):
     self.value, self.times = value, 0
@@ -35,7 +35,7 @@ def test_a_measurement_is_made_once(cache, tmp_path):
   measurement = Measurement({"mean": 0.1, "rows": (1, 2)})
   first = cache.get("a", measurement)
   again = measurement_cache.MeasurementCache(tmp_path / "new" / "place", "f")
-  # The first answer is already what JSON gives back.
+  # The first answer already has the types that JSON gives back.
   assert first == again.get("a", measurement) == {"mean": 0.1, "rows": [1, 2]}
   assert measurement.times == 1
 
@@ -137,7 +137,7 @@ def test_a_file_is_there_whole_or_not_at_all(cache, monkeypatch):
   replace = os.replace
 
   def killed(source, target):
-    # What a kill leaves: the scratch file, written in full or in part.
+    # A kill leaves the scratch file, written in full or in part.
     with open(source, "r+b") as file:
       file.truncate(3)
     raise KeyboardInterrupt

@@ -75,13 +75,13 @@ def validator(network):
 
 
 def validated(**options):
-  """The metrics of MLP from a validator of its own."""
+  """The metrics of MLP from a new validator."""
   return make_evaluator(cls=validation.Validator, **options)(MLP)
 
 
 @pytest.fixture(scope="module")
 def ten():
-  """The metrics where attacks and Fisher norms see ten examples."""
+  """The metrics if attacks and Fisher norms see ten examples."""
   return validated(validation_examples=10)
 
 
@@ -185,7 +185,7 @@ def test_attacks_take_accuracy_and_confidence_more_with_epsilon(evaluator):
 
 
 def test_the_divergence_attack_moves_predictions_further_than_noise(evaluator):
-  """It ascends the divergence, not the label loss: CCKL tells them apart."""
+  """It ascends the divergence, not the label loss; CCKL distinguishes them."""
   label, divergence = (
     attacked_lib.predictions(
       evaluator, MLP, epsilon=0.1, attack=attack
@@ -225,7 +225,7 @@ def test_fisher_norms_are_those_of_the_dense_matrix():
       "spectral_norm": values[-1],
     }.items():
       assert getattr(found, field)[row] == pytest.approx(expected, rel=1e-4)
-      # Rounding alone.
+      # The error is rounding only.
       assert 0 < getattr(found, f"{field}_error")[row] < 1e-3 * expected
 
 

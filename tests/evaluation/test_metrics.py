@@ -1,4 +1,4 @@
-"""What a report says of one network, against NumPy and closed forms."""
+"""The report's entry on one network, against NumPy and closed forms."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def evaluator():
 
 @pytest.fixture(scope="module")
 def measured(evaluator, tmp_path_factory):
-  """The entry, its cache, and the labels that progress was shown under."""
+  """The entry, its cache, and the labels of the progress reports."""
   cache = measurement_cache.MeasurementCache(tmp_path_factory.mktemp("m"), "f")
   seen = []
   entry = metrics.measure(
@@ -155,7 +155,7 @@ def test_epsilon_lenses_name_their_attack_and_add_up(entry):
         parts["non_robust"] / parts["total"]
       )
     assert np.shape(lens["robust_cckl_matrix"]) == (4, 4)
-  # The attack on the labels takes label information away.
+  # The attack on the labels removes label information.
   assert lenses[0]["label_information"]["non_robust"] > 0
 
 
@@ -165,7 +165,7 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
     values = getattr(norms, field).astype(float)
     assert entry["fisher"][name]["mean"] == pytest.approx(values.mean())
     assert entry["fisher"][name]["median"] == pytest.approx(np.median(values))
-    # Of so few classes the norms are exact but for rounding.
+    # With so few classes the norms are exact up to rounding.
     error = entry["fisher"][name]["estimation_error"]
     assert 0 < error < 1e-3 * values.mean()
   path = lenses_metric.path(evaluator, VARIABLES)
@@ -241,7 +241,7 @@ def test_every_number_of_a_data_set_has_an_error_over_examples(entry):
   for section in ("performance", "information"):
     assert entry["standard_errors"][section].keys() == entry[section].keys()
   correct = entry["performance"]["accuracy"]
-  # Groups of one example: the textbook error of a mean.
+  # Groups of one example give the textbook error of a mean.
   assert entry["standard_errors"]["performance"]["accuracy"] == pytest.approx(
     math.sqrt(correct * (1 - correct) / 44), rel=1e-4
   )

@@ -1,4 +1,4 @@
-"""What a report says of a network under attack: bounds that never rise."""
+"""The report's entry on robustness: bounds that never rise."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ class KilledError(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def short_runs():
-  """A small ensemble, and checks that cost nothing."""
+  """A small ensemble, and cheap sanity checks."""
 
   def sanity(evaluator, variables, *, epsilon, evaluated=None):
     assert epsilon == SETTINGS.epsilon
@@ -83,7 +83,7 @@ def measure(evaluator, folder, watch=lambda *args, **kwargs: None):
 
 @pytest.fixture(scope="module")
 def killed(evaluator, tmp_path_factory):
-  """The entry, stopped in Square and started again, and its progress."""
+  """The entry, interrupted in Square and started again, and its progress."""
   folder, seen = tmp_path_factory.mktemp("killed"), []
 
   def watch(label, done, total, *, resumed=0, note="", under_way=0.0):
@@ -111,7 +111,7 @@ def test_a_stopped_ensemble_goes_on_where_it_was(killed):
   _, folder, seen, again = killed
   notes = [note for label, *_, note in seen if "apgd-ce" in label]
   assert notes[-1].startswith("robust accuracy so far ")
-  # Finished parts are not run again, and nothing is left on disk at the end.
+  # Finished parts are not run again, and no progress is left on disk.
   assert not any("apgd" in label for label in again)
   assert any(label.endswith("square") for label in again)
   assert not list(folder.rglob("*.state"))
@@ -238,7 +238,7 @@ def test_a_strength_curve_is_the_least_so_far_of_both_rules(values):
   curve = robustness.strength_curve(strengths)
   for column, name in enumerate(("label_information", "cckl")):
     flat = values[:, :, column]
-    # A bound that is not a number at the start stays one.
+    # A bound that starts as NaN stays NaN.
     expected = [
       flat[0, 0] if math.isnan(flat[0, 0]) else np.nanmin(flat[: i + 1])
       for i in range(4)

@@ -23,7 +23,7 @@ def test_describe_in_closed_form():
       "q95": 95.0,
     }
   )
-  # P(39 < Bin(101, 1/2) <= 60) is the smallest such above 95 %.
+  # The smallest such interval above 95 %: P(39 < Bin(101, 1/2) <= 60).
   assert intervals["median"] == [40.0, 60.0]
 
 
@@ -36,7 +36,8 @@ def test_quantile_intervals_cover_the_quantile_as_often_as_they_say():
     low, high = np.array(list(found.values())).T
     hits.append((low <= true) & (true <= high))
   coverage = np.mean(hits, axis=0)
-  # At least 95 %, and not by being wide: 400 draws have an error of 1.1 %.
+  # At least 95 %, but not because the intervals are too wide: 400 draws have an
+  # error of 1.1 %.
   assert (coverage > 0.925).all()
   assert (coverage < 0.995).all()
 

@@ -1,4 +1,4 @@
-"""The worst case over attacks against NumPy, and what masks gradients."""
+"""The worst case over attacks against NumPy, and signs of gradient masking."""
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -29,7 +29,7 @@ def label_loss(z, labels):
   return -oracles.log_softmax(z)[np.arange(len(labels)), labels].astype(float)
 
 
-# The first example compiles.
+# The first example compiles, so there is no deadline.
 @hypothesis.settings(deadline=None)
 @hypothesis.given(
   clean=logits(),
@@ -91,7 +91,7 @@ def test_the_first_attacks_of_an_ensemble_leave_the_rest_clean():
 
 
 def network(variables, x):
-  """Every fault in one function: what compiles once serves all of them."""
+  """Every fault in one function, so that one compilation serves all of them."""
   fault = variables["fault"]
   x = x + fault["rounding"] * (jnp.round(8 * x) / 8 - x)
   logits = fault["scale"] * tiny.apply_mlp(variables, x)

@@ -1,4 +1,4 @@
-"""Merged classes: bounds on both sides, and nothing lost when all are kept."""
+"""Merged classes: bounds on both sides, and exact if all classes are kept."""
 
 import functools
 
@@ -55,7 +55,7 @@ def merged():
 
 
 def test_what_is_left_out_is_the_variance_within_the_merged_classes(merged):
-  # F and what merging leaves out, in float64, by their definitions.
+  # F and the part that merging leaves out, in float64, by their definitions.
   first, second = (w.astype("d") for w in weights())
   hidden = np.tanh(inputs()[0] @ first)
   jacobian = (second.T * (1 - hidden**2)) @ first.T
@@ -66,7 +66,7 @@ def test_what_is_left_out_is_the_variance_within_the_merged_classes(merged):
   left_out = (p[kept_out] * ((g[kept_out] - mean) ** 2).sum(-1)).sum()
   whole = (p * (g**2).sum(-1)).sum()
   np.testing.assert_allclose(merged.trace[0], whole - left_out, rtol=1e-4)
-  # 2000 probes know their mean to a few percent.
+  # 2000 probes estimate their mean to a few percent.
   np.testing.assert_allclose(merged.trace_error[0], left_out, rtol=0.15)
   assert left_out <= (p[kept_out] * (g[kept_out] ** 2).sum(-1)).sum()
   assert left_out > 0.01 * whole
@@ -77,7 +77,7 @@ def test_bounds_hold_on_both_sides(merged):
   for name in ("trace", "frobenius", "spectral_norm"):
     low, true = getattr(merged, name), getattr(whole, name)
     assert (low <= true * (1 + 1e-4)).all()
-    # The estimate of R is good to some 7 % at 2000 probes.
+    # The estimate of R is accurate to some 7 % at 2000 probes.
     assert (true <= low + 1.3 * merged.trace_error + 1e-4 * true).all()
     assert (low > 0.3 * true).all()
 
@@ -116,7 +116,7 @@ def test_a_batch_taken_apart_gives_the_same(monkeypatch):
 
   whole = coarse(logits_fn, x, 2)
   monkeypatch.setattr(loops, "_MIN_VALUES", 1)
-  # A function object of its own: nothing is taken from the other's cache.
+  # A new function object, so that `jit` does not reuse the other program.
   parts = coarse(lambda x: logits_fn(x), x, 2)
   for one, other in zip(
     jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True

@@ -14,7 +14,7 @@ SCALARS = ("trace", "frobenius", "spectral_norm")
 
 
 def network(num_classes, dtype=np.float32, scale=1.0, bias=0.0, seed=0):
-  """A smooth two-layer network as parameters and a function of both."""
+  """Parameters of a smooth two-layer network, whose function is `apply`."""
   rng = np.random.default_rng(seed)
   params = {
     "first": rng.normal(size=(SIZE, 16)) / SIZE**0.5,
@@ -65,7 +65,7 @@ def norms_fn(method="gram", batch_size=None):
 
 @functools.cache
 def single_functions():
-  """What each returns for one network and its inputs, along one direction."""
+  """Results of the single functions on one network, along one direction."""
 
   @jax.jit
   def call(params, x, v):
@@ -128,7 +128,7 @@ def test_norms_and_eigenvectors_match_the_dense_matrix(
 def test_norms_in_float64(method, x64):
   params = network(4, np.float64)
   x = inputs(dtype=np.float64)
-  # Six steps are the whole space: nothing is left for the probes.
+  # Six steps span the whole space: nothing is left for the probes.
   norms = norms_fn(method)(params, x)
   assert norms.trace.dtype == jnp.float64
   assert_norms(params, x, norms, rtol=1e-10)
@@ -144,7 +144,7 @@ def test_single_functions_agree_with_norms():
   assert vectors.shape == (5, 2, 2, 3)
   overlap = np.sum(vectors * norms.vectors[:, :2], axis=(2, 3))
   np.testing.assert_allclose(np.abs(overlap), 1.0, rtol=1e-3)
-  # Exact: rounding alone.
+  # The norms are exact, so their errors are rounding only.
   for name in SCALARS:
     share = getattr(norms, f"{name}_error") / getattr(norms, name)
     assert ((share > EPS) & (share < 100 * EPS)).all()
@@ -184,7 +184,7 @@ def test_spectrum_relations():
 def test_a_constant_added_to_all_logits_changes_nothing(method, dtype):
   with jax.enable_x64(dtype == np.float64):
     params, x = network(4, dtype), inputs(dtype=dtype)
-    # 64 in float32, and as many roundings in float64.
+    # 64 in float32, and the same multiple of the rounding unit in float64.
     constant = np.full(4, 2.0**-17 / np.finfo(dtype).eps, dtype)
     norms, found = (
       norms_fn(method)(dict(params, bias=bias), x)
@@ -241,7 +241,7 @@ def test_kl_to_a_neighbour_is_half_the_quadratic_form(x64):
 
 
 def test_saturated_predictions_keep_their_digits():
-  # The runner-up is 80 nats behind.
+  # The logit of the second class is 80 nats behind.
   params = network(4, scale=0.1, bias=-80.0)
   x = inputs()
   norms = norms_fn()(params, x)
@@ -257,7 +257,7 @@ def test_no_examples():
   assert norms.vectors.shape == (0, SIZE, 2, SIZE // 2)
 
 
-# float16: see test_coarse.py.
+# test_coarse.py tests float16.
 def test_half_precision_inputs_give_float32_norms():
   params, x, dtype = network(4), inputs(), jnp.bfloat16
   norms = jax.jit(
@@ -369,7 +369,7 @@ def test_batches_bound_the_memory():
   assert peak(8) < 0.4 * peak(None)
 
 
-# --- Matrix-free, where it is not exact: many classes, few steps.
+# --- Matrix-free, if it is not exact: many classes, few steps.
 
 
 def wide(num_classes=12, size=14):

@@ -1,4 +1,4 @@
-"""The table of docs/guide/models.md is what its command prints."""
+"""The table in docs/guide/models.md equals the output of its command."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "models.md"
 def test_rows_of_the_page_are_current():
   text = PAGE.read_text()
   for row in table.rows(table.NETWORKS[:5]):
-    # The last column is as XLA counts, which may change with its version.
+    # Skip the last column, the count by XLA, which may change with its version.
     assert row.rsplit("|", 2)[0] in text
 
 

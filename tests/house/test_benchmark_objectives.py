@@ -1,4 +1,4 @@
-"""The table over objectives: what counts, what is averaged, what is skipped."""
+"""The table over objectives: seeds that count, averages, and skipped runs."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from robust_info import config, report
 
 
 def make_report(value, *, seed=0):
-  """Every number of a report that the table reads is `value`."""
+  """A report in which every number that the table reads is `value`."""
   part = {"robust": value, "non_robust_share": value}
   return {
     "schema": report.SCHEMA,

@@ -1,4 +1,4 @@
-"""The examples of the documentation run, and its pages name what exists."""
+"""The examples of the documentation run, and names on its pages exist."""
 
 import doctest
 import importlib
@@ -46,7 +46,7 @@ def numbers(text):
 
 
 def assert_rounded(text, *values):
-  """`text` states these values and no others, each to its own last digit."""
+  """`text` states exactly these values, each to its own last digit."""
   printed = numbers(text)
   assert len(printed) == len(values), text
   for number, value in zip(printed, values, strict=True):
@@ -136,7 +136,7 @@ def test_numbers_of_mnist_are_the_same_wherever_they_are_stated(mnist):
       assert_rounded(row, *gains)
 
 
-# Groups of these patterns hold the same numbers, whatever stands around them.
+# The groups of these patterns hold the same numbers in every file.
 STATED_AGAIN = {
   "AutoAttack at linf 0.3": {
     "README.md": r"keeps (.*?) of the 10,000 test images",
@@ -204,7 +204,7 @@ def test_training_page_states_numbers_of_the_page_of_objectives():
       float(n) for n in numbers(re.search(rf"\| `{name}` \|(.*)", digits)[1])
     ]
 
-  # Means and deviations of the columns, in turn.
+  # Means and deviations alternate in the columns.
   robust, share, deviation = 2, 8, 9
   standard, pgd, pair_lens = map(row, ("standard", "pgd", "pair_lens"))
   text = (DOCS / "guide" / "training.md").read_text()

@@ -1,4 +1,4 @@
-"""What public functions accept, and the one line that they answer with."""
+"""Arguments that public functions accept, and their one-line refusals."""
 
 import functools
 import warnings
@@ -14,7 +14,7 @@ from robust_info import _validate, data, objectives
 from robust_info.attacks import inputs, losses
 
 WIDTHS = ("int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64")
-# More pairs of classes than the narrow integers count.
+# More pairs of classes than the narrow integer types can count.
 EXAMPLES, CLASSES = 200, 20
 
 
@@ -26,7 +26,7 @@ def linear(x):
 
 @functools.cache
 def examples():
-  """Labels that fit every width, of more classes than their squares do."""
+  """Labels that fit every integer type; the number of class pairs does not."""
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(EXAMPLES, CLASSES)).astype(np.float32)
   labels = rng.integers(0, CLASSES, EXAMPLES)
@@ -248,7 +248,7 @@ PROBABILITY_DOORS = {
   "cckl": lambda p, x: ri.cckl(p, examples()[1].astype(np.int32)),
   "mutual_information": lambda p, x: ri.mutual_information(p),
   "pointwise_information": lambda p, x: ri.pointwise_information(p),
-  # The door of `fisher_norms`, and less behind it.
+  # The validation of `fisher_norms`, with less computation after it.
   "fisher_trace": lambda p, x: ri.fisher_trace(lambda x: soft(x), x),
   "coarse": lambda p, x: ri.coarse_fisher_norms(soft, x, max_classes=3),
   "fisher_quadratic": lambda p, x: ri.fisher_quadratic(soft, x, x),

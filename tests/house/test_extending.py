@@ -1,4 +1,4 @@
-"""What docs/guide/extending.md promises to who adds something."""
+"""Tests the promises of docs/guide/extending.md."""
 
 import types
 
@@ -23,7 +23,7 @@ def mean_gap(evaluator, variables):
 
 @pytest.fixture
 def with_own_metric(monkeypatch):
-  """A number of the report, of the table and of the curves, from outside."""
+  """Adds a number to the report, the table and the curves from outside."""
   own = types.SimpleNamespace(
     measure=lambda network: {
       "gap": mean_gap(network.evaluator, network.variables)

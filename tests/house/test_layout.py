@@ -1,4 +1,4 @@
-"""The plan of the package: who imports whom, what is where, how long it is."""
+"""Layout of the package: imports, places of libraries, lengths of files."""
 
 import ast
 import pathlib
@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "robust_info"
 STANDARD = set(sys.stdlib_module_names)
 
-# Rooms of one row do not import each other; each may import the rows above.
+# Packages of one row do not import each other; each may import the rows above.
 ROWS = (
   ("_version", "_xla", "_validate", "config"),
   ("information", "runtime", "models"),
@@ -22,7 +22,8 @@ ROWS = (
   ("report",),
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
-# The libraries of a room, beside jax and numpy; `file` of a room: there only.
+# Libraries of a package, in addition to jax and numpy; with `/file`: only in
+# this file.
 LIBRARIES = {
   "config": {"ml_collections"},
   "models": {"flax"},
@@ -104,7 +105,7 @@ def test_rooms_import_only_lower_ones(path, room):
 
 
 def test_modules_form_no_circle():
-  """Within the rooms; between them the test before sees to it."""
+  """Checks cycles within packages; the test before excludes others."""
   names = {}
   for path in PACKAGE.rglob("*.py"):
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -149,7 +150,7 @@ def test_package_has_at_most_sixteen_entries():
 
 
 def code_lines(node):
-  """Lines of a function without its docstring."""
+  """Number of lines of a function without its docstring."""
   text = ast.get_docstring(node, clean=False)
   return (
     node.end_lineno - node.lineno + 1 - (text or "").count("\n") - bool(text)

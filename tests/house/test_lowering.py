@@ -100,7 +100,7 @@ METRICS = {
   ),
   "summarize": of_stats(ri.summarize),
 }
-# Run on the host, on what those return.
+# Run on the host, on the results of the functions above.
 ON_THE_HOST = {"jackknife", "lens_errors", "self_check"}
 
 SHORT = {"epsilon": 0.1, "num_steps": 2}

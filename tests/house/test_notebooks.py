@@ -10,7 +10,7 @@ NOTEBOOKS = sorted(
   (pathlib.Path(__file__).parents[2] / "notebooks").glob("*.ipynb")
 )
 
-# The same code, less often: which numbers come out is not looked at.
+# The same code with fewer iterations: the values of numbers are not tested.
 SHORTER = {
   "num_steps=300": "num_steps=20",
   "num_pairs=256": "num_pairs=16",
@@ -30,7 +30,7 @@ def test_notebook_runs_and_reports_finite_numbers(path, capsys):
         left -= {long} if long in source else set()
         source = source.replace(long, short)
       code = compile(source, f"{path.name}:{number}", "exec")
-      # As a reader runs it: without the strictness of these tests.
+      # As a reader runs it, without the strict settings of these tests.
       with jax.numpy_rank_promotion("allow"):
         exec(code, namespace)
   assert not left, "not in the notebook"

@@ -9,7 +9,8 @@ import pytest
 
 import robust_info as ri
 
-# Driven from the host: they are run. And for use inside `jax.shard_map`: see
+# HOST functions are driven from the host, so they are run instead of traced.
+# SHARDED ones are for use inside `jax.shard_map`: see
 # tests/information/test_stats_devices.py.
 HOST = {"auto_attack", "sanity_report", "jackknife", "self_check"}
 SHARDED = {"merge_across"}
@@ -34,7 +35,7 @@ def public_functions():
 
 
 def traced(name, dtype=np.float32):
-  """Types mix while a function is traced: nothing need be compiled."""
+  """Traces a function: types mix in tracing, so nothing need be compiled."""
   x, other = (public_calls.arrays()[k].astype(dtype) for k in ("x", "other"))
   return jax.eval_shape(
     lambda x, other: public_calls.calls(x, other)[name](), x, other

@@ -1,6 +1,6 @@
 """Fisher information and information against other people's implementations.
 
-Runs where they are installed (extra `oracle`). kfac-jax, the nearest relative,
+Runs if they are installed (extra `oracle`). kfac-jax, the most similar library,
 does not run on this JAX: see tests/fisher/test_golden.py.
 """
 

@@ -39,7 +39,7 @@ def values_and_gradients():
 
 @jax.jit
 def derivatives(z):
-  """Of KL, entropy and log_softmax of z [2, 4]: six numbers.
+  """Derivatives of KL, entropy and log_softmax of z [2, 4]: six numbers.
 
   Returns:
     Their values [6], gradients in both modes, and second derivatives, forward
@@ -64,7 +64,7 @@ def derivatives(z):
 
 
 def assert_derivatives_match_finite_differences(z, which):
-  """Of the numbers `which`, by central differences in float64."""
+  """Compares derivatives of the numbers `which` with central differences."""
   _, gradients, hessians = derivatives(z)
   h = 1e-5
   for index in np.ndindex(z.shape):
@@ -86,7 +86,7 @@ def assert_derivatives_match_finite_differences(z, which):
 
 
 def finite_logits(max_gap):
-  """One shape, so that each function compiles once."""
+  """Arrays of one shape, so that each function compiles once."""
   return hnp.arrays(
     np.float32, (3, 4), elements=st.floats(-max_gap, max_gap, width=32)
   )
@@ -258,8 +258,8 @@ def test_log_softmax_derivatives_at_ties(x64):
 
 
 def test_log_softmax_of_logits_recomputed_inside_a_fusion():
-  # A compiler may evaluate the producer of the logits once for the maximum and
-  # once for the difference, with other roundings.
+  # A compiler may compute the producer of the logits once for the maximum and
+  # once for the difference, with different roundings.
   rng = np.random.default_rng(0)
   a, b, c = rng.normal(size=(3, 4000, 7)).astype(np.float32)
   log_p = jax.jit(lambda a, b, c: divergences.log_softmax(a * b + c / 3))(

@@ -16,7 +16,7 @@ grouped_stats = jax.jit(
 
 
 def groups(logits, labels, count):
-  """Ten examples of three classes in each, so that all tests share programs."""
+  """Groups of ten examples of three classes, so that tests share programs."""
   return [stats_of(logits[g::count], labels[g::count]) for g in range(count)]
 
 

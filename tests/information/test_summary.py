@@ -27,9 +27,9 @@ def summary(logits, labels, **kwargs):
 
 
 def padded(rows, shape=(1000, 10)):
-  """A few rows in a shape that others have, and which of its rows count.
+  """A few rows in a shape shared with other calls, and a mask of the real rows.
 
-  Below them is NaN, and to their right are classes that are impossible.
+  The rows below them are NaN, and the classes to their right impossible.
   """
   rows = np.asarray(rows, np.float32)
   logits = np.full(shape, np.nan, np.float32)
@@ -224,7 +224,7 @@ def test_blocks_inside_one_call_equal_merged_calls():
 
 @pytest.mark.parametrize("scale", [3.0, 30.0])
 def test_long_sums_do_not_lose_digits(scale):
-  # Sixteen thousand additions one after another lose 2e-6 at scale 30.
+  # Sixteen thousand successive additions lose 2e-6 at scale 30.
   logits, labels = data(40_001, 3, scale=scale)
   result = summary(logits, labels)
   for name in ("mutual_information", "label_information"):
@@ -239,7 +239,7 @@ def test_long_sums_do_not_lose_digits(scale):
 
 def test_many_groups_take_no_more_memory_than_the_rows():
   def temporaries(num_groups):
-    rows = 13_000  # A single block, however many groups there are.
+    rows = 13_000  # A single block, for any number of groups.
     compiled = stats_lib.stats_of_groups.lower(
       jax.ShapeDtypeStruct((rows, 20), jnp.float32),
       jax.ShapeDtypeStruct((rows,), jnp.int32),
@@ -282,7 +282,7 @@ def test_many_small_merges_of_nearly_identical_predictions():
 
 
 def test_a_million_examples_keep_their_digits():
-  # Rows of known information, repeated: the truth is theirs. Whole blocks.
+  # Rows of known information, repeated in whole blocks: the truth is theirs.
   logits, labels = data(1024, 3, scale=2.0)
   rows, where = padded(logits, (16_384, 3))
   expected = summary(rows, padded_labels(labels, 16_384), where=where)
@@ -339,7 +339,7 @@ def test_a_million_examples_of_a_thousand_classes():
 
 def all_metrics(logits, labels, where):
   result = summary(logits, labels, where=where)
-  # Those of labels are fields of the summary, with and without a gradient.
+  # Metrics of labels are fields of the summary, with and without a gradient.
   metrics = jnp.stack(
     [
       ri.mutual_information(logits, where=where),
@@ -353,7 +353,7 @@ def all_metrics(logits, labels, where):
 
 @jax.jit
 def everything(logits, labels, where):
-  """Of logits [20, 3]: summary, `all_metrics` [4], their gradients."""
+  """For logits [20, 3]: summary, `all_metrics` [4], and their gradients."""
   gradients, (values, result) = jax.jacrev(all_metrics, has_aux=True)(
     logits, labels, where
   )
@@ -549,7 +549,7 @@ def test_hard_information_of_a_perfect_and_of_a_useless_classifier():
   np.testing.assert_allclose(
     perfect.hard_label_information, np.log(4), rtol=1e-6
   )
-  # 4 + 4 - 4 - 1 occupied cells over 2 N.
+  # The correction is (4 + 4 - 4 - 1) / 2N, from the occupied cells.
   np.testing.assert_allclose(
     perfect.hard_label_information_corrected, np.log(4) + 3 / 80, rtol=1e-6
   )
@@ -596,7 +596,7 @@ def test_stats_do_not_recompile_across_batches():
   for seed in range(3):
     logits, labels = data(seed=seed)
     stats = step(stats, logits, labels, np.arange(1000) < 1000 - seed)
-  # None, if another test has used it before.
+  # No trace at all if another test has used this step before.
   assert len(TRACES) <= 1
   assert int(ri.summarize(stats).count) == 2997
 

@@ -10,7 +10,7 @@ import robust_info as ri
 
 EXAMPLES, CLASSES, SIZE = 60, 3, 6
 
-# One program each for every shape, instead of one for every operation.
+# One program per function and shape, instead of one per operation.
 lens_means, lens_errors, lens_matrices, pair_mean, fit_temperature = map(
   jax.jit,
   (
@@ -25,7 +25,7 @@ lens_means, lens_errors, lens_matrices, pair_mean, fit_temperature = map(
 
 @functools.cache
 def population():
-  """A small set whose pairs can all be looked at."""
+  """A small set whose pairs can all be computed."""
   rng = np.random.default_rng(0)
   labels = rng.integers(0, CLASSES, EXAMPLES)
   centres = 1.5 * rng.normal(size=(CLASSES, SIZE))
@@ -39,7 +39,7 @@ def population():
 
   @functools.cache
   def table(num_nodes):
-    """Of all ordered pairs, row by row."""
+    """The lens of all ordered pairs, row by row."""
     path = functools.partial(ri.disentangle_path, fn, num_nodes=num_nodes)
     first, second = np.divmod(np.arange(EXAMPLES**2), EXAMPLES)
     return jax.tree.map(np.asarray, jax.jit(path)(x[first], x[second]))
@@ -157,7 +157,7 @@ def test_a_control_that_another_determines_changes_nothing():
   pair = pair_mean(values, np.stack([one, two]), np.array([0.1, -0.1]))
   more = pair_mean(
     values,
-    # The mean of 50 times 0.3 is another float32 number than 0.3.
+    # The mean of 50 values 0.3 is not the float32 number 0.3.
     np.stack([one, one, two, np.ones_like(one), np.full_like(one, 0.3)]),
     np.array([0.1, 0.1, -0.1, 5.0, 5.0]),
   )
@@ -207,9 +207,9 @@ def exact_matrix():
 
 
 def matrices_with_and_without(num_coarse):
-  """Of 300 pairs, in two levels and in one; the classes of the coarse pairs.
+  """Matrices of 300 pairs in two levels and in one; the coarse pairs' classes.
 
-  One operation at a time, so that equal steps of the two round alike.
+  Runs one operation at a time, so that equal steps of the two round equally.
   """
   components, coarse, classes, many = in_two_levels(0, 300, num_coarse)
   matrix = exact_matrix()
@@ -282,10 +282,10 @@ def test_matrices_from_all_pairs_are_exact():
 
 
 def drawn_lens_means(seed, num_pairs, num_coarse=None):
-  """Lens means and errors of a data set that is drawn anew, by its seed.
+  """Lens means and errors of a data set that is drawn from `seed`.
 
-  Parts of a pair are sums of what its two examples bring, and a little of its
-  own; the exact mean total is known in closed form.
+  Parts of a pair are sums of contributions of its two examples, and a small one
+  of its own; the exact mean total is known in closed form.
   """
   num_examples, num_groups = 200, 25
   rng = np.random.default_rng(seed)
@@ -340,7 +340,8 @@ def test_lens_errors_cover_the_spread_over_data_sets(
     strict=True,
   )
   ratio = np.mean(errors, axis=0) / np.std(means, axis=0)
-  # Sixty draws know a spread to 9 %. Never too small, beyond that.
+  # Sixty draws estimate a spread to 9 %. Beyond that, errors are never too
+  # small.
   assert (ratio > 0.8).all()
   assert (ratio < most + 0.2).all()
 

@@ -9,8 +9,8 @@ import pytest
 import robust_info as ri
 
 SIZE, CLASSES, PAIRS = 8, 5, 6
-# How much of tanh, of relu and of the input itself a hidden unit hands on: an
-# argument, so that all activations share their compiled programs.
+# Shares of tanh, of relu and of the identity in a hidden unit: an argument, so
+# that all activations share their compiled programs.
 ACTIVATIONS = {
   "tanh": np.float32([1, 0, 0]),
   "relu": np.float32([0, 1, 0]),
@@ -116,7 +116,7 @@ def test_chord_and_jvp_converge_to_the_same_number():
       for method in ("chord", "jvp")
     )
     gaps.append(np.abs(chord.non_robust - jvp.non_robust).max())
-  # Of an order above 1.2.
+  # The order of convergence is above 1.2.
   assert gaps[1] < 0.07 * gaps[0]
 
 
@@ -308,7 +308,7 @@ def test_extrapolation_is_nearer_than_the_chords_it_is_made_of(activation):
   assert (wrong <= parts.error).all()
 
 
-# Never met: what float32 rounding leaves is more.
+# A tolerance below float32 rounding is never met.
 UNMET = {"num_nodes": 16, "rtol": 1e-7, "max_nodes": 64}
 
 
@@ -326,7 +326,7 @@ def test_extrapolation_is_what_doubling_the_nodes_gives(activation):
 
 
 def test_half_precision_is_warned_of_and_within_its_stated_error():
-  """Also where the logits are float32 and a hidden layer is not."""
+  """Also if the logits are float32 and a hidden layer is not."""
   params, (x, x_other) = network(), pairs()
 
   def low(params, x, dtype):
@@ -352,7 +352,7 @@ def test_half_precision_is_warned_of_and_within_its_stated_error():
       jax.eval_shape(
         functools.partial(ri.disentangle_path, fn, **options), x, x_other
       )
-  # No differences, and no warning.
+  # The jvp method takes no differences, so there is no warning.
   jax.eval_shape(
     functools.partial(ri.disentangle_path, fn, method="jvp"), x, x_other
   )

@@ -1,7 +1,7 @@
 """The objectives on a residual network with BatchNorm.
 
-One of each way to use the two modes: `fgsm_rs` takes the passes of `pgd`, `kl`
-and `mart` those of `trades`.
+One objective per way to use the two modes: `fgsm_rs` makes the passes of `pgd`;
+`kl` and `mart` make those of `trades`.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def make_batch(mask):
 
 @functools.cache
 def compiled(name):
-  """Mean loss and its gradient; statistics; where training mode was taken."""
+  """Mean loss and its gradient; statistics; inputs of the training mode."""
   objective = objectives.create(
     config_lib.ObjectiveConfig(name=name, num_steps=1, random_start=False)
   )

@@ -54,7 +54,7 @@ def total_loss(params, network, objective, batch):
 
 @functools.partial(jax.jit, static_argnames="name")
 def value_and_grad(params, knobs, mask=None, *, name):
-  """Of the summed loss of the linear network."""
+  """Value and gradient of the summed loss of the linear network."""
   objective = functools.partial(ALL[name], **knobs)
   return jax.value_and_grad(total_loss)(
     params, linear_network(), objective, examples(mask)
@@ -149,7 +149,7 @@ def test_path_part_of_linear_logits_is_the_whole_divergence_on_average():
 
 
 def test_epsilon_lens_penalises_what_the_attack_takes():
-  # Labels that the network knows, so that there is something to take.
+  # The network predicts these labels, so there is information to remove.
   rng = np.random.default_rng(2)
   image = jnp.asarray(rng.uniform(size=examples().image.shape), jnp.float32)
   label = jnp.argmax(linear_network().evaluate(image), axis=-1)
@@ -208,8 +208,8 @@ def test_gradient_equals_finite_differences_with_constants_held_fixed(
   x64, name
 ):
   network, batch = linear_network(jnp.float64), examples(dtype=jnp.float64)
-  # Points that an attack takes over, which know less than the images do; the
-  # pairs do not read them.
+  # The objective takes these points instead of attacking; they carry less
+  # information than the images. The pairs do not read them.
   network = dataclasses.replace(network, points=0.4 + batch.image / 5)
   loss = functools.partial(
     total_loss, network=network, objective=ALL[name], batch=batch
@@ -242,7 +242,7 @@ def test_gradient_equals_finite_differences_with_constants_held_fixed(
 
 @lenses("local", "cckl")
 def test_batch_of_one_label_is_standard_with_a_finite_gradient(name):
-  # The other labels are those of padding.
+  # All other labels belong to padding.
   mask = np.asarray(examples().label == 0)
   params = linear_network().variables["params"]
   value, gradient = value_and_grad(params, KNOBS[name], mask, name=name)

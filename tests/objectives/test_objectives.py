@@ -32,7 +32,7 @@ def run(batch, *, norm="linf", random_start=True, epsilon=0.1, progress=1.0):
   return jax.tree.map(np.asarray, found)
 
 
-# Without a random start: one step, of a quarter of epsilon.
+# Without a random start: one step of a quarter of epsilon.
 @functools.partial(jax.jit, static_argnames=("norm", "random_start"))
 def _run(batch, epsilon, progress, *, norm, random_start):
   return _with_gradient(

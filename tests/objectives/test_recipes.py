@@ -42,7 +42,7 @@ RECIPES = {
   ),
   "label": functools.partial(objectives.fisher_regularised, estimator="label"),
 }
-# Numbers that leave each objective with the plain cross-entropy.
+# Settings that reduce each objective to the plain cross-entropy.
 NEUTRAL = {
   "trades": {"coefficient": 0.0},
   "kl": {"coefficient": 0.0},
@@ -168,7 +168,7 @@ def test_mart_equals_its_formula():
 
 @jax.jit
 def confident_mart(logits, label):
-  """Loss and gradient of MART where the one example has these logits."""
+  """Loss and gradient of MART on one example with these logits."""
   batch = dataclasses.replace(
     examples(),
     image=np.full((1, 3, 3, 1), 0.5, np.float32),
@@ -192,7 +192,7 @@ def test_mart_stays_finite_where_probabilities_round_to_one(label):
   value, gradient = confident_mart(logits, np.array([label], np.int32))
   assert np.isfinite(value)
   assert np.isfinite(gradient).all()
-  # Wrong with certainty: 200 nats, and 200 more for the margin.
+  # Certain and wrong: 200 nats, and 200 more for the margin.
   np.testing.assert_allclose(value, {0: 0.0, 1: 400.0}[label], rtol=0.01)
 
 
@@ -212,7 +212,8 @@ def test_alignment_penalty_is_one_minus_the_cosine():
 
 
 def test_alignment_of_gradients_by_hand():
-  # logits (x_1 x_2, 0): the gradient at label 0 points along (x_2, x_1).
+  # The logits are (x_1 x_2, 0): the gradient at label 0 points along (x_2,
+  # x_1).
   network = objectives.from_logits_fn(
     lambda x: jnp.stack([x[:, 0] * x[:, 1], jnp.zeros(len(x))], -1)
   )
@@ -255,7 +256,7 @@ def test_exact_fisher_penalty_is_that_of_the_linear_model(quantity):
 
 @functools.partial(jax.jit, static_argnames="estimator")
 def penalty_and_gradient(params, keys, *, estimator):
-  """Of the mean trace, for each of the keys."""
+  """Mean trace and its gradient, for each of the keys."""
 
   def penalty(params, key):
     outcome = objectives.fisher_regularised(
@@ -278,7 +279,7 @@ def test_sampled_trace_is_unbiased_in_value_and_gradient(estimator):
   for values, (truth,) in zip(drawn, exact, strict=True):
     error = np.std(values, 0) / np.sqrt(1000)
     assert (np.abs(np.mean(values, 0) - truth) < 5 * error + 1e-6).all()
-    # The test can fail: the error is small against the truth.
+    # The error is small against the truth, so the test can fail.
     assert np.median(error) < 0.2 * np.median(np.abs(truth))
 
 
@@ -308,7 +309,8 @@ def test_vanishing_fisher_information_has_a_finite_gradient(name):
   assert np.isfinite(gradient).all()
 
 
-# The draw of a label moves with the parameters: see the unbiasedness test.
+# Without `label`, whose draw moves with the parameters: see the unbiasedness
+# test.
 @recipes("kl", "mart", "aligned", "trace", "exact", "frobenius")
 def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
   x64, name
@@ -317,7 +319,8 @@ def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
   np.testing.assert_allclose(slope, difference, rtol=1e-6)
 
 
-# `kl` from the clean image, as `trades`: see test_batch_norm.py.
+# `kl` from the clean image makes the passes of `trades`: see
+# test_batch_norm.py.
 @recipes("kl from its start", "mart", "aligned", "frobenius", "label")
 def test_attack_leaves_statistics_to_the_loss_passes(name):
   outcome, stats = normalised(examples(np.arange(N) < 4), name=name)

@@ -16,7 +16,7 @@ from robust_info.report import figures
 from robust_info.report.figures import style
 
 NAMES = [f"{word} {i}" for i, word in enumerate(figure_checks.WORDS)]
-# Local lenses, where their bars end, and their caption.
+# Local lenses, the ends of their bars, and their caption.
 STACKED = [
   ((14.0, 0.6), [(0, 14), (14, 14.6)], "14.6 = 96 % + 4.1 %"),
   ((-5.0, 15.0), [(-5, 0), (0, 15)], "10 = \N{MINUS SIGN}50 % + 150 %"),
@@ -63,7 +63,8 @@ EXTREMES = {
   "both negative": [figure_checks.make_run("x", local=(-1.0, -2.0))],
   "stacked": [figure_checks.make_run("x", local=row[0]) for row in STACKED],
 }
-# What no figure of a kind depends on is left out: curves know no classes.
+# Extremes that a kind of figure does not depend on are left out: for example,
+# curves do not depend on classes.
 REPORT_FIGURES = {
   figures.training_curves: [
     "one negative epoch",
@@ -124,11 +125,11 @@ def drawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def figure_of(tmp_path_factory):
-  """Writes the figure of an extreme, once; its path and itself."""
+  """Writes the figure of an extreme once; returns its path and the figure."""
 
   @functools.cache
   def write(draw, name):
-    # Long names of runs come with long names of classes.
+    # Long names of runs are tested together with long names of classes.
     report = figure_checks.make_report(
       EXTREMES[name], NAMES if "names" in name else None
     )
@@ -207,7 +208,7 @@ def test_missing_values_leave_gaps(figure_of):
   np.testing.assert_array_equal(np.isnan(values), [*[0] * 4, 1, 1, 1, *[0] * 5])
   fisher = by_title["Fisher norm (nats / input²)"]
   values = fisher.get_lines()[0].get_ydata()
-  # Zero has no place on a logarithmic scale.
+  # A logarithmic scale cannot show zero.
   assert list(np.flatnonzero(np.isnan(values))) == [0, 4, 5, 6]
   assert fisher.get_yscale() == "log"
   shown = [t.get_text() for t in by_title["Information (nats)"].texts]

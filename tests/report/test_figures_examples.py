@@ -1,4 +1,4 @@
-"""Pictures: what was handed over, legible, predictions marked."""
+"""Pictures of examples: as passed in, legible, with predictions marked."""
 
 import itertools
 

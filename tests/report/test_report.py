@@ -1,4 +1,4 @@
-"""Reports: strict JSON there and back, names, refusals, nothing made twice."""
+"""Reports: strict JSON there and back, names, refusals, no repeated work."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
 
 @pytest.fixture
 def drawn(monkeypatch):
-  """Names of the figures that would be drawn; their looks are not at stake."""
+  """Names of the figures that would be drawn; their contents are not tested."""
   names = []
   for name in figures.__all__:
     monkeypatch.setattr(
@@ -80,15 +80,16 @@ def drawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def known():
-  """Results of long measurements, by what was asked for."""
+  """Results of long measurements, by their arguments."""
   return {}
 
 
 @pytest.fixture
 def calls(monkeypatch, known):
-  """(measurement, epsilon) of everything long that is measured.
+  """(measurement, epsilon) of every long measurement.
 
-  Which is at stake here, and not the numbers: those of an earlier test serve.
+  The tests look at the calls and not at the numbers, so they reuse the numbers
+  of earlier tests.
   """
   seen = []
 
@@ -119,7 +120,7 @@ def calls(monkeypatch, known):
 
 @pytest.fixture(scope="module", autouse=True)
 def sanity():
-  """Checks that cost nothing: what they find is not at stake."""
+  """Replaces the sanity checks by a cheap one; their results are not tested."""
   check = attacks.Check("fine", True, 0.0, 0.1, "nothing")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
@@ -137,7 +138,7 @@ def build(runs, output, *, source=None, settings=SETTINGS, **options):
 
 
 def strict(path):
-  """JSON as the standard has it, without NaN."""
+  """JSON according to the standard, without NaN."""
 
   def refuse(token):
     raise ValueError(token)
@@ -163,12 +164,13 @@ def test_report_says_what_was_measured_of_which_run(tmp_path, drawn, calls):
   assert [run["name"] for run in found["runs"]] == ["a", "b"]
   first, second = found["runs"]
   assert first["objective"] == "standard"
-  assert first["model"] == "logistic"  # It has no activation.
+  # The linear model has no activation to name.
+  assert first["model"] == "logistic"
   assert (first["checkpoint"], first["step"]) == ("last", 7)
   assert [row["step"] for row in first["curves"]] == [0, 7]
   assert first["information"] != second["information"]
   assert sorted(drawn) == sorted(ALWAYS_DRAWN)
-  # What is on disk is what was returned.
+  # The file holds the report that was returned.
   path = tmp_path / "out" / "report.json"
   strict(path)
   loaded = store.load(path)
@@ -195,7 +197,7 @@ def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
   build([make_run("a")], tmp_path, settings=more)
   assert calls == [("predictions", 0.3)]
   calls.clear()
-  # The same network by another name is known; another network is not.
+  # The same network under another name is known; another network is not.
   build([make_run("b"), make_run("c", seed=1)], tmp_path)
   assert len(calls) == 8
 
@@ -379,7 +381,7 @@ def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
     run["cckl_matrix"], [[0.0, math.nan], [1.5, 1e-300]]
   )
   assert run["step"] == 3
-  # None that stands for "none" stays.
+  # A field whose value is None, as opposed to NaN, stays None.
   assert run["config"]["data"]["data_dir"] is None
   assert run["starts"] == [{"git": None}]
 

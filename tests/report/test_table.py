@@ -1,4 +1,4 @@
-"""The table: every run a column, every column aligned, no NaN in sight."""
+"""The table: one column per run, every column aligned, no NaN in sight."""
 
 import copy
 import math
@@ -156,7 +156,7 @@ def make_report(*runs):
 
 
 def rows_of(report):
-  """Label -> cells of each row below the titles, in order."""
+  """(line, cells) of each row below the titles, in order."""
   num_runs = len(report["runs"])
   found = []
   for line in table.render(report).splitlines():
@@ -225,7 +225,7 @@ def test_columns_end_together_whatever_is_in_them(name, model):
   report = make_report(make_run(name, model), make_run("b"))
   lines = [line for line, _ in rows_of(report)]
   assert len({len(line) for line in lines}) == 1
-  # At least two spaces between a cell and the next column's.
+  # At least two spaces between a cell and the next column.
   for line, cells in rows_of(report):
     assert line.endswith("  " + cells[-1])
     assert f"  {cells[0]}  " in line

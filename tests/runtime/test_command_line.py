@@ -13,7 +13,7 @@ from robust_info import config
 from robust_info.runtime import command_line
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Sends itself a signal at the first import that takes time.
+# Sends itself a signal at the first import that takes long.
 AT_THE_IMPORTS = """
 import importlib.abc, os, runpy, sys
 class Finder(importlib.abc.MetaPathFinder):
@@ -27,7 +27,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 @pytest.fixture
 def parse(monkeypatch):
-  """Arguments -> the checked configuration, with flags of their own."""
+  """Function from arguments to the checked configuration, with new flags."""
 
   def parse(*arguments):
     values = flags.FlagValues()
@@ -145,7 +145,7 @@ def test_path_of_a_flag_may_be_repeated():
 
 @pytest.fixture
 def fields():
-  """Arguments -> the values of the flags of a schema."""
+  """Function from arguments to the values of the flags of a schema."""
 
   def parse(*arguments):
     values = flags.FlagValues()

@@ -1,4 +1,4 @@
-"""Whole or not at all, and every bit that counts."""
+"""Files are written in full or not at all, and every flipped bit is found."""
 
 import errno
 import json
@@ -105,7 +105,8 @@ def test_no_flipped_bit_and_no_lost_end_gives_other_content(tmp_path):
       found, checked = files.read_sealed(path)
     except files.DamageError:
       continue
-    # Whitespace, or the name of the seal: then nothing is vouched for.
+    # The damage hit whitespace, or the name of the seal: then the content is
+    # not verified.
     assert (found == CONTENT and checked) or (
       found.keys() > CONTENT.keys() and not checked
     )

@@ -1,4 +1,4 @@
-"""Progress: plain lines off a terminal, one line rewritten on one."""
+"""Progress: plain lines off a terminal, one rewritten line on it."""
 
 import io
 
@@ -31,7 +31,7 @@ def make(stream, start=0):
 def test_rate_and_time_left_leave_out_the_first_step():
   stream = io.StringIO()
   report, clock = make(stream)
-  clock.now = 30.0  # Compilation.
+  clock.now = 30.0  # Compilation takes this time.
   report.step(1, 2.0)
   clock.now = 55.0
   report.step(51, 1.5)

@@ -28,7 +28,7 @@ def test_this_stack_passes_and_is_known_then(cache, monkeypatch):
   ri.self_check()
   (record,) = cache.iterdir()
   assert json.loads(record.read_text())["jax"] == jax.__version__
-  # Neither the same process nor the next one runs the programs again.
+  # Neither this process nor the next one runs the programs again.
   monkeypatch.setattr(arithmetic, "PROGRAMS", None)
   ri.self_check()
   monkeypatch.setattr(self_check, "_passed_here", set())
@@ -41,9 +41,9 @@ def _off_by_one_part_in_a_thousand(fn):
   return lambda *args, **kwargs: fn(*args, **kwargs) * 1.001
 
 
-# Emulates: operations that give 0 or junk (#40633), silent errors of elementary
+# Emulates operations that give 0 or junk (#40633); silent errors of elementary
 # functions (#39352), of fused products and sums (#39103), of a matrix product
-# (#39336) and of random draws, and NaN in training (#40633).
+# (#39336) and of random draws; and NaN in training (#40633).
 @pytest.mark.parametrize(
   ("programs", "module", "name", "fault"),
   [

@@ -1,16 +1,16 @@
-"""An evaluation in a process that tests kill; see test_ensemble_crash.py.
+"""An ensemble in a process that tests kill; see test_ensemble_crash.py.
 
 Usage: python attack_process.py UNDISTURBED FOLDER EVENT [EVENT ...]
 
-For each event in turn a process attacks, with its state in FOLDER/state, until
-SIGKILL at that event; then this one attacks to the end and leaves
-FOLDER/result.npz, and does the same in UNDISTURBED, where no process was before
-it. Every process appends its progress to progress.jsonl in its folder.
-Events are
+For each event in turn, a process attacks, with its progress in FOLDER/state,
+until SIGKILL at that event. Then this process completes the attack and writes
+FOLDER/result.npz. It does the same in UNDISTURBED, where no process ran before
+it. Every process appends its reports to progress.jsonl in its folder. Events
+are
 
-  report:K        when it reports its progress for the K-th time
-  part:K          when it has written its K-th part and not yet renamed it
-  seconds:S       S seconds after it first reports, if it still runs
+    report:K        when it reports its progress for the K-th time
+    part:K          when it has written its K-th part and not yet renamed it
+    seconds:S       S seconds after it first reports, if it still runs
 """
 
 import gc
@@ -99,7 +99,7 @@ def main():
   """See the module docstring."""
   undisturbed, folder = map(pathlib.Path, sys.argv[1:3])
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes as short as these need not look for garbage.
+  # Processes this short do not need garbage collection.
   gc.disable()
   for event in sys.argv[3:]:
     # No backend has started yet: the children share no threads.

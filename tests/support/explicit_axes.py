@@ -26,7 +26,7 @@ def apply(weights, x):
 
 
 def measure(weights, x, labels):
-  """One of each kind: statistics, rows, attacked images."""
+  """One result of each kind: statistics, rows, attacked images."""
   network = functools.partial(apply, weights)
   return {
     "stats": ri.information_stats(network(x), labels),
@@ -68,7 +68,7 @@ def check():
   assert found["attacked"].x_adv.sharding.shard_shape(x.shape)[0] == 3
   for leaf in jax.tree.leaves(found["stats"]):
     assert leaf.is_fully_replicated
-  # From the host, where an array has devices and the context has a mesh.
+  # From the host, with an array on devices and a mesh in the context.
   logits = apply(weights, x)
   with jax.set_mesh(mesh):
     same(ri.information_stats(logits, labels), wanted["stats"])
@@ -90,9 +90,9 @@ def check_refusals(weights, plain_x, x):
 
 
 def check_every_function(arrays, mesh, x, other):
-  """Types alone tell: nothing need be compiled."""
+  """Traces every function: types alone show errors, so nothing is compiled."""
   held = {name: place(mesh, arrays[name]) for name in ("first", "second")}
-  # The network and its labels are then on the mesh.
+  # `public_calls` then has its network and labels on the mesh.
   public_calls.arrays = lambda: held
   public_calls.LABELS = place(mesh, LABELS, "data")
   public_calls.GROUPS = place(mesh, public_calls.GROUPS, "data")

@@ -1,4 +1,4 @@
-"""Reports to draw, and what every figure must be."""
+"""Reports to draw, and requirements that every figure must meet."""
 
 import itertools
 import math
@@ -119,7 +119,7 @@ def make_report(runs, label_names=None):
 
 
 def with_holes():
-  """Every kind of number missing somewhere, as null and as NaN."""
+  """A run with every kind of number missing somewhere, as null and as NaN."""
   run = make_run("holes", path=(NAN, 3.0))
   run["cckl_matrix"][0] = [None] * 10
   run["cckl_matrix"][5][5] = NAN
@@ -146,7 +146,7 @@ def bare():
 
 
 def record(monkeypatch):
-  """A list that every figure is put on when it is written."""
+  """A list to which every figure is added when it is written."""
   written = []
 
   class Canvas(style.backend_agg.FigureCanvasAgg):
@@ -167,7 +167,7 @@ def texts_of(figure):
 
 
 def assert_legible(figure):
-  """No text leaves the figure, and no two overlap."""
+  """No text extends beyond the figure, and no two texts overlap."""
   renderer = figure.canvas.get_renderer()
   hidden = {
     id(label)
@@ -197,7 +197,7 @@ def assert_legible(figure):
 
 
 def assert_png(path):
-  """A PNG file of 150 dpi with something on it."""
+  """A PNG file of 150 dpi that is not blank."""
   with PIL.Image.open(path) as image:
     assert image.format == "PNG"
     assert round(image.info["dpi"][0]) == 150

@@ -3,8 +3,8 @@
     python tests/support/golden_kfac.py
 
 kfac-jax 0.0.8 does not run on the JAX of this package; 0.0.6 on JAX 0.4.30
-(numpy<2, scipy<1.14, Python 3.11) made the file. It multiplies with the exact
-Fisher matrix of a network's parameters, which here are the inputs.
+(numpy<2, scipy<1.14, Python 3.11) made the file. kfac-jax multiplies with the
+exact Fisher matrix of a network's parameters, which here are the inputs.
 """
 
 import pathlib

@@ -3,9 +3,9 @@
     python tests/support/golden_square.py
 
 pyautoattack 0.2.0 with torch 2.13.0 (Python 3.11) made the file: a few queries
-on one colour image that is not square, with every random choice beside them.
-The network says of each query that it is better than the one before, so that
-each starts from its predecessor.
+on one colour image that is not square, each with all its random choices. The
+network rates each query higher than the one before, so that each starts from
+its predecessor.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ EPSILON = {"linf": 0.1, "l2": 1.5}
 
 
 class Recorded(square.SquareAttack):
-  """The attack, its random choices written down."""
+  """The attack, recording its random choices."""
 
   def random_int(self, low=0, high=1, shape=(1,)):
     drawn = super().random_int(low, high, list(shape))

@@ -1,7 +1,7 @@
 """The deep networks again, in NumPy (float64) or PyTorch, from Flax variables.
 
-An architecture is written down once, over the few operations of a backend, so
-that what CI checks in NumPy is what the PyTorch comparison checks at full size.
+Each architecture is written once, over the few operations of a backend, so that
+the CI tests in NumPy and the full-size PyTorch comparison cover the same code.
 Images are [N, H, W, channels] on both sides.
 """
 

@@ -84,7 +84,7 @@ def with_params(network, params):
 
 
 def slope_and_difference(objective, dtype=np.float64):
-  """Of the summed loss along one direction, by gradient and by differences.
+  """Slope of the summed loss along one direction: by gradient, by differences.
 
   The differences hold the points of the attack fixed, as the gradient must.
   """
@@ -110,7 +110,7 @@ def slope_and_difference(objective, dtype=np.float64):
 
 
 def recording(network, inputs):
-  """The network, noting what its training mode is given."""
+  """The network, which appends the inputs of its training mode to `inputs`."""
 
   def train_fn(variables, x, where):
     inputs.append(x)

@@ -11,7 +11,7 @@ def softmax(logits):
 
 
 def log_softmax(logits):
-  """log1p of what the winner leaves: no digit of a confident row is lost."""
+  """By log1p of the sum over other classes, so confident rows keep digits."""
   z = np.asarray(logits, np.longdouble)
   top = z.argmax(axis=-1, keepdims=True)
   z = z - np.take_along_axis(z, top, axis=-1)

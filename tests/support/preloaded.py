@@ -1,13 +1,15 @@
 """Command lines of one program at a fraction of the cost of its start.
 
-Almost all of a start goes into imports. `Preloaded(program, ...)` is a process
-that has made those of the program; each command line then runs in a fork of it,
-as the program itself would: with its own `sys.argv`, streams, signals, exit
-code and end. No backend of JAX has started before, so no threads are shared.
+Almost all of the time of a start goes into imports. `Preloaded(program, ...)`
+is a process that has made the imports of the program. Each command line then
+runs in a fork of this process, as the program itself would: with its own
+`sys.argv`, streams, signals, exit code and end. No backend of JAX has started
+before, so no threads are shared.
 
-Usage as a program, by `Preloaded`: python preloaded.py PROGRAM, with a request
-per line on the standard input; for each answers with the lines of a process
-number and, once the process has ended, of its exit code.
+`Preloaded` runs this file as a program: python preloaded.py PROGRAM. It sends
+one request per line on the standard input. For each request the program answers
+with two lines, the process number and, once the process has ended, its exit
+code.
 """
 
 import ast
@@ -26,7 +28,7 @@ import warnings
 
 
 class Preloaded:
-  """A process that starts a program again and again; a context."""
+  """A process that starts a program repeatedly; a context manager."""
 
   def __init__(self, program, *, cwd, environment):
     self._server = subprocess.Popen(
@@ -35,7 +37,7 @@ class Preloaded:
       env=environment,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      # An answer is read line by line: no line may wait in a buffer here.
+      # Answers are read line by line: no line may wait in a buffer here.
       bufsize=0,
     )
 
@@ -51,13 +53,13 @@ class Preloaded:
     """Starts the program; one at a time, so wait for its end.
 
     Args:
-      *arguments: of the command line.
-      file_size: of the largest file that it may write, in bytes.
+      *arguments: arguments of the command line.
+      file_size: size of the largest file that it may write, in bytes.
     """
     return Process(self._server, [str(a) for a in arguments], file_size)
 
   def run(self, *arguments, **options):
-    """What `subprocess.run` would return for the program with arguments."""
+    """The result of `subprocess.run` for the program with these arguments."""
     return self.start(*arguments, **options).finish()
 
 
@@ -78,7 +80,7 @@ class Process:
     self.pid = self._read(60)
 
   def _read(self, timeout):
-    """The next number from the server, or None."""
+    """The next number from the server, or None after the timeout."""
     if not select.select([self._server.stdout], [], [], timeout)[0]:
       return None
     return int(self._server.stdout.readline())
@@ -106,7 +108,7 @@ class Process:
 
 
 def _import(program):
-  """Makes the imports at the top of a program."""
+  """Executes the imports at the top of a program."""
   tree = ast.parse(pathlib.Path(program).read_text())
   imports = [
     node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)
@@ -132,7 +134,7 @@ def main():
   program = sys.argv[1]
   sys.path[0] = str(pathlib.Path(program).resolve().parent)
   _import(program)
-  # Processes as short as these need not look for garbage.
+  # Processes this short do not need garbage collection.
   gc.disable()
   for line in sys.stdin:
     with warnings.catch_warnings(action="ignore"):

@@ -2,11 +2,11 @@
 
 Usage: python process_pair.py DIRECTORY [report]
 
-Leaves in DIRECTORY the workdirs `undisturbed` and `killed`, the latter of a
-training both of whose processes die by SIGKILL, are started again, are stopped
-by a SIGTERM to one of them, and go on; and for both processes what they
-measured, with what they were refused. With the word `report` instead: the
-workdir `reported`, and the report of both on it.
+Writes to DIRECTORY the workdirs `undisturbed` and `killed`. In the latter, both
+processes of a training die by SIGKILL, are started again, are stopped by a
+SIGTERM to one of them, and resume. For both processes it also writes their
+measurements and the messages of refusals. With the word `report` instead: the
+workdir `reported`, and the report of both processes on it.
 """
 
 import dataclasses
@@ -58,14 +58,14 @@ def train(workdir, event=None):
 
 
 def train_as(number, directory, event=None):
-  """The first process has the workdir, the other one no business there."""
+  """Trains; process 0 has the workdir, process 1 a path that stays unused."""
   if number == 0:
     return train(directory, event)
   return train(directory.with_name("of-process-1"))
 
 
 def stopped_and_finished(number, directory):
-  """SIGTERM to one process ends both, and both go on where they ended."""
+  """SIGTERM to one process ends both, and both resume where they ended."""
   train_batch = data.train_batch
 
   def signalling(split, *, step, **kwargs):
@@ -83,14 +83,14 @@ def stopped_and_finished(number, directory):
 
 
 def measure(directory, number):
-  """Everything that needs both processes and can be compared with one."""
+  """Computes everything that needs both processes and compares with one."""
   arrays = {"merged_cckl": merged_cckl()}
   for path, leaf in jax.tree_util.tree_leaves_with_path(
     sharded_problem.evaluate()
   ):
     arrays[jax.tree_util.keystr(path)] = np.asarray(leaf)
   np.savez(directory / f"measured-{number}.npz", **arrays)
-  # What only the first process finds on its disk counts for both.
+  # The values that the first process finds on its disk count for both.
   home = directory / f"cache-{number}"
   cache = measurement_cache.MeasurementCache(home, "x")
   values = [cache.get("a", lambda: [number, None]), cache.get("a", None)]
@@ -115,11 +115,11 @@ def measure(directory, number):
 
 
 def disagreement(number, directory):
-  """What a process says to a training started otherwise on the second."""
+  """The message to a training that was started differently on process 1."""
   config = run_config()
   other = dataclasses.replace(
     config,
-    # Where the data lies does not count.
+    # The location of the data does not count as a difference.
     data=dataclasses.replace(config.data, cache_dir=f"cache-{number}"),
     train=dataclasses.replace(
       config.train, learning_rate=config.train.learning_rate / (1 + number)
@@ -136,7 +136,7 @@ def disagreement(number, directory):
 
 
 def make_report(run, output):
-  """What evaluate.py does with that run."""
+  """Makes the report as evaluate.py does for that run."""
   split = training_process.split()
   model = run_config().model
   source = data.DataSource(
@@ -161,7 +161,7 @@ def make_report(run, output):
 
 
 def merged_cckl():
-  """CCKL of the tiny problem, each process with its own half of it."""
+  """CCKL of the tiny problem, of which each process holds one half."""
   logits, labels = statistics_input()
   local = sharding.local_rows(len(labels))
   rows = sharding.split_rows((logits[local], labels[local]))
@@ -191,7 +191,7 @@ def statistics_input():
 
 
 def in_pair(work, *, deadly=False):
-  """Runs work(number) in two processes; their ends must be regular or not."""
+  """Runs work(number) in two processes, which must die exactly if `deadly`."""
   with socket.socket() as listener:
     listener.bind(("localhost", 0))
     port = listener.getsockname()[1]
@@ -222,7 +222,7 @@ def main():
   """See the module docstring."""
   directory = pathlib.Path(sys.argv[1])
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes as short as these need not look for garbage.
+  # Processes this short do not need garbage collection.
   gc.disable()
 
   def undisturbed_and_killed(number):

@@ -26,14 +26,14 @@ def arrays():
 
 
 def network(x):
-  """Computes in float32 whatever the inputs are, as networks do."""
+  """Computes in float32 for inputs of every type, as networks do."""
   x = x.astype(jnp.float32)
   first, second = (jnp.asarray(arrays()[k]) for k in ("first", "second"))
   return jnp.tanh(x.reshape(x.shape[0], -1) @ first) @ second
 
 
 def calls(x, other):
-  """Name -> call, of functions that may be traced."""
+  """Name -> call, for the functions that may be traced."""
   key = jax.random.key(0)
   attacked = functools.partial(_attacked, x, key)
   logits, logits_other = network(x), network(other)

@@ -103,6 +103,6 @@ def _evaluator():
 
 
 if __name__ == "__main__":
-  # A process as short as this one need not look for garbage.
+  # A process this short does not need garbage collection.
   gc.disable()
   np.savez(sys.argv[1], **measure())

@@ -1,4 +1,4 @@
-"""A split, two networks and settings small enough to measure at every turn."""
+"""A split, two networks and settings, small enough to measure many times."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +34,7 @@ def make_settings(**changes):
 
 
 def _contrasts():
-  """[16, 4], directions that tell the classes apart."""
+  """[16, 4], directions that distinguish the classes."""
   split = make_split()
   x = split.images.reshape(len(split), -1) / 255.0
   means = np.stack([x[split.labels == k].mean(0) for k in range(NUM_CLASSES)])
@@ -71,13 +71,13 @@ def apply_mlp(variables, x):
 
 
 def logits_of(apply_fn, variables, split):
-  """All rows in one pass."""
+  """Logits of all rows, in one pass."""
   x = jnp.asarray(split.images, jnp.float32) / 255.0
   return np.asarray(apply_fn(variables, x))
 
 
 class Counting:
-  """An `apply_fn` that counts how often it is traced."""
+  """An `apply_fn` that counts its traces."""
 
   def __init__(self, apply_fn):
     self.traces = 0

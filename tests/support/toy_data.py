@@ -18,7 +18,7 @@ def picture(index, shape=(6, 5, 3)):
 def make_builder(
   *, name="toy", sizes=None, image=COLOUR, label=LABEL, example=None, **extra
 ):
-  """A TFDS builder class; `example(i)` overrides what record i holds."""
+  """A TFDS builder class; `example(i)` overrides the contents of record i."""
   features = {"image": image, "label": label, **extra}
 
   class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -2,22 +2,22 @@
 
 Usage: python training_process.py UNDISTURBED WORKDIR EVENT [EVENT ...]
 
-For each event in turn a process trains in the workdir until that event, as a
-rule SIGKILL; then this one trains to the end, and does the same in UNDISTURBED,
-where no process was before it. The file `kills` in the workdir then holds how
-many were killed. Events are
+For each event in turn, a process trains in the workdir until that event,
+usually a SIGKILL. Then this process trains to the end. It does the same in
+UNDISTURBED, where no process ran before it. The file `kills` in the workdir
+then holds the number of killed processes. Events are
 
-  epochs:N        no event: how long the run is, instead of three epochs
-  batch:K         when the batch of step K is read, ahead of the step
-  validate:K      in the validation after step K
-  rows:K          between the log's flush and the checkpoint of step K
-  saving:K        while the checkpoint of step K is being saved
-  line:K          in the middle of writing a row of step K
-  seconds:S       S seconds after the first step, if it still runs
-  epoch:S         S seconds after the first row that the process writes, in its
-                  next validation at the latest
-  moment:S        S seconds after the start of the process, if it still runs
-  full:K          no SIGKILL: the disk is full from the checkpoint of step K on
+    epochs:N        no event: length of the run, instead of three epochs
+    batch:K         when the batch of step K is read, ahead of the step
+    validate:K      in the validation after step K
+    rows:K          between the log's flush and the checkpoint of step K
+    saving:K        while the checkpoint of step K is being saved
+    line:K          in the middle of writing a row of step K
+    seconds:S       S seconds after the first step, if it still runs
+    epoch:S         S seconds after the first row that the process writes, in
+                    its next validation at the latest
+    moment:S        S seconds after the start of the process, if it still runs
+    full:K          no SIGKILL: disk full from the checkpoint of step K on
 """
 
 import gc
@@ -41,7 +41,7 @@ NO_SPACE = 3  # exit code of a process whose disk is full
 
 
 def run_config():
-  """13 steps an epoch, checkpoints within epochs too."""
+  """13 steps per epoch, checkpoints within epochs too."""
   return config.from_config_dict(
     {
       "model": {
@@ -71,7 +71,7 @@ def run_config():
 
 
 def split():
-  """Random images of classes that can be told apart."""
+  """Random images of distinguishable classes."""
   rng = np.random.default_rng(0)
   labels = np.arange(NUM_EXAMPLES, dtype=np.int32) % 4
   centres = rng.integers(40, 215, (4, 4, 4, 1))
@@ -113,7 +113,7 @@ def die():
 
 
 def arm(event, validate):
-  """Replaces what the event names by something that kills this process."""
+  """Replaces the function of the event by one that kills this process."""
   kind, _, moment = event.partition(":")
   train_batch, save = data.train_batch, checkpoints.Store.save
   write = metrics_log.MetricsWriter.write
@@ -133,7 +133,7 @@ def arm(event, validate):
     return train_batch(split, step=step, **kwargs)
 
   def deadly_validate(variables):
-    # The window of training rows is logged just before.
+    # The loop logs the window of training rows just before a validation.
     at("validate", logged[-1])
     if kind == "epoch":
       die()
@@ -171,7 +171,7 @@ def main():
   if events and events[0].startswith("epochs:"):
     num_epochs = int(events.pop(0).removeprefix("epochs:"))
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes as short as these need not look for garbage.
+  # Processes this short do not need garbage collection.
   gc.disable()
   kills = 0
   for event in events:

@@ -1,4 +1,4 @@
-"""Micro-batches add up to the batch."""
+"""Gradients of micro-batches add up to those of the batch."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ def assert_close(a, b):
 
 
 def test_micro_batches_make_the_step_of_a_whole_ragged_batch():
-  # Weight perturbation takes a second pass, at the points of the first.
+  # Weight perturbation makes a second pass, at the points of the first.
   kwargs = {"objective": PGD, "awp_gamma": 0.01}
   batch = ragged_batch()
   assert batch.mask.sum() == 8

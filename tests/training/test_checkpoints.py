@@ -20,14 +20,14 @@ import pytest
 from robust_info.runtime import files
 from robust_info.training import _manifest, checkpoints
 
-# Of several reads or writes that fail, Orbax raises one, and others end in
+# If several reads or writes fail, Orbax raises one error, and the others end in
 # callbacks of threads.
 pytestmark = pytest.mark.filterwarnings(
   "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 
-# Each holds the checkpoint that `old_state` describes, written before files
-# and manifests had checksums, by the version of Orbax that it is named after.
+# Each directory holds the checkpoint that `old_state` describes, written before
+# files and manifests had checksums, by the version of Orbax in its name.
 OLD = sorted(
   (pathlib.Path(__file__).parents[1] / "support" / "old_checkpoints").iterdir()
 )
@@ -52,7 +52,7 @@ def metrics(robust, accuracy=0.5):
 
 
 def save(path, scores, **kwargs):
-  """Checkpoints at steps 1, 2, ...; None means one without metrics."""
+  """Saves checkpoints at steps 1, 2, ...; score None: one without metrics."""
   with checkpoints.Store(path, **kwargs) as store:
     for step, score in enumerate(scores, start=1):
       store.save(
@@ -90,7 +90,7 @@ def damage(path, how):
 
 
 def contents(path):
-  """Every name below a directory, with the bytes or the link there."""
+  """Every name below a directory, with its bytes or the target of its link."""
   return {
     p: os.readlink(p) if p.is_symlink() else p.is_file() and p.read_bytes()
     for p in path.rglob("*")
@@ -98,7 +98,7 @@ def contents(path):
 
 
 def unreadable(path, how):
-  """Makes reading a file fail as a disk does, for any user."""
+  """Makes reading a file fail as a broken disk does, for any user."""
   path.unlink()
   # A link to itself: ELOOP. Page 0 of the process cannot be read: EIO.
   os.symlink({"ELOOP": path.name, "EIO": "/proc/self/mem"}[how], path)
@@ -243,7 +243,7 @@ def test_damaged_newest_costs_a_line_and_the_one_before_counts(
     assert error.count("\n") == 1
     assert f"checkpoint {path / '3'} is damaged" in error
     assert "taking checkpoint 2 instead" in error
-    # Training goes on and reaches the step again.
+    # Training continues and reaches the step again.
     store.save(3, make_state(3), metrics=metrics(0.5))
   assert restore(path).step == 3
   assert len(list((tmp_path / "damaged").iterdir())) == 1
@@ -348,7 +348,7 @@ def test_too_many_open_files_are_not_damage(tmp_path):
   before = contents(tmp_path)
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   with checkpoints.Store(path) as store:
-    store.restore(make_state(0))  # Whatever opens files once only.
+    store.restore(make_state(0))  # Opens files that are opened only once.
     resource.setrlimit(
       resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard)
     )
@@ -434,17 +434,17 @@ def test_flipped_bit_in_a_manifest_falls_back_in_a_line_that_names_both(
   save(path, [0.3, 0.9, 0.1], keep_last=3)
   flip_leaf(path / "2", old, new)
   before = contents(tmp_path)
-  # Of the best, which it may have been.
+  # The damaged checkpoint may have been the best, so the line names it.
   assert restore(path, which="best").step == 1
   error = capsys.readouterr().err
   assert error.count("\n") == 1
   assert f"checkpoint {path / '2'} is damaged" in error
   assert "taking checkpoint 1 instead" in error
-  # Of one that was not asked for.
+  # No line if another checkpoint was asked for.
   assert restore(path).step == 3
   assert not capsys.readouterr().err
   assert contents(tmp_path) == before
-  # Before training goes on, which would remove it as one of no merit.
+  # Moved away first: training would remove it as one without merit.
   with checkpoints.Store(path) as store:
     assert store.restore(make_state(0)).step == 3
     assert store.steps() == [1, 3]
@@ -543,7 +543,7 @@ def test_failed_save_is_one_line_and_what_was_saved_survives(tmp_path):
     assert other.steps() == [1]
     restored = other.restore(large)
   np.testing.assert_array_equal(restored.state["x"], large["x"])
-  # The same process goes on, with the same step or a later one.
+  # The same process continues, with the same step or a later one.
   for step in (2, 3):
     store.save(step, {"x": step * large["x"]})
     store.wait()

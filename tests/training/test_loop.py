@@ -59,7 +59,7 @@ def test_training_learns(tmp_path):
 
 
 def test_logged_means_weigh_every_example_the_same(tmp_path):
-  # At learning rate (almost) 0 the network stays what it was.
+  # At learning rate (almost) 0 the network does not change.
   config = run_config(learning_rate=1e-30, log_every=1000, num_epochs=1)
   train(tmp_path, config, scripted([0.0] * 2))
   run = training.restore_run(tmp_path)
@@ -90,7 +90,7 @@ def test_the_first_step_is_seen_before_the_initial_validation(tmp_path):
   train(tmp_path, config, validate, stream=stream)
   text, variables = seen[0]
   assert text.startswith("First step: loss ")
-  # What it validates, and saves, is the state before that step all the same.
+  # Even so, it validates and saves the state before that step.
   state = setup.initial_state(
     config,
     models.from_config(config.model),
@@ -126,7 +126,7 @@ def test_best_and_last_are_restored_as_they_were(tmp_path):
     assert run.config == run_config()
     assert run.history == metrics_log.read_rows(tmp_path / "metrics.jsonl")
     assert len(run.environment) == 1
-  # As in evaluate.py.
+  # evaluate.py restores a run in this way.
   assert training.restore_run(tmp_path).step == 39
 
 

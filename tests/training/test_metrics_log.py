@@ -170,7 +170,7 @@ def test_an_error_names_what_cannot_be_written(tmp_path, monkeypatch):
 
 
 def read_events(path, event_pb2):
-  """TFRecord framing: length, its CRC, payload, its CRC."""
+  """Reads the TFRecord framing: length, its CRC, payload, its CRC."""
   content, events = path.read_bytes(), []
   while content:
     size = int.from_bytes(content[:8], "little")

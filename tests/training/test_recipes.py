@@ -1,4 +1,4 @@
-"""What any objective composes with: AWP, moving averages, augmentation."""
+"""Combinations with any objective: AWP, moving averages, augmentation."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ def copy_of(state):
 
 
 def fresh_state(averaged=False):
-  """A copy: steps take their state's memory over."""
+  """A copy, because steps donate the memory of their state."""
   return copy_of(first_state(averaged))
 
 
@@ -108,7 +108,7 @@ def test_awp_descends_the_gradient_at_the_perturbed_weights():
 
   @jax.jit
   def steps(params):
-    """With the gradient of the perturbed weights, and with their own."""
+    """Steps by the gradient at the perturbed weights, and at the weights."""
     plain = gradient(params)
     moved = weight_perturbation.perturb(params, plain, gamma=0.3)
     return [
@@ -122,7 +122,7 @@ def test_awp_descends_the_gradient_at_the_perturbed_weights():
   assert not np.allclose(
     jax.tree.leaves(plain)[1], jax.tree.leaves(expected)[1]
   )
-  # The loss reported is that of the weights themselves.
+  # The reported loss is that of the unperturbed weights.
   _, without = make_step()(fresh_state(), batch)
   np.testing.assert_allclose(
     metrics.read()["loss"], without.read()["loss"], rtol=1e-5
@@ -169,7 +169,7 @@ def test_average_is_exponential_with_a_decay_that_starts_low():
   step = make_step(ema_decay=0.2)
   for number in range(4):
     state, _ = step(state, batch_of(number))
-    # (1 + k) / (10 + k) passes 0.2 at the third step.
+    # (1 + k) / (10 + k) exceeds 0.2 at the third step.
     decay = min(0.2, (1 + number) / (10 + number))
     average = jax.tree.map(
       lambda a, w, d=decay: d * a + (1 - d) * np.asarray(w),
@@ -214,7 +214,7 @@ def test_each_rollback_halves_the_step():
 
 
 def crops(image, padding):
-  """All results that cropping and flipping may have."""
+  """All possible results of cropping and flipping."""
   height, width, _ = image.shape
   padded = np.pad(image, ((padding,) * 2, (padding,) * 2, (0, 0)))
   for top in range(2 * padding + 1):

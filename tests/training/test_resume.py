@@ -1,4 +1,4 @@
-"""What may change when a run resumes, and how a new one starts from an old."""
+"""Changes that a resumed run accepts, and starts from the weights of a run."""
 
 import dataclasses
 import os
@@ -166,7 +166,7 @@ def test_refused_change_can_be_made_from_the_weights_as_the_line_says(
     train(old, faster)
   VALIDATED.clear()
   state = train(tmp_path / "new", faster, init_from=old)
-  # The averaged ones.
+  # The new run starts from the averaged weights.
   started = training.restore_run(old, checkpoint="last").variables
   assert_equal(VALIDATED[0], started)
   assert int(state.step) == 13

@@ -35,7 +35,7 @@ def copy_of(state):
 
 
 def fresh_state(optimizer, seed=0):
-  """A copy: steps take their state's memory over."""
+  """A copy, because steps donate the memory of their state."""
   return copy_of(first_state(optimizer, seed))
 
 

@@ -40,7 +40,7 @@ def run_config(**train):
 
 @pytest.fixture(autouse=True, scope="module")
 def steps_traced_once():
-  """Runs alike share one step, which is then traced and compiled once."""
+  """Runs with equal settings share one step, traced and compiled once."""
   make, steps = setup.step, {}
 
   def step(config, *args, **kwargs):
@@ -87,14 +87,14 @@ def signalled(monkeypatch, number, step):
       os.kill(os.getpid(), number)
     return train_batch(split, **kwargs)
 
-  # Batches are made when they are asked for, not ahead in another thread.
+  # Make batches when they are asked for, not ahead in another thread.
   monkeypatch.setattr(data, "batches_ahead", lambda split: 0)
   monkeypatch.setattr(data, "train_batch", noisy)
 
 
 @functools.cache
 def poisoned_create(step, always):
-  """Creates one objective, however often: see `steps_traced_once`."""
+  """Caches one objective per argument: see `steps_traced_once`."""
   run_key = jax.random.split(jax.random.key(0))[1]
   bad_key = jax.random.key_data(jax.random.fold_in(run_key, step - 1))
 
@@ -182,7 +182,7 @@ def test_unreadable_checkpoints_cost_nothing_and_the_run_goes_on_later(
   index.unlink()
   index.symlink_to(index.name)
   before = contents(path / "checkpoints"), log(path)
-  # A second start is what a scheduler makes of the first.
+  # A scheduler may start the run a second time.
   for _ in range(2):
     with pytest.raises(checkpoints.CheckpointError, match="Could not read"):
       train(path)
@@ -221,7 +221,7 @@ def test_run_that_lost_its_checkpoints_is_not_started_again(
 def test_log_goes_past_the_beginning_only_with_a_checkpoint(
   tmp_path, monkeypatch
 ):
-  """However slow the disk is; else a kill would leave a run that is refused."""
+  """Holds on slow disks too; else a kill would leave a run that is refused."""
   list_files = _manifest.list_files
   monkeypatch.setattr(
     _manifest,
@@ -258,7 +258,7 @@ def test_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(
   undisturbed, tmp_path, monkeypatch
 ):
   poisoned(monkeypatch, 20, always=False)
-  # The run stops, and goes on as the line advises.
+  # The run stops, and continues when restarted as the message advises.
   with pytest.raises(
     training.NonFiniteError, match=r"with --config.train.on_nonfinite=rollback"
   ):

@@ -125,7 +125,7 @@ def test_checkpoints_of_unknown_origin_are_refused(tmp_path):
 
 
 def assert_refused(path, *parts):
-  """Neither read nor opened, in one line; and nothing is changed."""
+  """The configuration is refused in one line, and no file changes."""
   before = {p: p.read_bytes() for p in path.iterdir()}
   for call in (
     lambda: workdir.read_config(path),
