@@ -9,9 +9,10 @@ docs/guide/attacks.md.
 
 from robust_info.attacks._apgd import apgd, apgd_targeted
 from robust_info.attacks._fab import fab, fab_targeted
+from robust_info.attacks._fgsm import fgsm
 from robust_info.attacks._fisher_pgd import fisher_pgd
 from robust_info.attacks._kl_pgd import kl_pgd
-from robust_info.attacks._pgd import fgsm, pgd
+from robust_info.attacks._pgd import pgd
 from robust_info.attacks._square import square
 from robust_info.attacks.autoattack.ensemble import (
   ATTACKS,

@@ -1,6 +1,6 @@
-"""FGSM and PGD.
+"""Projected gradient descent (PGD).
 
-Both are pure functions, meant to be called under `jax.jit` (outside it each
+A pure function, meant to be called under `jax.jit` (outside it each
 call traces and compiles again). Pass as an argument anything that changes
 between calls, so that it needs no new compilation. For example, pass parameters
 in a `jax.tree_util.Partial`:
@@ -149,51 +149,6 @@ def pgd(
     example_ids=example_ids,
     eot_samples=eot_samples,
     projection=projection,
-  )
-
-
-@explicit_meshes.accepted(rows=True)
-def fgsm(
-  logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any = None,
-  *,
-  epsilon: ArrayLike,
-  step_size: ArrayLike | None = None,
-  norm: str = "linf",
-  random_start: bool = False,
-  loss: str | losses.Loss = "cross_entropy",
-  targeted: bool = False,
-  bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
-) -> results.AttackResult:
-  """Fast gradient (sign) method (Goodfellow et al. 2015): one step of PGD.
-
-  By default the step starts at the clean input and is `epsilon` long.
-  `random_start=True` with `step_size=1.25 * epsilon` is the FGSM-RS of Wong et
-  al. (2020). Cost: one gradient and one forward pass. Arguments, guarantees and
-  errors: see `pgd`.
-
-  Returns:
-    An `AttackResult`.
-  """
-  return pgd(
-    logits_fn,
-    x,
-    y,
-    key,
-    epsilon=epsilon,
-    step_size=epsilon if step_size is None else step_size,
-    num_steps=1,
-    norm=norm,
-    random_start=random_start,
-    loss=loss,
-    targeted=targeted,
-    bounds=bounds,
-    where=where,
-    example_ids=example_ids,
   )
 
 
