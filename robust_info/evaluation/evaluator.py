@@ -94,7 +94,7 @@ class Evaluator:
     self._tally = predictions.Tally(
       split.labels, num_classes, batch_size=self._batch_size
     )
-    # (function, its static arguments) -> program.
+    # (function, whether of pairs, its static arguments) -> program.
     self._programs: dict[Any, Callable[..., Any]] = {}
 
   @property
@@ -119,7 +119,7 @@ class Evaluator:
     return self.over_examples(_forward, variables)
 
   def tally(
-    self, logits: np.ndarray | Iterable[np.ndarray]
+    self, logits: np.ndarray | jax.Array | Iterable[np.ndarray]
   ) -> predictions.Predictions:
     """`Predictions` from logits of the examples, at clean or other inputs.
 
@@ -127,7 +127,7 @@ class Evaluator:
       logits: logits [N, C], or an iterator over the logits of batches, padding
         included.
     """
-    if isinstance(logits, np.ndarray):
+    if isinstance(logits, np.ndarray | jax.Array):
       starts = range(0, len(logits), self._batch_size)
       return self._tally(logits[i : i + self._batch_size] for i in starts)
     return self._tally(logits)
@@ -253,7 +253,7 @@ class Evaluator:
     return np.asarray(first), np.asarray(second)
 
   def _program(self, fn, static, *, of_pairs=False):
-    name = (fn, tuple(sorted(static.items())))
+    name = (fn, of_pairs, tuple(sorted(static.items())))
     if name not in self._programs:
       run = self._on_pairs if of_pairs else self._on_rows
       # Results are replicated, so that every process has all rows.

@@ -30,7 +30,6 @@ class Validator:
     seed: int,
   ):
     """See `evaluation.Evaluator`."""
-    self._settings = settings
     self._whole = evaluator.Evaluator(
       apply_fn, split, num_classes=num_classes, settings=settings, seed=seed
     )

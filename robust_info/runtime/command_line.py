@@ -9,6 +9,7 @@ ROBUST_INFO_TRACEBACK=1 to see the traceback.
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import pathlib
 import signal
@@ -183,8 +184,10 @@ def define_fields(
       flag = flags.DEFINE_integer(name, None, text, flag_values=flag_values)
     elif kind is float:
       flag = flags.DEFINE_float(name, None, text, flag_values=flag_values)
-    else:  # A tuple of numbers.
+    elif kind == tuple[float, ...]:
       flag = flags.DEFINE_list(name, None, text, flag_values)
+    else:
+      raise TypeError(f"Expected {name} to be a field with a flag, got {kind}.")
     flags.register_validator(
       name,
       functools.partial(_meets, field, kind),
@@ -210,19 +213,21 @@ def _condition(field: dataclasses.Field, kind: Any) -> str:
   if kind is int:
     return f"Expected an integer {expected}."
   if kind is float:
-    return f"Expected a number {expected}."
-  return f"Expected numbers {expected}, as 0.1,0.2."
+    return f"Expected a finite number {expected}."
+  return f"Expected finite numbers {expected}, as 0.1,0.2."
 
 
 def _meets(field: dataclasses.Field, kind: Any, value: Any) -> bool:
   if value is None or field.metadata["choices"]:
     return True
+  numbers = value if isinstance(value, list) else [value]
   try:
-    if kind not in (int, float):
-      value = tuple(map(float, value))
+    numbers = tuple(map(kind if kind is int else float, numbers))
   except ValueError:
     return False
-  return field.metadata["holds"](value)
+  if not all(map(math.isfinite, numbers)):
+    return False
+  return field.metadata["holds"](numbers if isinstance(value, list) else value)
 
 
 def define_directory(

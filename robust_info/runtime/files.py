@@ -68,7 +68,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
   Args:
     path: the file; its directory must exist. An error in the block leaves the
-      previous file.
+      previous file, and is raised as it is unless it is one of writing the new
+      file.
 
   Yields:
     The file, open for writing; it takes its name when the block ends.
@@ -92,6 +93,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         scratch.unlink()
     _sync_directory(path.parent)
   except OSError as error:
+    # The block may read other files, whose errors are not of this one.
+    own = (None, str(scratch), str(path.parent))
+    name = error.filename if error.filename is None else str(error.filename)
+    if error.errno is None or name not in own:
+      raise
     raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -204,12 +204,12 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
     (
       ["--workdir=a", "--output=b", "--epsilon_grid=0.1,x"],
       2,
-      "flag --epsilon_grid=['0.1', 'x']: Expected numbers >= 0",
+      "flag --epsilon_grid=['0.1', 'x']: Expected finite numbers >= 0",
     ),
     (
       ["--workdir=a", "--output=b", "--epsilon=nan"],
       2,
-      "flag --epsilon=nan: Expected a number >= 0",
+      "flag --epsilon=nan: Expected a finite number >= 0",
     ),
     (
       ["--workdir=a", "--output=b", "--attack=fgsm"],

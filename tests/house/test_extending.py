@@ -68,3 +68,25 @@ def test_a_metric_is_one_module_and_one_line(with_own_metric, tmp_path):
   assert lines[-1].split() == ["gap", rows.number(entry["gap"])]
   followed = validation.Validator(tiny.apply_mlp, split, **common)(variables)
   np.testing.assert_allclose(followed["gap"], gap, rtol=1e-5)
+
+
+def test_a_metric_cannot_replace_the_numbers_of_another(monkeypatch, tmp_path):
+  own = types.SimpleNamespace(
+    measure=lambda network: {"performance": {"accuracy": 1.0}},
+    follow=lambda network: {"accuracy": 1.0},
+  )
+  monkeypatch.setattr(metrics, "METRICS", (performance, own))
+  split, settings = tiny.make_split(), tiny.make_settings()
+  common = {"num_classes": tiny.NUM_CLASSES, "settings": settings, "seed": 0}
+  evaluator = evaluation.Evaluator(tiny.apply_mlp, split, **common)
+  subject = metrics.Subject(
+    evaluator,
+    tiny.mlp(),
+    settings,
+    cache.MeasurementCache(tmp_path, "f"),
+    lambda label: None,
+  )
+  with pytest.raises(ValueError, match="one metric, got performance from two"):
+    metrics.measure(subject)
+  with pytest.raises(ValueError, match="one metric, got accuracy from two"):
+    metrics.follow(metrics.Followed(evaluator, evaluator, tiny.mlp()))

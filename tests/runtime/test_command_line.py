@@ -180,7 +180,8 @@ def test_fields_of_a_schema_are_flags_with_its_types_texts_and_limits(fields):
 @pytest.mark.parametrize(
   "argument",
   ["--num_steps=0", "--norm=l7", "--epsilon=-1", "--epsilon_grid=0,-1",
-   "--epsilon_grid=0,x", "--epsilon=nan"],
+   "--epsilon_grid=0,x", "--epsilon=nan", "--epsilon=inf",
+   "--epsilon_grid=0,inf"],
 )  # fmt: skip
 def test_a_flag_of_a_field_meets_its_condition(fields, argument):
   with pytest.raises(flags.IllegalFlagValueError, match=argument[2:7]):

@@ -134,16 +134,29 @@ def test_a_name_that_cannot_be_looked_up_is_not_called_missing(tmp_path):
     files.exists(tmp_path / "loop")
 
 
-def test_an_error_while_a_file_is_replaced_leaves_the_old_one(tmp_path):
+@pytest.mark.parametrize(
+  "error",
+  [
+    KeyError("x"),
+    # As of Pillow for an image that it cannot decode: without a number.
+    OSError("cannot identify image file"),
+    OSError(errno.EIO, "Input/output error", "/some/record"),
+  ],
+  ids=["KeyError", "no number", "other file"],
+)
+def test_an_error_of_the_block_leaves_the_old_file_and_is_raised_as_it_is(
+  tmp_path, error
+):
   path = tmp_path / "file"
   path.write_bytes(b"old")
 
   def fail():
     with files.replacing(path) as file:
       file.write(b"half of the new")
-      raise KeyError
+      raise error
 
-  with pytest.raises(KeyError):
+  with pytest.raises(type(error)) as found:
     fail()
+  assert found.value is error
   assert path.read_bytes() == b"old"
   assert [p.name for p in tmp_path.iterdir()] == ["file"]

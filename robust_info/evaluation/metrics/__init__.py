@@ -10,7 +10,7 @@ and an entry in `METRICS`. Standard errors are over examples: those of exact
 numbers are in `standard_errors`, all others next to the numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robust_info.evaluation.metrics import (
@@ -37,9 +37,9 @@ def measure(network: Subject) -> dict[str, Any]:
   entry: dict[str, Any] = {"standard_errors": {}}
   for metric in METRICS:
     if hasattr(metric, "measure"):
-      found = metric.measure(network)
-      entry["standard_errors"] |= found.pop("standard_errors", {})
-      entry |= found
+      found = dict(metric.measure(network))
+      _add(entry["standard_errors"], found.pop("standard_errors", {}))
+      _add(entry, found)
   return entry
 
 
@@ -55,5 +55,15 @@ def follow(network: Followed) -> dict[str, float]:
   found: dict[str, float] = {}
   for metric in METRICS:
     if hasattr(metric, "follow"):
-      found |= metric.follow(network)
+      _add(found, metric.follow(network))
   return found
+
+
+def _add(entry: dict[str, Any], found: Mapping[str, Any]) -> None:
+  """Adds fields; no metric may replace those of another."""
+  if taken := entry.keys() & found.keys():
+    raise ValueError(
+      f"Expected each field from one metric, got {', '.join(sorted(taken))} "
+      "from two; rename it."
+    )
+  entry |= found
