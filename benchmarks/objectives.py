@@ -290,7 +290,7 @@ COLUMNS: tuple[Column, ...] = (
   ("clean %", lambda r: 100 * r["performance"]["accuracy"]),
   ("robust %", lambda r: 100 * r["robustness"]["accuracy"]),
   ("CCKL", lambda r: r["information"]["cckl"]),
-  _fisher("λmax(F)", "spectral", "mean"),
+  _fisher("λmax(F)", "spectral_norm", "mean"),
   ("local share %", lambda r: 100 * r["local_lens"]["non_robust_share"]),
   ("path share %", lambda r: 100 * r["path_lens"]["non_robust_share"]),
   (
@@ -301,7 +301,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 FURTHER: tuple[Column, ...] = (
   ("PGD-20 %", lambda r: 100 * r["robustness"]["steps"][0]["accuracy"]),
-  _fisher("λmax(F)", "spectral", "median"),
+  _fisher("λmax(F)", "spectral_norm", "median"),
   _fisher("‖F‖", "frobenius", "mean"),
   _fisher("‖F‖", "frobenius", "median"),
   _fisher("tr F", "trace", "mean"),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -253,18 +254,18 @@ def target_method(**options: Any) -> methods.Method:
 @explicit_meshes.accepted(rows=True)
 def apgd(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   num_steps: int = 100,
   norm: str = "linf",
   loss: str | losses.Loss = "cross_entropy",
   restarts: int = 1,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
   eot_samples: int | None = None,
 ) -> results.AttackResult:
   """Auto-PGD (Croce & Hein 2020), worst case per example; no step size.
@@ -326,17 +327,17 @@ def apgd(
 @explicit_meshes.accepted(rows=True)
 def apgd_targeted(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   num_steps: int = 100,
   norm: str = "linf",
   num_targets: int = 9,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """Auto-PGD on the targeted DLR loss, one run per target (APGD-T).
 

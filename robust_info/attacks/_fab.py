@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
@@ -22,6 +23,7 @@ from robust_info.attacks import (
   losses,
   methods,
   projections,
+  radii,
   results,
 )
 
@@ -273,17 +275,17 @@ def method(
 @explicit_meshes.accepted(rows=True)
 def fab(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   num_steps: int = 100,
   norm: str = "linf",
   restarts: int = 1,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """Fast adaptive boundary attack, untargeted.
 
@@ -315,17 +317,17 @@ def fab(
 @explicit_meshes.accepted(rows=True)
 def fab_targeted(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   num_steps: int = 100,
   norm: str = "linf",
   num_targets: int = 9,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """FAB towards each of the most likely wrong classes in turn (FAB-T).
 

@@ -1,8 +1,7 @@
 """The fast gradient sign method: one step of PGD."""
 
-from typing import Any
-
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -10,6 +9,7 @@ from robust_info.attacks import (
   _pgd,
   inputs,
   losses,
+  radii,
   results,
 )
 
@@ -17,19 +17,19 @@ from robust_info.attacks import (
 @explicit_meshes.accepted(rows=True)
 def fgsm(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any = None,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray | None = None,
   *,
-  epsilon: ArrayLike,
-  step_size: ArrayLike | None = None,
+  epsilon: radii.Radius,
+  step_size: radii.Radius | None = None,
   norm: str = "linf",
   random_start: bool = False,
   loss: str | losses.Loss = "cross_entropy",
   targeted: bool = False,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """Fast gradient (sign) method (Goodfellow et al. 2015): one step of PGD.
 

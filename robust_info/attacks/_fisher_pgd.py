@@ -10,6 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate, fisher
 from robust_info._xla import explicit_meshes
@@ -27,16 +28,16 @@ from robust_info.attacks import (
 @explicit_meshes.accepted(rows=True)
 def fisher_pgd(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
   *,
-  epsilon: ArrayLike,
-  step_size: ArrayLike | None = None,
+  epsilon: radii.Radius,
+  step_size: radii.Radius | None = None,
   num_steps: int = 20,
   norm: str = "linf",
   loss: str | losses.Loss = "cross_entropy",
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """Steps by epsilon along the top eigenvector of F(x), then runs PGD.
 

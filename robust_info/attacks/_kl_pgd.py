@@ -1,10 +1,10 @@
 """PGD on the divergence from the clean prediction."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -13,6 +13,7 @@ from robust_info.attacks import (
   ascent,
   inputs,
   projections,
+  radii,
   results,
 )
 from robust_info.information import divergences
@@ -21,11 +22,11 @@ from robust_info.information import divergences
 @explicit_meshes.accepted(rows=True)
 def kl_pgd(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
-  step_size: ArrayLike | None = None,
+  epsilon: radii.Radius,
+  step_size: radii.Radius | None = None,
   num_steps: int = 20,
   norm: str = "linf",
   restarts: int = 1,
@@ -33,8 +34,8 @@ def kl_pgd(
   keep: str = "last",
   anchor: str = "clean",
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
   projection: projections.Projection | None = None,
 ) -> results.AttackResult:
   """Maximises `KL(p(x) || p(x'))` in the ball, by projected gradient ascent.

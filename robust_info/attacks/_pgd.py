@@ -16,36 +16,40 @@ Shape letters: N examples, C classes, D inputs flattened.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
 from robust_info.attacks import (
   ascent,
-  fixed_step,
   initial,
   inputs,
   losses,
+  methods,
   projections,
   radii,
   results,
   steps,
 )
 
+# Rule of thumb of Madry et al.: the steps together cover 2.5 times the radius.
+_REACH = 2.5
+
 
 @explicit_meshes.accepted(rows=True)
 def pgd(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any = None,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray | None = None,
   *,
-  epsilon: ArrayLike,
-  step_size: ArrayLike | None = None,
+  epsilon: radii.Radius,
+  step_size: radii.Radius | None = None,
   num_steps: int = 20,
   norm: str = "linf",
   random_start: bool = True,
@@ -55,8 +59,8 @@ def pgd(
   momentum: float = 0.0,
   keep: str = "last",
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
   eot_samples: int | None = None,
   projection: projections.Projection | None = None,
 ) -> results.AttackResult:
@@ -213,7 +217,7 @@ def attack_in_ball(
   _validate.at_least("momentum", momentum, 0)
   epsilon = radii.of(epsilon, checked.x)
   if step_size is None:
-    step_size = fixed_step.REACH * epsilon / num_steps
+    step_size = _REACH * epsilon / num_steps
   radii.check("step_size", step_size, num_examples)
   step_size = jnp.asarray(step_size, checked.x.dtype)
   if eot_samples is not None:
@@ -269,3 +273,92 @@ def attack_in_ball(
       )
     )
   return results.settle(tries, checked.x, checked.where, valid)
+
+
+class State(NamedTuple):
+  """Carry of a PGD run, one row per example.
+
+  Attributes:
+    tried: the try that each row runs.
+    x_adv: [N, ...] iterate of the next forward pass.
+    iteration: see `methods.State`.
+    found: see `methods.State`.
+    x_found: see `methods.State`.
+    zero_gradient: see `methods.State`.
+    nonfinite_gradient: see `methods.State`.
+  """
+
+  tried: methods.Try
+  x_adv: jax.Array
+  iteration: jax.Array
+  found: jax.Array
+  x_found: jax.Array
+  zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
+
+
+def method(
+  *, norm: str, num_steps: int, low: float, high: float
+) -> methods.Method:
+  """PGD whose rows may end early: cross-entropy, untargeted, random start.
+
+  `pgd` takes every example through all its steps, because a loss or a lens
+  needs them. For robust accuracy alone an example ends at its first
+  misclassified iterate.
+  """
+  box = {"low": low, "high": high}
+  project = projections.BY_NORM[norm]
+
+  def start(tried: methods.Try, epsilon: ArrayLike) -> State:
+    x = tried.x
+    moved = x + initial.BY_NORM[norm](tried.key, x, epsilon)
+    x_start = project(moved, x, epsilon, **box)
+    no = jnp.zeros((x.shape[0],), bool)
+    return State(
+      tried=tried,
+      x_adv=x_start,
+      iteration=jnp.zeros((x.shape[0],), jnp.int32),
+      found=no,
+      x_found=x_start,
+      zero_gradient=no,
+      nonfinite_gradient=no,
+    )
+
+  def step(
+    evaluate: methods.Evaluate, state: State, epsilon: ArrayLike, key: Any
+  ) -> State:
+    tried, x_adv = state.tried, state.x_adv
+    moved = ascent.move(
+      ascent.label_objective(
+        evaluate, tried.y, losses.cross_entropy, targeted=False
+      ),
+      x_adv,
+      None,
+      tried.x,
+      key,
+      epsilon=epsilon,
+      step_size=_REACH * radii.of(epsilon, x_adv) / num_steps,
+      step_rule=steps.BY_NORM[norm],
+      projection=project,
+      momentum=0.0,
+      **box,
+    )
+    # The pool may call the step again after a row's last iterate.
+    current = state.iteration <= num_steps
+    hit = moved.evaluation.success & current
+    return State(
+      tried=tried,
+      x_adv=moved.x_adv,
+      iteration=state.iteration + 1,
+      found=state.found | hit,
+      x_found=results.select(
+        hit | (current & ~state.found), x_adv, state.x_found
+      ),
+      zero_gradient=jnp.where(
+        state.iteration == 0, moved.zero_gradient, state.zero_gradient
+      ),
+      nonfinite_gradient=state.nonfinite_gradient | moved.nonfinite_gradient,
+    )
+
+  # One more forward pass: that at the last iterate, after all steps.
+  return methods.Method(start, step, num_steps + 1, targeted=False)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -195,19 +196,19 @@ def method(
 @explicit_meshes.accepted(rows=True)
 def square(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   num_queries: int = 5000,
   norm: str = "linf",
   restarts: int = 1,
   share: float = 0.8,
   reach_edges: bool = True,
   bounds: inputs.Bounds = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
 ) -> results.AttackResult:
   """Square attack: random search on the margin, forward passes only.
 

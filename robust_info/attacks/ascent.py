@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from robust_info import _validate
 from robust_info._xla import loops
-from robust_info.attacks import projections, results, steps
+from robust_info.attacks import projections, radii, results, steps
 
 
 class Evaluation(NamedTuple):
@@ -134,6 +134,60 @@ def no_gradient(gradient: jax.Array) -> jax.Array:
   return jnp.all(gradient == 0, axis=tuple(range(1, gradient.ndim)))
 
 
+class Move(NamedTuple):
+  """One step of PGD.
+
+  Attributes:
+    x_adv: [N, ...] next iterate.
+    velocity: [N, ...] accumulated gradient, or `None` without momentum.
+    evaluation: loss, success and logits at the iterate before the step.
+    zero_gradient: [N] bool, whether the gradient there was zero.
+    nonfinite_gradient: [N] bool, whether it had NaN or infinite entries.
+  """
+
+  x_adv: jax.Array
+  velocity: jax.Array | None
+  evaluation: Evaluation
+  zero_gradient: jax.Array
+  nonfinite_gradient: jax.Array
+
+
+def move(
+  objective: Objective,
+  x_adv: jax.Array,
+  velocity: jax.Array | None,
+  x: jax.Array,
+  key: Any,
+  *,
+  epsilon: ArrayLike,
+  step_size: ArrayLike,
+  step_rule: steps.StepRule,
+  projection: projections.Projection,
+  momentum: float,
+  low: float,
+  high: float,
+) -> Move:
+  """Takes the step of PGD from `x_adv`, for all its drivers.
+
+  The drivers are `ascend` and `_pgd.method`. Arguments: see `ascend`.
+  """
+  evaluation, gradient, lost = value_and_gradient(objective, x_adv, key)
+  direction = gradient
+  if momentum:
+    # Dong et al. (2018): each gradient is scaled to l1 norm one, so that none
+    # outweighs the others by its scale.
+    direction = velocity = momentum * velocity + steps.unit(gradient, "l1")
+  direction = step_rule(direction, x_adv, low=low, high=high)
+  moved = x_adv + radii.along(step_size, x_adv) * direction
+  return Move(
+    x_adv=projection(moved, x, epsilon, low=low, high=high),
+    velocity=velocity,
+    evaluation=evaluation,
+    zero_gradient=no_gradient(gradient),
+    nonfinite_gradient=lost,
+  )
+
+
 def ascend(
   objective: Objective,
   x: jax.Array,
@@ -175,26 +229,28 @@ def ascend(
     and one forward pass.
   """
   keys = None if key is None else jax.random.split(key, num_steps + 1)
-  stride = results.rows(step_size, x)
 
   def step(carry, now):
     x_adv, velocity, worst = carry
     number, step_key = now
-    evaluation, gradient, lost = value_and_gradient(objective, x_adv, step_key)
-    if momentum:
-      # Dong et al. (2018): each gradient is scaled to l1 norm one, so that
-      # none outweighs the others by its scale.
-      velocity = momentum * velocity + steps.unit(gradient, "l1")
-    else:
-      velocity = gradient
-    if keep == "worst":
-      worst = _worse(worst, (x_adv, evaluation), number == 0)
-    direction = step_rule(velocity, x_adv, low=low, high=high)
-    moved = projection(
-      x_adv + stride * direction, x, epsilon, low=low, high=high
+    moved = move(
+      objective,
+      x_adv,
+      velocity,
+      x,
+      step_key,
+      epsilon=epsilon,
+      step_size=step_size,
+      step_rule=step_rule,
+      projection=projection,
+      momentum=momentum,
+      low=low,
+      high=high,
     )
-    noted = no_gradient(gradient), lost
-    return (moved, velocity if momentum else None, worst), noted
+    if keep == "worst":
+      worst = _worse(worst, (x_adv, moved.evaluation), number == 0)
+    noted = moved.zero_gradient, moved.nonfinite_gradient
+    return (moved.x_adv, moved.velocity, worst), noted
 
   shapes = jax.eval_shape(objective, start, None if keys is None else keys[0])
   worst = None

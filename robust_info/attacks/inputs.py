@@ -31,9 +31,9 @@ class Inputs:
     high: upper bound of the box.
   """
 
-  x: jax.Array
-  y: jax.Array
-  where: jax.Array
+  x: jax.Array | np.ndarray
+  y: jax.Array | np.ndarray
+  where: jax.Array | np.ndarray
   low: float
   high: float
 

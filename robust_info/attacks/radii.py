@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Real
 
 from robust_info import _validate
 from robust_info.attacks import results
+
+Radius = Real[ArrayLike, ""] | Real[ArrayLike, " N"]
 
 
 def check(name: str, value: Any, num_examples: int) -> None:

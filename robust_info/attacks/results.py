@@ -132,7 +132,10 @@ def keep_worst(results: AttackResult) -> AttackResult:
 
 
 def settle(
-  result: AttackResult, x: jax.Array, where: jax.Array, valid: jax.Array
+  result: AttackResult,
+  x: jax.Array,
+  where: jax.Array | np.ndarray,
+  valid: jax.Array,
 ) -> AttackResult:
   """Sets masked and invalid rows to the values that `AttackResult` documents.
 

@@ -25,6 +25,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import contractions, explicit_meshes, loops
@@ -36,13 +38,13 @@ from robust_info.information import divergences
 @explicit_meshes.accepted(rows=True)
 def coarse_fisher_norms(
   logits_fn: Callable[[jax.Array], jax.Array],
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   max_classes: int,
   num_eigenvectors: int = 0,
   num_probes: int = 4,
   batch_size: int | None = None,
-  key: jax.Array | None = None,
+  key: PRNGKeyArray | None = None,
 ) -> norms_lib.FisherNorms:
   """Norms of `F(x)` from the most probable classes, with their deficit.
 

@@ -40,6 +40,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
@@ -93,8 +95,11 @@ class FisherNorms:
 
 @explicit_meshes.accepted(rows=True)
 def fisher_gram(
-  logits_fn: _validate.LogitsFn, x: jax.Array, *, batch_size: int | None = None
-) -> jax.Array:
+  logits_fn: _validate.LogitsFn,
+  x: Float[ArrayLike, "N ..."],
+  *,
+  batch_size: int | None = None,
+) -> Float[Array, "N C C"]:
   """Gram matrices `G_kl = sqrt(p_k p_l) g_k . g_l`.
 
   `G = A A^T`, where the rows of A are `sqrt(p_k) g_k`, while `F = A^T A`: both
@@ -118,14 +123,14 @@ def fisher_gram(
 @explicit_meshes.accepted(rows=True)
 def fisher_norms(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   num_eigenvectors: int = 0,
   method: str = "auto",
   batch_size: int | None = None,
   num_steps: int = 16,
   num_probes: int = 16,
-  key: jax.Array | None = None,
+  key: PRNGKeyArray | None = None,
 ) -> FisherNorms:
   """Trace, Frobenius and spectral norm of `F(x)` at the cost of one of them.
 
@@ -192,14 +197,14 @@ def fisher_norms(
 @explicit_meshes.accepted(rows=True)
 def fisher_trace(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   method: str = "auto",
   batch_size: int | None = None,
   num_steps: int = 16,
   num_probes: int = 16,
-  key: jax.Array | None = None,
-) -> jax.Array:
+  key: PRNGKeyArray | None = None,
+) -> Float[Array, " N"]:
   """`tr F(x)`: [N], nats per squared input unit, at least 0.
 
   With "gram": cost and edge cases are those of `fisher_gram`; differentiable,
@@ -226,14 +231,14 @@ def fisher_trace(
 @explicit_meshes.accepted(rows=True)
 def fisher_frobenius(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   method: str = "auto",
   batch_size: int | None = None,
   num_steps: int = 16,
   num_probes: int = 16,
-  key: jax.Array | None = None,
-) -> jax.Array:
+  key: PRNGKeyArray | None = None,
+) -> Float[Array, " N"]:
   """Frobenius norm `||F(x)||_F`: [N], nats per squared input unit.
 
   Its value lies between `fisher_spectral_norm` and `fisher_trace`. With "gram":
@@ -262,13 +267,13 @@ def fisher_frobenius(
 @explicit_meshes.accepted(rows=True)
 def fisher_spectral_norm(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   method: str = "auto",
   batch_size: int | None = None,
   num_steps: int = 16,
-  key: jax.Array | None = None,
-) -> jax.Array:
+  key: PRNGKeyArray | None = None,
+) -> Float[Array, " N"]:
   """Largest eigenvalue `lambda_max(F(x))`: [N], nats per squared input unit.
 
   The largest divergence in an L2 ball of small radius r is about
@@ -294,14 +299,14 @@ def fisher_spectral_norm(
 @explicit_meshes.accepted(rows=True)
 def fisher_eigenvectors(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
+  x: Float[ArrayLike, "N ..."],
   *,
   k: int,
   method: str = "auto",
   batch_size: int | None = None,
   num_steps: int = 16,
-  key: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+  key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "N k"], Float[Array, "N k ..."]]:
   """The k leading eigenvalues and unit eigenvectors of F(x).
 
   Args:

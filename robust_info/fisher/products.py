@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
@@ -36,8 +38,10 @@ class Operator(NamedTuple):
 
 @explicit_meshes.accepted(rows=True)
 def fisher_vector_product(
-  logits_fn: _validate.LogitsFn, x: jax.Array, v: jax.Array
-) -> jax.Array:
+  logits_fn: _validate.LogitsFn,
+  x: Float[ArrayLike, " N *shape"],
+  v: Float[ArrayLike, " N *shape"],
+) -> Float[Array, " N *shape"]:
   """`F(x) v`, without forming F.
 
   Args:
@@ -56,8 +60,10 @@ def fisher_vector_product(
 
 @explicit_meshes.accepted(rows=True)
 def fisher_quadratic(
-  logits_fn: _validate.LogitsFn, x: jax.Array, v: jax.Array
-) -> jax.Array:
+  logits_fn: _validate.LogitsFn,
+  x: Float[ArrayLike, " N *shape"],
+  v: Float[ArrayLike, " N *shape"],
+) -> Float[Array, " N"]:
   """`v^T F(x) v = Var_{k~p}((J v)_k)`.
 
   Args:

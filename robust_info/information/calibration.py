@@ -9,6 +9,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -22,8 +24,11 @@ _NUM_HALVINGS = 60
 
 @explicit_meshes.accepted(rows=False)
 def fit_temperature(
-  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+  logits: Float[ArrayLike, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  *,
+  where: Bool[ArrayLike, " N"] | None = None,
+) -> Float[Array, ""]:
   """The T that minimises the cross-entropy of `softmax(logits / T)`.
 
   Cross-entropy is convex in 1/T, so the minimum is the only zero of its

@@ -10,6 +10,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -33,7 +35,7 @@ def log_softmax(logits: jax.Array) -> jax.Array:
 
 
 @explicit_meshes.accepted(rows=True)
-def entropy(logits: jax.Array) -> jax.Array:
+def entropy(logits: Float[ArrayLike, "*batch C"]) -> Float[Array, " *batch"]:
   """Shannon entropy `H(p) = -sum_k p_k log p_k` of `p = softmax(logits)`.
 
   Args:
@@ -52,7 +54,9 @@ def entropy(logits: jax.Array) -> jax.Array:
 
 
 @explicit_meshes.accepted(rows=True)
-def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
+def kl_divergence(
+  logits_p: Float[ArrayLike, "*batch C"], logits_q: Float[ArrayLike, "*batch C"]
+) -> Float[Array, " *batch"]:
   """Kullback-Leibler divergence `KL(p||q)` between two softmax predictions.
 
   Computed as `sum_k p_k phi(u_k)` with `u = log q - log p` and
@@ -83,7 +87,9 @@ def kl_divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
 
 
 @explicit_meshes.accepted(rows=True)
-def fisher_rao_distance(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
+def fisher_rao_distance(
+  logits_p: Float[ArrayLike, "*batch C"], logits_q: Float[ArrayLike, "*batch C"]
+) -> Float[Array, " *batch"]:
   """Geodesic distance `2 arccos sum_k sqrt(p_k q_k)` on the simplex.
 
   This is the distance under the Fisher metric of categorical distributions.

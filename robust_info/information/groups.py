@@ -5,6 +5,8 @@ Shapes: `N` examples, `C` classes, `G` groups of examples.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -14,12 +16,12 @@ from robust_info.information.stats import InformationStats
 
 @explicit_meshes.accepted(rows=False)
 def grouped_information_stats(
-  logits: jax.Array,
-  labels: jax.Array,
-  groups: jax.Array,
+  logits: Float[ArrayLike, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  groups: Integer[ArrayLike, " N"],
   *,
   num_groups: int,
-  where: jax.Array | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
 ) -> InformationStats:
   """`information_stats` of every group of examples, in one pass [ours].
 

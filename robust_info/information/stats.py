@@ -22,6 +22,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -120,7 +122,10 @@ def _merge(one: InformationStats, other: InformationStats) -> InformationStats:
 
 @explicit_meshes.accepted(rows=False)
 def information_stats(
-  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
+  logits: Float[ArrayLike, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  *,
+  where: Bool[ArrayLike, " N"] | None = None,
 ) -> InformationStats:
   """Statistics of a batch of labelled predictions, to merge and summarise.
 

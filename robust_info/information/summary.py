@@ -23,6 +23,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -181,11 +183,11 @@ def summarize(stats: InformationStats) -> InformationSummary:
 
 @explicit_meshes.accepted(rows=True)
 def pointwise_information(
-  logits: jax.Array,
+  logits: Float[ArrayLike, "N C"],
   *,
   stats: InformationStats | None = None,
-  where: jax.Array | None = None,
-) -> jax.Array:
+  where: Bool[ArrayLike, " N"] | None = None,
+) -> Float[Array, " N"]:
   """`KL(p_i || pbar)`: the contribution of each example to `I(X;Y^)`.
 
   Args:
@@ -222,8 +224,8 @@ def pointwise_information(
 
 @explicit_meshes.accepted(rows=False)
 def mutual_information(
-  logits: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+  logits: Float[ArrayLike, "N C"], *, where: Bool[ArrayLike, " N"] | None = None
+) -> Float[Array, ""]:
   """`I(X;Y^) = H(pbar) - mean_i H(p_i) = mean_i KL(p_i || pbar)` of a batch.
 
   The mutual information between the index of the input, uniform over the N
@@ -245,8 +247,8 @@ def mutual_information(
 
 @explicit_meshes.accepted(rows=False)
 def lautum_information(
-  logits: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+  logits: Float[ArrayLike, "N C"], *, where: Bool[ArrayLike, " N"] | None = None
+) -> Float[Array, ""]:
   """`L(X;Y^) = mean_i KL(pbar || p_i)` (Palomar and Verdu 2008).
 
   Args:
@@ -264,8 +266,11 @@ def lautum_information(
 
 @explicit_meshes.accepted(rows=False)
 def label_information(
-  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+  logits: Float[ArrayLike, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  *,
+  where: Bool[ArrayLike, " N"] | None = None,
+) -> Float[Array, ""]:
   """`I(K;Y^)`: information of the predicted label about the true label.
 
   Computed from the joint `q(k, y) = (1/N) sum_i 1[k_i = k] p_i(y)`.
@@ -285,8 +290,11 @@ def label_information(
 
 @explicit_meshes.accepted(rows=False)
 def cckl(
-  logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+  logits: Float[ArrayLike, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  *,
+  where: Bool[ArrayLike, " N"] | None = None,
+) -> Float[Array, ""]:
   """CCKL: mean of `KL(p_i||p_j)` over ordered pairs of different classes.
 
   The performance metric of arXiv:1906.02494, exact over *all* such pairs of

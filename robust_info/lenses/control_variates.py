@@ -7,6 +7,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Real
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -39,12 +41,12 @@ class PairMean:
 
 @explicit_meshes.accepted(rows=False)
 def pair_mean(
-  values: jax.Array,
-  control: jax.Array,
-  control_mean: jax.Array,
+  values: Float[ArrayLike, " P"],
+  control: Float[ArrayLike, "*K P"],
+  control_mean: Real[ArrayLike, " *K"],
   *,
-  control_error: jax.Array = 0.0,
-  where: jax.Array | None = None,
+  control_error: Real[ArrayLike, " *K"] = 0.0,
+  where: Bool[ArrayLike, " P"] | None = None,
 ) -> PairMean:
   """Mean of `values`, given the means of correlated quantities.
 

@@ -16,6 +16,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, Real
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -101,7 +103,7 @@ class LensErrors:
 @explicit_meshes.accepted(rows=False)
 def lens_means(
   components: components_lib.Components,
-  cckl: jax.Array,
+  cckl: Real[ArrayLike, ""],
   *,
   coarse: CoarseLens | None = None,
 ) -> LensMeans:
@@ -158,12 +160,13 @@ def _check_same(coarse, components):
 @explicit_meshes.accepted(rows=False)
 def lens_errors(
   components: components_lib.Components,
-  groups: jax.Array,
-  groups_other: jax.Array,
-  cckl_deleted: jax.Array,
+  groups: Integer[ArrayLike, " P"],
+  groups_other: Integer[ArrayLike, " P"],
+  cckl_deleted: Float[ArrayLike, " G"],
   *,
   coarse: CoarseLens | None = None,
-  coarse_groups: tuple[jax.Array, jax.Array] | None = None,
+  coarse_groups: tuple[Integer[ArrayLike, " Q"], Integer[ArrayLike, " Q"]]
+  | None = None,
 ) -> LensErrors:
   """Uncertainty over examples of `lens_means`, by the jackknife [ours].
 
@@ -227,12 +230,13 @@ def lens_errors(
 @_validate.promises_nan
 def lens_matrices(
   components: components_lib.Components,
-  labels: jax.Array,
-  labels_other: jax.Array,
-  cckl_matrix: jax.Array,
+  labels: Integer[ArrayLike, " P"],
+  labels_other: Integer[ArrayLike, " P"],
+  cckl_matrix: Float[ArrayLike, "C C"],
   *,
   coarse: CoarseLens | None = None,
-  coarse_labels: tuple[jax.Array, jax.Array] | None = None,
+  coarse_labels: tuple[Integer[ArrayLike, " Q"], Integer[ArrayLike, " Q"]]
+  | None = None,
 ) -> LensMatrices:
   """Mean parts by ordered pair of classes.
 

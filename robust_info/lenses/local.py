@@ -1,6 +1,7 @@
 """Local lens: the Fisher information at the sample only (lens 1)."""
 
-import jax
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -11,7 +12,9 @@ from robust_info.lenses import components
 
 @explicit_meshes.accepted(rows=True)
 def disentangle_local(
-  logits_fn: _validate.LogitsFn, x: jax.Array, x_other: jax.Array
+  logits_fn: _validate.LogitsFn,
+  x: Float[ArrayLike, " P *shape"],
+  x_other: Float[ArrayLike, " P *shape"],
 ) -> components.Components:
   """Local lens: the part of `KL(p(x)||p(x'))` that the FIM at x explains.
 

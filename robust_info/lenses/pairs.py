@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -12,12 +14,12 @@ from robust_info._xla import explicit_meshes
 
 @explicit_meshes.accepted(rows=False)
 def sample_cross_pairs(
-  key: jax.Array,
-  labels: jax.Array,
+  key: PRNGKeyArray,
+  labels: Integer[ArrayLike, " N"],
   *,
   num_pairs: int,
-  where: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+  where: Bool[ArrayLike, " N"] | None = None,
+) -> tuple[Integer[Array, " P"], Integer[Array, " P"]]:
   """Index pairs (i, j), uniform over the ordered pairs with `k_i != k_j`.
 
   Independent draws with replacement, from the population whose exact mean is

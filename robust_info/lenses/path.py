@@ -24,6 +24,8 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes, loops
@@ -38,8 +40,8 @@ _CALLS_PER_DOUBLING = 8
 @explicit_meshes.accepted(rows=True)
 def disentangle_path(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
-  x_other: jax.Array,
+  x: Float[ArrayLike, " P *shape"],
+  x_other: Float[ArrayLike, " P *shape"],
   *,
   num_nodes: int = 32,
   method: str = "chord",
@@ -132,10 +134,10 @@ def disentangle_path(
 @explicit_meshes.accepted(rows=True)
 def path_fisher_estimate(
   logits_fn: _validate.LogitsFn,
-  x: jax.Array,
-  x_other: jax.Array,
-  key: jax.Array,
-) -> jax.Array:
+  x: Float[ArrayLike, " P *shape"],
+  x_other: Float[ArrayLike, " P *shape"],
+  key: PRNGKeyArray,
+) -> Float[Array, " P"]:
   """One-point estimate of the path's Fisher part, for use inside a loss.
 
   `(1-t) Var_{p_t}(zdot_t)` at one `t ~ U(0, 1)` per pair.

@@ -30,8 +30,7 @@ from robust_info import config as config_lib
 from robust_info._xla import loops
 from robust_info.models import layers, residual, small, vgg
 
-SMALL = ("logistic", "mlp", "cnn", "madry_cnn")
-NAMES = (*SMALL, *vgg.DEPTHS, *residual.ARCHITECTURES)
+NAMES = config_lib.MODELS
 ACTIVATIONS = tuple(layers.ACTIVATIONS)
 VARIANTS = vgg.VARIANTS
 DTYPES = layers.DTYPES

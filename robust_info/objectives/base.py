@@ -6,14 +6,17 @@ Shape letters: N examples, C classes. Images are float [N, H, W, channels] in
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Integer
 
 from robust_info import _validate
 
 
+@runtime_checkable
 class Examples(Protocol):
   """A padded batch; for example, a `data.Batch` with float images.
 
@@ -139,7 +142,9 @@ def labels_of(batch: Examples) -> jax.Array:
   return _validate.labels("batch.label", batch.label, batch.image.shape[0])
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+  logits: Float[Array, "N C"], labels: Integer[ArrayLike, " N"]
+) -> Float[Array, " N"]:
   """-log p_label, [N, C] and [N] to [N], in nats."""
   labels = _validate.labels("labels", labels, logits.shape[0])
   log_p = jax.nn.log_softmax(logits)
@@ -147,8 +152,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def smoothed_cross_entropy(
-  logits: jax.Array, labels: jax.Array, smoothing: float
-) -> jax.Array:
+  logits: Float[Array, "N C"],
+  labels: Integer[ArrayLike, " N"],
+  smoothing: float,
+) -> Float[Array, " N"]:
   """Cross-entropy against (1 - smoothing) one-hot + smoothing / C, [N]."""
   plain = cross_entropy(logits, labels)
   if smoothing == 0.0:
@@ -157,6 +164,8 @@ def smoothed_cross_entropy(
   return (1.0 - smoothing) * plain + smoothing * uniform
 
 
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def correct(
+  logits: Float[Array, "N C"], labels: Integer[ArrayLike, " N"]
+) -> Float[Array, " N"]:
   """1.0 where the label has the largest logit; [N, C] and [N] to [N]."""
   return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)

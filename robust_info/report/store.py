@@ -14,6 +14,9 @@ SCHEMA = 1
 
 # Fields of a run that are not numbers; null in them means "none".
 _VERBATIM = ("config", "starts")
+# Former names of fields, section -> old name -> new name: reports written with
+# them stay readable.
+_FORMER = {"fisher": {"spectral": "spectral_norm"}}
 
 
 def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -23,7 +26,9 @@ def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Reads a report written by `save`; null numbers become NaN.
+  """Reads a report written by `save`, also by an older version.
+
+  Null numbers become NaN, and fields with former names get their present ones.
 
   Raises:
     ValueError: the file is not a report of this schema.
@@ -36,10 +41,20 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
   if not isinstance(found, dict) or found.get("schema") != SCHEMA:
     raise ValueError(f"Expected {path} to be a report of schema {SCHEMA}.")
   runs = [
-    {k: v if k in _VERBATIM else _with_nan(v) for k, v in run.items()}
+    {
+      k: v if k in _VERBATIM else _with_nan(_renamed(k, v))
+      for k, v in run.items()
+    }
     for run in found["runs"]
   ]
   return {**found, "runs": runs}
+
+
+def _renamed(section: str, value: Any) -> Any:
+  if section not in _FORMER:
+    return value
+  names = _FORMER[section]
+  return {names.get(name, name): item for name, item in value.items()}
 
 
 def _nullified(value: Any) -> Any:

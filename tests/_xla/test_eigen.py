@@ -32,9 +32,9 @@ def _symmetric(size, kind, seed, num=7):
   return (dense + dense.transpose(0, 2, 1)) / 2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
-  size=st.sampled_from((1, 2, 3, 4, 9, 16)),
+  size=st.sampled_from((1, 2, 3, 9, 16)),
   kind=st.sampled_from(
     ("plain", "graded", "multiple", "clustered", "low rank", "signs")
   ),

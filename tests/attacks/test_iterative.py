@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import attacks, fisher
-from robust_info.attacks import _apgd, _square, fixed_step, projections
+from robust_info.attacks import _apgd, _pgd, _square, projections
 
 KEY = jax.random.key(0)
 apgd_targeted = jax.jit(
@@ -81,7 +81,7 @@ def test_pgd_that_may_end_early_takes_the_steps_of_pgd(
 ):
   x, y = batch
   epsilon = {"linf": 0.05, "l2": 0.2, "l1": 0.5}[norm]
-  method = fixed_step.method(norm=norm, num_steps=5, low=0.0, high=1.0)
+  method = _pgd.method(norm=norm, num_steps=5, low=0.0, high=1.0)
 
   @jax.jit
   def begin(x, y):

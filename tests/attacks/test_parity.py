@@ -50,7 +50,10 @@ def ensemble(golden):
   return evaluate(golden, "fab-t", "apgd-t")
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t"])
+@pytest.mark.parametrize(
+  "name",
+  ["apgd-ce", "fab-t", pytest.param("apgd-t", marks=pytest.mark.slow)],
+)
 def test_component_matches_the_published_code(golden, ensemble, name):
   theirs = float(golden["linf_" + name.replace("-", "_")])
   first = name == ensemble.attacks[0]

@@ -5,8 +5,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import preloaded
@@ -89,17 +87,19 @@ def runs(home):
   return home / "standard", home / "elsewhere"
 
 
-def command(*flags):
-  return [sys.executable, "evaluate.py", *map(str, flags)]
-
-
 @pytest.fixture(scope="module")
-def evaluate(environment):
-  """Runs the program with flags, in a fork of a process with its imports."""
+def program(environment):
+  """Starts the program in forks of a process that has made its imports."""
   with preloaded.Preloaded(
     "evaluate.py", cwd=ROOT, environment=environment
   ) as program:
-    yield program.run
+    yield program
+
+
+@pytest.fixture(scope="module")
+def evaluate(program):
+  """Runs the program with flags."""
+  return program.run
 
 
 def both(run, output, *flags):
@@ -150,16 +150,10 @@ def test_report_table_and_figures_are_written(undisturbed):
 
 
 def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
-  undisturbed, evaluate, environment, runs, home
+  undisturbed, program, evaluate, runs, home
 ):
   output = home / "killed"
-  process = subprocess.Popen(
-    command(*both(runs[0], output)),
-    cwd=ROOT,
-    env=environment,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
+  process = program.start(*both(runs[0], output))
   try:
     deadline = time.monotonic() + 300
     while not list(output.rglob("pgd-*.json")):
@@ -168,7 +162,7 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
       time.sleep(0.005)
   finally:
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.finish()
   assert not (output / "report.json").exists()
   kept = measured_files(output)
   result = evaluate(*both(runs[0], output))

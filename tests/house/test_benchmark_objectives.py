@@ -23,7 +23,7 @@ def make_report(value, *, seed=0):
         "information": {"cckl": value, "label_information": value},
         "fisher": {
           norm: {"mean": value, "median": value}
-          for norm in ("trace", "frobenius", "spectral")
+          for norm in ("trace", "frobenius", "spectral_norm")
         },
         "local_lens": {"non_robust_share": value},
         "path_lens": {"non_robust_share": value},

@@ -36,7 +36,7 @@ LIBRARIES = {
   "runtime/command_line": {"absl", "ml_collections"},
   "report/figures": {"matplotlib"},
 }
-CORE = {"jax", "jaxlib", "numpy"}
+CORE = {"jax", "jaxlib", "jaxtyping", "numpy"}
 # Functions of more than 60 lines of code, each with its reason.
 LONG = {
   "attacks/_apgd.method": "one iteration of the published attack, in order",
@@ -187,6 +187,7 @@ def test_importing_the_package_is_quick_and_light():
   loaded = {name.split(".")[0] for name in output[1].split()}
   heavy = {"flax", "orbax", "tensorflow_datasets", "matplotlib", "optax"}
   heavy |= {"tensorflow", "tensorboardX", "ml_collections", "sklearn", "PIL"}
+  heavy |= {"beartype"}
   assert not loaded & heavy
   assert float(output[0]) < 2.0
 

@@ -1,4 +1,4 @@
-"""Every public function under the strictest settings of JAX at once."""
+"""Every public function under the strictest settings, for every platform."""
 
 import inspect
 
@@ -37,8 +37,8 @@ def public_functions():
 def traced(name, dtype=np.float32):
   """Traces a function: types mix in tracing, so nothing need be compiled."""
   x, other = (public_calls.arrays()[k].astype(dtype) for k in ("x", "other"))
-  return jax.eval_shape(
-    lambda x, other: public_calls.calls(x, other)[name](), x, other
+  return jax.jit(lambda x, other: public_calls.calls(x, other)[name]()).trace(
+    x, other
   )
 
 
@@ -53,13 +53,13 @@ def traced_names():
 
 
 @pytest.mark.parametrize("name", traced_names())
-def test_dtypes_never_mix(name):
-  traced(name)
+def test_dtypes_never_mix_and_gpus_and_tpus_have_a_program(name):
+  assert traced(name).lower(lowering_platforms=("cuda", "tpu"))
 
 
 def test_a_float32_network_takes_float64_inputs():
   with jax.numpy_dtype_promotion("standard"):
-    norms = traced("coarse_fisher_norms", np.float64)
+    norms = traced("coarse_fisher_norms", np.float64).out_info
   assert norms.trace_error.shape == (12,)
 
 
@@ -71,7 +71,7 @@ def stats_without_a_class_in_one_group():
 
 def test_promised_nan_stops_nobody():
   logits, labels = stats_without_a_class_in_one_group()
-  parts = ri.grouped_information_stats(
+  parts = jax.jit(ri.grouped_information_stats, static_argnames="num_groups")(
     logits, labels, public_calls.GROUPS, num_groups=3
   )
   found = ri.jackknife(parts, ri.summarize)

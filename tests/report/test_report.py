@@ -1,5 +1,6 @@
 """Reports: strict JSON there and back, names, refusals, no repeated work."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -15,7 +16,7 @@ from robust_info.evaluation import metrics, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
-from robust_info.report import _build, figures, store
+from robust_info.report import _build, figures, store, table
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -31,7 +32,7 @@ ALWAYS_DRAWN = set(figures.__all__) - {"strength"}
 
 
 def make_source(channels=1):
-  split = tiny.make_split()
+  split = tiny.make_split(60)
   if channels > 1:
     images = np.repeat(split.images, channels, axis=-1)
     split = data.Split(images, split.labels)
@@ -75,6 +76,8 @@ def drawn(monkeypatch):
     monkeypatch.setattr(
       figures, name, lambda *args, name=name, **kw: names.append(name)
     )
+  nothing = collections.defaultdict(lambda: np.zeros(()))
+  monkeypatch.setattr(_build.portraits, "portraits", lambda *args: nothing)
   return names
 
 
@@ -89,7 +92,7 @@ def calls(monkeypatch, known):
   """(measurement, epsilon) of every long measurement.
 
   The tests look at the calls and not at the numbers, so they reuse the numbers
-  of earlier tests.
+  of earlier tests, repeated or cut to the number of rows that is asked for.
   """
   seen = []
 
@@ -99,11 +102,20 @@ def calls(monkeypatch, known):
     def measured(evaluator, *args, **kwargs):
       epsilon = kwargs.get("epsilon")
       seen.append((name, epsilon))
-      split, settings = evaluator.split, evaluator.settings
-      asked = (name, epsilon, len(split), settings.num_pairs)
-      if asked not in known:
-        known[asked] = measure(evaluator, *args, **kwargs)
-      return known[asked]
+      if (name, epsilon) not in known:
+        known[name, epsilon] = measure(evaluator, *args, **kwargs)
+      found, rows = known[name, epsilon], len(evaluator.split)
+      if name in ("local", "path", "coarse_path"):
+        rows = len(args[1][0]) if args[1:] else evaluator.settings.num_pairs
+      # The statistics of predictions are those of at most 50 groups.
+      return type(found)(
+        **{
+          field: value
+          if field == "parts" or value is None
+          else np.resize(value, (rows, *value.shape[1:]))
+          for field, value in vars(found).items()
+        }
+      )
 
     monkeypatch.setattr(module, name, measured)
 
@@ -155,7 +167,7 @@ def test_report_says_what_was_measured_of_which_run(tmp_path, drawn, calls):
     "name": "noise",
     "version": "1.0.0",
     "split": "test",
-    "num_examples": 45,
+    "num_examples": 60,
     "num_classes": 4,
     "label_names": ["ant", "bee", "cow", "dog"],
   }
@@ -206,8 +218,8 @@ def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
   "change",
   [
     {"seed": 1},
-    {"num_examples": 20},
-    {"settings": dataclasses.replace(SETTINGS, num_pairs=9)},
+    {"num_examples": 50},
+    {"settings": dataclasses.replace(SETTINGS, num_steps=3)},
   ],
 )
 def test_other_settings_are_measured_anew(tmp_path, drawn, calls, change):
@@ -261,10 +273,10 @@ def test_a_model_is_named_by_what_sets_it_apart(fields, name):
 
 
 def test_only_the_first_examples(tmp_path, drawn, calls):
-  found = build([make_run("a")], tmp_path, num_examples=20)
-  assert found["data"]["num_examples"] == 20
+  found = build([make_run("a")], tmp_path, num_examples=50)
+  assert found["data"]["num_examples"] == 50
   whole = build([make_run("a")], tmp_path, num_examples=1000)
-  assert whole["data"]["num_examples"] == 45
+  assert whole["data"]["num_examples"] == 60
   with pytest.raises(ValueError, match="Expected num_examples >= 1, got"):
     build([make_run("a")], tmp_path, num_examples=-5)
 
@@ -384,6 +396,21 @@ def test_numbers_that_are_not_finite_are_null_on_disk_and_nan_again(tmp_path):
   # A field whose value is None, as opposed to NaN, stays None.
   assert run["config"]["data"]["data_dir"] is None
   assert run["starts"] == [{"git": None}]
+
+
+def test_a_report_of_an_older_version_is_shown_like_a_new_one(tmp_path):
+  path = pathlib.Path(__file__).parents[1] / "support" / "old_report.json"
+  assert "spectral" in strict(path)["runs"][0]["fisher"]
+  found = store.load(path)
+  text = table.render(found)
+  assert "largest eigenvalue" in text
+  assert "nan" not in text
+  figures.components(found, tmp_path / "components.png")
+  # Saved again, it is a report of today.
+  store.save(found, tmp_path / "report.json")
+  assert (
+    "spectral_norm" in strict(tmp_path / "report.json")["runs"][0]["fisher"]
+  )
 
 
 def test_a_save_that_fails_leaves_the_old_report(tmp_path):

@@ -87,7 +87,7 @@ def make_run(name, model="cnn (relu)"):
       "information": dict.fromkeys(INFORMATION, 0.013),
     },
     "fisher": {
-      name: sample(3.25) for name in ("trace", "frobenius", "spectral")
+      name: sample(3.25) for name in ("trace", "frobenius", "spectral_norm")
     },
     "local_lens": lens(12.0, 0.6),
     "path_lens": {

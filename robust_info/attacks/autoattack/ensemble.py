@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -31,8 +32,7 @@ VERSIONS = {
   "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
   "rand": ("apgd-ce", "apgd-dlr"),
 }
-ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd")
-_RESTARTED = ("apgd-ce", "apgd-dlr", "fab", "pgd")
+ATTACKS = tuple(programs.METHODS)
 
 _STEPS = 100
 _QUERIES = 5000
@@ -115,11 +115,11 @@ class EnsembleResult:
 @explicit_meshes.accepted(rows=True)
 def auto_attack(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
-  epsilon: ArrayLike,
+  epsilon: radii.Radius,
   norm: str = "linf",
   version: str = "standard",
   attacks: tuple[str, ...] | None = None,
@@ -129,8 +129,8 @@ def auto_attack(
   eot_samples: int = _EOT_SAMPLES,
   batch_size: int = 256,
   bounds: tuple[float, float] = (0.0, 1.0),
-  where: ArrayLike | None = None,
-  example_ids: ArrayLike | None = None,
+  where: Bool[ArrayLike, " N"] | None = None,
+  example_ids: Integer[ArrayLike, " N"] | None = None,
   state_dir: str | None = None,
   progress: Callable[[Progress], None] | None = None,
 ) -> EnsembleResult:
@@ -224,7 +224,7 @@ def auto_attack(
   )
   _validate.one_of("norm", norm, norms)
   for name in names:
-    _validate.one_of("attacks", name, ATTACKS)
+    _validate.one_of("attacks", name, tuple(programs.METHODS))
   if "square" in names:
     inputs.channels_last("x", x)
   if not names or len(set(names)) < len(names):
@@ -283,7 +283,7 @@ def _evaluate(
     build, build_forward = programs.build, programs.build_forward
     redrawn = flags.redrawn
     logits_fn = jax.tree_util.Partial(logits_fn)
-  clean_key, final_key, attack_keys = _split(key)
+  clean_key, final_key, attack_key = jax.random.split(key, 3)
   program = build_forward(plan.eot_samples)
 
   def forward(rows, draw_key):
@@ -315,7 +315,7 @@ def _evaluate(
     """Runs an attack on the examples that are left, and records it."""
     compiled = build(name, plan)
     targeted = compiled.method.targeted
-    tries = restarts if name in _RESTARTED else 1
+    tries = restarts if compiled.method.backward else 1
     flow = pool.run(
       compiled,
       logits_fn,
@@ -324,7 +324,8 @@ def _evaluate(
       data.ids,
       field.todo(),
       targets if targeted else None,
-      attack_keys[ATTACKS.index(name)],
+      # The same wherever the attack stands in the list.
+      jax.random.fold_in(attack_key, list(programs.METHODS).index(name)),
       epsilon=data.epsilon,
       tries=targets.shape[1] if targeted else tries,
       batch_size=batch_size,
@@ -383,15 +384,3 @@ def _evaluate(
     nonfinite_logits=nonfinite,
     warnings=tuple(lines),
   )
-
-
-@jax.jit
-def _split(key):
-  """Keys of the first and last forward passes and of each of `ATTACKS`.
-
-  The key of an attack does not depend on its place in the list.
-  """
-  clean_key, final_key, attack_key = jax.random.split(key, 3)
-  numbers = range(len(ATTACKS))
-  attack_keys = [jax.random.fold_in(attack_key, n) for n in numbers]
-  return clean_key, final_key, attack_keys

@@ -5,7 +5,7 @@ Shape letters: N examples, M any number of rows, C classes.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ import numpy as np
 from robust_info.attacks import (
   _apgd,
   _fab,
+  _pgd,
   _square,
   ascent,
-  fixed_step,
   methods,
 )
 from robust_info.attacks.autoattack import pool
@@ -35,32 +35,41 @@ class Plan(NamedTuple):
   eot_samples: int | None
 
 
-def _method(name: str, plan: Plan) -> methods.Method:
-  """Returns the method of that name."""
-  box = {"norm": plan.norm, "low": plan.low, "high": plan.high}
-  if name == "square":
-    return _square.method(
-      num_queries=plan.num_queries,
-      share=_WINDOW_SHARE,
-      # As in the published code, so that numbers are comparable.
-      reach_edges=False,
-      **box,
-    )
-  box["num_steps"] = plan.num_steps
-  if name in ("fab", "fab-t"):
-    return _fab.method(targeted=name == "fab-t", **box)
-  if name == "pgd":
-    return fixed_step.method(**box)
-  if name == "apgd-t":
-    return _apgd.target_method(**box)
-  return _apgd.label_method(
-    {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr"}[name], **box
+def _by_gradient(method: Callable[..., methods.Method], **options: Any):
+  """Adapts a gradient attack to `METHODS`."""
+  return lambda plan: method(num_steps=plan.num_steps, **options, **_box(plan))
+
+
+def _square_of(plan: Plan) -> methods.Method:
+  return _square.method(
+    num_queries=plan.num_queries,
+    share=_WINDOW_SHARE,
+    # As in the published code, so that numbers are comparable.
+    reach_edges=False,
+    **_box(plan),
   )
+
+
+def _box(plan: Plan) -> dict[str, Any]:
+  return {"norm": plan.norm, "low": plan.low, "high": plan.high}
+
+
+# Every attack of an ensemble: name -> its method under a plan. The place of an
+# attack decides its random key, so new ones go to the end.
+METHODS: dict[str, Callable[[Plan], methods.Method]] = {
+  "apgd-ce": _by_gradient(_apgd.label_method, loss="cross_entropy"),
+  "apgd-dlr": _by_gradient(_apgd.label_method, loss="dlr"),
+  "apgd-t": _by_gradient(_apgd.target_method),
+  "fab": _by_gradient(_fab.method, targeted=False),
+  "fab-t": _by_gradient(_fab.method, targeted=True),
+  "square": _square_of,
+  "pgd": _by_gradient(_pgd.method),
+}
 
 
 def build(name: str, plan: Plan) -> pool.Programs:
   """Builds the start and the step of the named attack."""
-  return pool.compile_programs(_method(name, plan), plan.eot_samples)
+  return pool.compile_programs(METHODS[name](plan), plan.eot_samples)
 
 
 def build_forward(eot_samples: int | None) -> Callable[..., jax.Array]:

@@ -6,10 +6,9 @@ model is not robust; it means that gradient attacks cannot tell for this model.
 Shape letters: N examples, C classes.
 """
 
-from typing import Any
-
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
@@ -21,9 +20,9 @@ from robust_info.attacks.sanity import attack_checks, forward_checks
 @explicit_meshes.accepted(rows=False)
 def sanity_report(
   logits_fn: _validate.LogitsFn,
-  x: ArrayLike,
-  y: ArrayLike,
-  key: Any,
+  x: Float[ArrayLike, "N ..."],
+  y: Integer[ArrayLike, " N"],
+  key: PRNGKeyArray,
   *,
   epsilon: float,
   norm: str = "linf",

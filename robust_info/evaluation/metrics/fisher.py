@@ -12,11 +12,11 @@ from robust_info.evaluation import sample_statistics
 from robust_info.evaluation.metrics import rows, subject
 from robust_info.runtime import progress
 
-# Name in a report -> field of `fisher.FisherNorms`, label in the table.
+# Field of `fisher.FisherNorms` and of a report -> label in the table.
 _NORMS = {
-  "trace": ("trace", "trace"),
-  "frobenius": ("frobenius", "Frobenius norm"),
-  "spectral": ("spectral_norm", "largest eigenvalue"),
+  "trace": "trace",
+  "frobenius": "Frobenius norm",
+  "spectral_norm": "largest eigenvalue",
 }
 
 
@@ -52,12 +52,12 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     )
     return {
       name: {
-        **sample_statistics.describe(getattr(found, field)),
+        **sample_statistics.describe(getattr(found, name)),
         "estimation_error": float(
-          getattr(found, f"{field}_error").mean(dtype=np.float64)
+          getattr(found, f"{name}_error").mean(dtype=np.float64)
         ),
       }
-      for name, (field, _) in _NORMS.items()
+      for name in _NORMS
     }
 
   return {"fisher": network.cache.get("fisher", described)}
@@ -75,7 +75,7 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
   yield rows.section(
     "Fisher information at the samples, mean (median)",
     runs,
-    [(label, cell(name)) for name, (_, label) in _NORMS.items()],
+    [(label, cell(name)) for name, label in _NORMS.items()],
   )
 
 
