@@ -15,13 +15,12 @@ An overview, with all values in nats; `logits_fn` is a function [N, ...] ->
   remainder.
 * `self_check`: tests whether this device and JAX release compute correctly.
 
-The metrics need only jax and numpy. Import training and evaluation
+The metrics need only jax, jaxtyping and numpy. Import training and evaluation
 (`robust_info.training`, `robust_info.evaluation`, ...) by their full names;
 they need the extra `train`.
 """
 
 from robust_info import attacks
-from robust_info._version import __version__
 from robust_info.fisher import (
   FisherNorms,
   coarse_fisher_norms,
@@ -73,6 +72,7 @@ from robust_info.lenses import (
   path_fisher_estimate,
   sample_cross_pairs,
 )
+from robust_info.runtime._version import __version__
 from robust_info.runtime.self_check import SelfCheckError, self_check
 
 __all__ = [

@@ -21,6 +21,14 @@ LogitsFn = Callable[[jax.Array], jax.Array]
 # No index of a class, a group or an example lies outside the range of int32.
 _LEAST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 
+# Frameworks whose networks are not functions of JAX arrays -> the way out.
+_FOREIGN = {
+  "torch": "pass robust_info.adapters.from_torch(module)",
+  "keras": "pass robust_info.adapters.from_keras(model)",
+  "tensorflow": "write the network in JAX, with the same weights",
+  "sklearn": "information_stats takes its predict_log_proba(x) as logits",
+}
+
 # Number of rows to search for probabilities, and the tolerance for their sum: a
 # softmax in bfloat16 keeps 8 bits.
 _SAMPLE, _SUM_TOLERANCE = 64, 0.01
@@ -205,22 +213,23 @@ def logits_fn(name: str, fn: Any) -> Callable[..., Any]:
   if not callable(fn):
     raise TypeError(
       f"Expected {name} to be a function from inputs [N, ...] to logits "
-      f"[N, C], got {type(fn).__name__}; for a Flax module pass "
-      "lambda x: module.apply(variables, x)."
+      f"[N, C], got {type(fn).__name__}; robust_info.adapters makes one of a "
+      "network of Flax, Equinox, Haiku, Keras or PyTorch."
     )
   owner = getattr(fn, "__self__", fn)
   packages = {base.__module__.split(".")[0] for base in type(owner).__mro__}
-  foreign = packages & {"torch", "sklearn", "tensorflow"}
-  if foreign:
-    raise TypeError(
-      f"Expected {name} to compute with JAX arrays, got {type(owner).__name__} "
-      f"of {foreign.pop()}; write the network in JAX, with the same weights."
-    )
+  for foreign, fix in _FOREIGN.items():
+    if foreign in packages:
+      raise TypeError(
+        f"Expected {name} to compute with JAX arrays, got "
+        f"{type(owner).__name__} of {foreign}; {fix}."
+      )
   linen = any(b.__module__ == "flax.linen.module" for b in type(fn).__mro__)
   if linen and getattr(fn, "scope", None) is None:
     raise TypeError(
       f"Expected {name} with its parameters, got the Flax module "
-      f"{type(fn).__name__}; pass lambda x: module.apply(variables, x)."
+      f"{type(fn).__name__}; pass "
+      "robust_info.adapters.from_linen(module, variables)."
     )
   return fn
 
@@ -239,10 +248,9 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
     reason = str(error).strip().split("\n")[0]
     raise TypeError(
       f"Expected {name} to be a pure function of JAX arrays, of "
-      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason} A "
-      "network that changes its own state must be in evaluation mode "
-      "(flax.nnx: model.eval()), and one of another framework has to be "
-      "written in JAX."
+      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason} "
+      "robust_info.adapters makes one of a network of Flax, Equinox, Haiku, "
+      "Keras or PyTorch, in evaluation mode."
     ) from error
   shape = logits(name, out).shape
   logits_shape(shape, x.shape[0])

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from robust_info._version import __version__
+from robust_info.runtime._version import __version__
 
 
 def cache_root(

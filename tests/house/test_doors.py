@@ -233,8 +233,8 @@ class Dense(nn.Module):
     ),
     (lambda x: linear(x).astype(int), "floating-point logits"),
     (lambda x: None, "got NoneType"),
-    (Torch(), "got Torch of torch; write the network in JAX"),
-    (Dense(), "got the Flax module Dense; pass lambda x: module.apply"),
+    (Torch(), "got Torch of torch; pass robust_info.adapters.from_torch"),
+    (Dense(), "Dense; pass robust_info.adapters.from_linen"),
     (3, "to be a function from inputs"),
   ],
 )

@@ -13,8 +13,8 @@ STANDARD = set(sys.stdlib_module_names)
 
 # Packages of one row do not import each other; each may import the rows above.
 ROWS = (
-  ("_version", "_xla", "_validate", "config"),
-  ("information", "runtime", "models"),
+  ("_xla", "_validate", "config"),
+  ("adapters", "information", "runtime", "models"),
   ("fisher", "data"),
   ("lenses", "attacks"),
   ("objectives", "evaluation"),
