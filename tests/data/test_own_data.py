@@ -357,11 +357,8 @@ def make_table(rows, *, image="image", label=None, names=NAMES):
 def write_table(path, *args, **kwargs):
   table = make_table(*args, **kwargs)
   path.parent.mkdir(parents=True, exist_ok=True)
-  sys.modules["pyarrow.parquet"].write_table(table, path)
+  pytest.importorskip("pyarrow.parquet").write_table(table, path)
   return path
-
-
-pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.mark.parametrize("image", ["image", "img"])
@@ -447,7 +444,7 @@ def test_run_trains_resumes_and_is_evaluated_on_the_same_data_only(
     train(config("b.npz"))
   run = training.restore_run(tmp_path / "run")
   assert run.config.data.version == source.version
-  moved = os.rename(tmp_path / "a.npz", tmp_path / "c.npz")
+  os.rename(tmp_path / "a.npz", tmp_path / "c.npz")
   line = refusal(data.from_config, run.config.data)
   assert "config.data.path to exist" in line
   assert "--data_path" in line
