@@ -54,6 +54,10 @@ _CHECKPOINT = flags.DEFINE_enum(
 _DATA_DIR = command_line.define_directory(
   "data_dir", "Where the data lies, if elsewhere than in training."
 )
+_DATA_PATH = command_line.define_directory(
+  "data_path",
+  "Where the arrays, pictures or Parquet files of one's own lie, if elsewhere.",
+)
 _CACHE_DIR = command_line.define_directory(
   "cache_dir", "Where decoded images are kept, if elsewhere than in training."
 )
@@ -124,6 +128,7 @@ def main() -> None:
     data.relocated(
       config.data,
       data_dir=_DATA_DIR.value,
+      path=_DATA_PATH.value,
       cache_dir=_CACHE_DIR.value,
       streaming=_STREAMING.value,
     ),

@@ -20,7 +20,7 @@ from ml_collections import config_dict
 
 from robust_info.config import checks, reads, resume, schema
 from robust_info.config.checks import check_new
-from robust_info.config.data import LOCATION_FIELDS, DataConfig
+from robust_info.config.data import LOCATION_FIELDS, OWN, DataConfig
 from robust_info.config.evaluation import ATTACKS, EvaluationConfig
 from robust_info.config.model import MODELS, ModelConfig
 from robust_info.config.objective import ARGUMENTS, OBJECTIVES, ObjectiveConfig
@@ -34,6 +34,7 @@ __all__ = [
   "MODELS",
   "NORMS",
   "OBJECTIVES",
+  "OWN",
   "Config",
   "DataConfig",
   "EvaluationConfig",

@@ -5,7 +5,14 @@ import dataclasses
 from robust_info.config import schema
 
 # The location of the data and the way it is read do not change the training.
-LOCATION_FIELDS = ("data.data_dir", "data.cache_dir", "data.streaming")
+LOCATION_FIELDS = (
+  "data.data_dir",
+  "data.path",
+  "data.cache_dir",
+  "data.streaming",
+)
+# Names of data of one's own, which lie in `path`.
+OWN = ("arrays", "image_folder", "parquet")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,8 +20,15 @@ class DataConfig:
   """The data set, and the part of its training split that is held out.
 
   Attributes:
-    name: `digits` (embedded) or the name of a TFDS image classification set.
+    name: `digits` (embedded); `arrays` (an .npz file), `image_folder` or
+      `parquet` for data of one's own; or the name of a TFDS image
+      classification set.
     data_dir: directory of prepared TFDS data; None means TFDS's own default.
+    path: file or folder with data of one's own.
+    image_size: side in pixels to which pictures of a folder or of Parquet files
+      are resized and cropped; None requires them to have one size.
+    version: digest of data of one's own, filled in when a run starts; data of
+      another version are refused.
     validation_fraction: share of the training split held out for validation.
     validation_seed: seed of the choice of these examples.
     cache_dir: directory of decoded images; None means the user's cache.
@@ -28,6 +42,11 @@ class DataConfig:
 
   name: str = schema.checked("digits", "to name a data set", bool)
   data_dir: str | None = schema.optional_text()
+  path: str | None = schema.optional_text()
+  image_size: int | None = schema.checked(
+    None, ">= 1", lambda v: v is None or v >= 1, at_most=4096
+  )
+  version: str | None = schema.optional_text()
   validation_fraction: float = schema.checked(
     0.1, "in (0, 1)", lambda v: 0 < v < 1
   )

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from robust_info.config import model, objective, schema
+from robust_info.config import data, model, objective, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,10 @@ class _If:
 
 def _among(field: str, *values: str) -> _If:
   return _If(field, lambda value: value in values)
+
+
+def _none_of(field: str, *values: str) -> _If:
+  return _If(field, lambda value: value not in values)
 
 
 def _above_zero(field: str) -> _If:
@@ -52,6 +56,11 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
     _above_zero("objective.pair_reward"),
   ),
   "objective.awp_warmup": (_above_zero("objective.awp_gamma"),),
+  "data.data_dir": (_none_of("data.name", *data.OWN),),
+  "data.streaming": (_none_of("data.name", *data.OWN),),
+  "data.path": (_among("data.name", *data.OWN),),
+  "data.version": (_among("data.name", *data.OWN),),
+  "data.image_size": (_among("data.name", "image_folder", "parquet"),),
   "data.crop_padding": (_among("data.augment", "crop_flip"),),
   "model.activation": (
     _among("model.name", *(set(model.MODELS) - {*model.VGG, "logistic"})),
@@ -81,6 +90,7 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
   "evaluation.autoattack_version": (_among("evaluation.attack", "autoattack"),),
 }
 _HINTS = {
+  **{("data.data_dir", kind): "use config.data.path" for kind in data.OWN},
   ("train.weight_decay", "adam"): "use 'adamw'",
   ("train.warmup", "cyclic"): "it rises by itself, see config.train.cycle_peak",
 }

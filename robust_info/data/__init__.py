@@ -1,4 +1,4 @@
-"""Image classification data: TFDS on disk in, memory-mapped arrays out.
+"""Image classification data: files on disk in, memory-mapped arrays out.
 
 Shape letters: N examples, B batch rows, H, W and channels of an image.
 
@@ -8,9 +8,11 @@ Shape letters: N examples, B batch rows, H, W and channels of an image.
 
 `load` decodes a data set once and memory-maps it afterwards. Batches are pure
 functions of (seed, step), so a resumed run replays exactly the data of an
-uninterrupted run.
+uninterrupted run. Data of one's own are arrays (`from_arrays`, or an .npz
+file), a folder of pictures, or Parquet files.
 """
 
+from robust_info.data.arrays import from_arrays
 from robust_info.data.augmentation import crop_flip
 from robust_info.data.batching import (
   Batch,
@@ -43,6 +45,7 @@ __all__ = [
   "crop_flip",
   "epoch_permutation",
   "eval_batches",
+  "from_arrays",
   "from_config",
   "load",
   "relocated",

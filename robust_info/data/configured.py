@@ -32,12 +32,15 @@ def from_config(
 
   Raises:
     ValueError: a field is invalid; the message has its name.
-    source.UnavailableError: as for `load`.
+    source.UnavailableError: as for `load`; or data of one's own have another
+      version than the configuration.
   """
   try:
-    return loading.load(
+    found = loading.load(
       config.name,
       data_dir=config.data_dir,
+      path=config.path,
+      image_size=config.image_size,
       validation_fraction=config.validation_fraction,
       validation_seed=config.validation_seed,
       cache_dir=config.cache_dir,
@@ -47,12 +50,20 @@ def from_config(
   except (ValueError, source.UnavailableError) as error:
     text = _ARGUMENT.sub(rf"{prefix}\g<0>", str(error))
     raise type(error)(text) from error
+  if config.version not in (None, found.version):
+    raise source.UnavailableError(
+      f"Expected {prefix}version={config.version}, got version {found.version} "
+      f"in {prefix}path={config.path}: the data have changed; give the place "
+      "of the data of that version, or start a new run."
+    )
+  return found
 
 
 def relocated(
   config: config_lib.DataConfig,
   *,
   data_dir: str | None = None,
+  path: str | None = None,
   cache_dir: str | None = None,
   streaming: bool | None = None,
 ) -> config_lib.DataConfig:
@@ -61,14 +72,32 @@ def relocated(
   The locations that a run has stored are those of the machine it was trained
   on. On this machine the first of these applies: the argument; the environment
   (ROBUST_INFO_CACHE; TFDS_DATA_DIR, where it holds the data set); the stored
-  location, if there is such a directory; the default of `load`.
+  location, if there is such a directory; the default of `load`. Data of one's
+  own lie in `path`, or in the stored path; they must be the same data.
 
   Args:
     config: data configuration of the run.
     data_dir: directory of prepared data.
+    path: file or folder with data of one's own.
     cache_dir: directory of decoded arrays.
     streaming: whether training images stay encoded.
+
+  Raises:
+    ValueError: an argument has no effect on data of this name.
   """
+  is_own = config.name in config_lib.OWN
+  for name, value in (
+    ("path", None if is_own else path),
+    ("data_dir", data_dir if is_own else None),
+    ("streaming", streaming if is_own else None),
+  ):
+    if value:
+      flag = "data_path" if name == "path" else name
+      hint = "--data_path" if is_own else "--data_dir"
+      raise ValueError(
+        f"Expected no --{flag} for a run on data {config.name!r}, got "
+        f"{value!r}; their place is {hint}."
+      )
   stored = {
     name: path if path is not None and _is_directory(path) else None
     for name, path in (
@@ -76,7 +105,9 @@ def relocated(
       ("cache_dir", config.cache_dir),
     )
   }
-  if os.environ.get("TFDS_DATA_DIR") and prepared.find(
+  if is_own:
+    config = dataclasses.replace(config, path=path or config.path)
+  elif os.environ.get("TFDS_DATA_DIR") and prepared.find(
     prepared.parse(config.name), prepared.default_data_dir()
   ):
     stored["data_dir"] = None

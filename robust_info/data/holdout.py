@@ -1,6 +1,22 @@
 """Deterministic stratified hold-outs."""
 
+import math
+
 import numpy as np
+
+
+def check_fraction(value: float) -> None:
+  """Requires `validation_fraction` to lie in (0, 1)."""
+  if value == 0:
+    raise ValueError(
+      "Expected validation_fraction in (0, 1), got validation_fraction=0: the "
+      "best checkpoint is chosen on validation data, never on test data."
+    )
+  if not (math.isfinite(value) and 0 < value < 1):
+    raise ValueError(
+      "Expected validation_fraction in (0, 1), got "
+      f"validation_fraction={value}."
+    )
 
 
 def holdout_size(num_examples: int, fraction: float) -> int:
@@ -25,7 +41,8 @@ def stratified(
 
   Each class gives its proportional share `size * n_c / N`, rounded by the
   method of largest remainders (ties to the lower class), so that the total is
-  exact and every share is within one of proportional. The counter-based
+  exact and every share is within one of proportional. A class that would lose
+  all its rows by rounding leaves its turn to the next. The counter-based
   generator Philox4x64 with key (seed, 1), whose raw stream is stable across
   NumPy versions, chooses the rows of each class.
 
@@ -38,18 +55,22 @@ def stratified(
     Row indices, kept [N - size] and held out [size], each ascending.
 
   Raises:
-    ValueError: a class would lose all its rows.
+    ValueError: too few classes can give a row and keep another.
   """
   classes, counts = np.unique(labels, return_counts=True)
   shares, remainders = np.divmod(counts * size, len(labels))
   missing = size - int(shares.sum())
-  shares[np.argsort(-remainders, kind="stable")[:missing]] += 1
-  if (shares >= counts).any():
-    label = int(classes[np.argmax(shares >= counts)])
+  turns = np.argsort(-remainders, kind="stable")
+  keeps_some = shares + 1 < counts
+  givers = turns[keeps_some[turns]][:missing]
+  if len(givers) < missing:
+    emptied = np.setdiff1d(turns[:missing], givers)
+    label = int(classes[emptied[0]])
     raise ValueError(
-      f"Expected a smaller hold-out: {size} of {len(labels)} examples leave "
-      f"none of class {label} behind."
+      f"Expected validation_fraction to hold out fewer: {size} of "
+      f"{len(labels)} examples leave none of class {label} behind."
     )
+  shares[givers] += 1
   draws = np.random.Philox(key=np.array([seed, 1], np.uint64))
   order = np.argsort(draws.random_raw(len(labels)), kind="stable")
   held_out = np.zeros(len(labels), bool)

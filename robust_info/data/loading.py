@@ -2,11 +2,10 @@
 
 import dataclasses
 import hashlib
-import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -15,11 +14,13 @@ from robust_info.data import (
   array_cache,
   decoding,
   holdout,
+  own,
   prepared,
   source,
 )
 from robust_info.data import streaming as stream
 from robust_info.runtime import environment
+from robust_info.runtime import progress as progress_lib
 
 _EMBEDDED = "digits"
 _KINDS = ("images", "labels")
@@ -30,6 +31,8 @@ def load(
   name: str,
   *,
   data_dir: str | os.PathLike | None = None,
+  path: str | os.PathLike | None = None,
+  image_size: int | None = None,
   validation_fraction: float = 0.1,
   validation_seed: int = 0,
   cache_dir: str | os.PathLike | None = None,
@@ -44,6 +47,9 @@ def load(
   features `image` (uint8, all of one shape) and `label`, read from array_record
   data in `data_dir`, whether TFDS has a builder of that name or not. Data that
   are not prepared are downloaded and prepared if TensorFlow is installed.
+  `arrays`, `image_folder` and `parquet` are data of one's own in `path`: an
+  .npz file, a folder of pictures with a folder per class, and Parquet files;
+  `arrays.read`, `image_folder.read` and `parquet.read` state their layout.
 
   Images are decoded once, into the cache (about 12,000 MNIST images a second),
   and memory-mapped afterwards: a second start only computes checksums, and does
@@ -51,18 +57,22 @@ def load(
   files of its own, and processes may share it.
 
   Splits: `test` is the data set's own (its `validation` split if it has no
-  `test`). `validation` is the data set's own if it has one as well as a test
-  split; otherwise it is held out from `train`: exactly
-  `round(validation_fraction * N)` examples, stratified by class (each class
-  within one of its proportional share), a pure function of the labels, the
-  fraction and `validation_seed`. Examples keep their file order.
+  `test`; a fifth of data of one's own with neither, see `parts.content`).
+  `validation` is the data set's own if it has one as well as a test split;
+  otherwise it is held out from `train`: exactly `round(validation_fraction *
+  N)` examples, stratified by class (each class within one of its proportional
+  share), a pure function of the labels, the fraction and `validation_seed`.
+  Examples keep their file order.
 
   Args:
-    name: `digits`, or `name[/config][:version]` in TFDS; by default the highest
-      version found.
+    name: `digits`, `arrays`, `image_folder`, `parquet`, or
+      `name[/config][:version]` in TFDS; by default the highest version found.
     data_dir: directory of prepared TFDS data, may be read-only, must exist; by
       default TFDS_DATA_DIR, else ~/tensorflow_datasets. `digits` is prepared
       here if this is given and can be written, in the cache otherwise.
+    path: file or folder with data of one's own, may be read-only.
+    image_size: side of the pictures of one's own after resizing and cropping,
+      see `pictures`; by default all must have one size.
     validation_fraction: share of `train` that is held out, in (0, 1).
     validation_seed: seed of the choice of held-out examples, in [0, 2^64).
     cache_dir: directory of decoded arrays; by default ROBUST_INFO_CACHE, else
@@ -71,22 +81,30 @@ def load(
       decoded when a batch asks for them. Nothing else differs: rows, labels,
       moments and so batches are the same. The cache then holds validation and
       test images only; the first start still reads all records once.
-    progress: whether decoding reports to stderr.
+    progress: whether decoding reports to stderr, and decisions about data of
+      one's own, one line each.
 
   Returns:
-    The data set.
+    The data set. The version of data of one's own is a digest of the content.
 
   Raises:
     ValueError: an argument is out of range; the message has its name.
     source.UnavailableError: the data are unavailable; the message is one line
       with the reason and a remedy.
   """
-  request = prepared.parse(name)
-  _check_fraction(validation_fraction)
+  holdout.check_fraction(validation_fraction)
   _validate.nonnegative_int("validation_seed", validation_seed)
-  cache = environment.cache_root(cache_dir)
-  directory = _source_directory(request, data_dir, cache)
-  decoded = _Decoded(directory, cache / "arrays" / request.path, progress)
+  cache = environment.cache_root(cache_dir) / "arrays"
+  if name in own.KINDS:
+    _require_unset(name, data_dir=data_dir, streaming=streaming)
+    place = own.place(name, path, image_size)
+    decoded = _own_data(place, cache / name, progress)
+  else:
+    request = prepared.parse(name)
+    _require_unset(name, path=path, image_size=image_size)
+    directory = _source_directory(request, data_dir, cache.parent)
+    name = request.path
+    decoded = _tfds_data(directory, cache / name, progress)
   if streaming:
     info, arrays = stream.load(
       directory,
@@ -98,6 +116,9 @@ def load(
     )
   else:
     info, arrays = decoded.read()
+  for note in info.get("notes", ()):
+    if progress:
+      progress_lib.note(f"{name}: {note}")
   if "validation-labels" not in arrays:
     size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
     arrays |= _held_out(decoded, size, validation_seed)
@@ -106,7 +127,7 @@ def load(
     for role in ("train", "validation", "test")
   }
   return source.DataSource(
-    name=request.path,
+    name=name,
     version=info["version"],
     num_classes=info["num_classes"],
     image_shape=tuple(info["image_shape"]),
@@ -116,16 +137,19 @@ def load(
 
 
 class _Decoded:
-  """The decoded arrays of a prepared data set."""
+  """The decoded arrays of a data set."""
 
   def __init__(
-    self, directory: pathlib.Path, home: pathlib.Path, show_progress: bool
+    self,
+    where: pathlib.Path,
+    home: pathlib.Path,
+    fingerprint: Callable[[], str],
+    decode: Callable[[array_cache.ArrayWriter], dict],
   ):
-    self._directory = directory
-    self._home = home / directory.name
-    self._show_progress = show_progress
-    self.mark = decoding.fingerprint(directory)
-    path = str(directory.resolve()).encode()
+    self._path, self._home = where, home
+    self._fingerprint, self._decode = fingerprint, decode
+    self.mark = fingerprint()
+    path = str(where.resolve()).encode()
     self._where = hashlib.sha256(path).hexdigest()[:12]
     self.entry = self._home / f"{self._where}-{self.mark[:16]}"
 
@@ -149,14 +173,36 @@ class _Decoded:
     for superseded in self._home.glob(f"{self._where}-*"):
       if superseded != self.entry:
         shutil.rmtree(superseded, ignore_errors=True)
-    info = decoding.decode(
-      self._directory, writer, show_progress=self._show_progress
-    )
-    if decoding.fingerprint(self._directory) != self.mark:
+    info = self._decode(writer)
+    if self._fingerprint() != self.mark:
       raise source.UnavailableError(
-        f"Data set {self._directory} changed while it was read; start again."
+        f"Data set {self._path} changed while it was read; start again."
       )
     return info
+
+
+def _own_data(
+  place: own.Place, home: pathlib.Path, show_progress: bool
+) -> _Decoded:
+  return _Decoded(
+    place.path,
+    home,
+    place.fingerprint,
+    lambda writer: place.write(writer, show_progress=show_progress),
+  )
+
+
+def _tfds_data(
+  directory: pathlib.Path, home: pathlib.Path, show_progress: bool
+) -> _Decoded:
+  return _Decoded(
+    directory,
+    home / directory.name,
+    lambda: decoding.fingerprint(directory),
+    lambda writer: decoding.decode(
+      directory, writer, show_progress=show_progress
+    ),
+  )
 
 
 def _held_out(decoded: _Decoded, size: int, seed: int) -> dict[str, np.ndarray]:
@@ -189,6 +235,15 @@ def _array_names(roles: Iterable[str]) -> list[str]:
 def _take(array: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
   for start in range(0, len(rows), _ROWS):
     yield array[rows[start : start + _ROWS]]
+
+
+def _require_unset(name: str, **arguments: object) -> None:
+  for argument, value in arguments.items():
+    if value not in (None, False):
+      raise ValueError(
+        f"Expected no {argument} with name={name!r}, which does not read it, "
+        f"got {argument}={value}."
+      )
 
 
 def _source_directory(
@@ -242,16 +297,3 @@ def _digits_directory(
     f"{failure.strerror or failure}; pass cache_dir= or set ROBUST_INFO_CACHE "
     "to a directory that can be written."
   )
-
-
-def _check_fraction(value: float) -> None:
-  if value == 0:
-    raise ValueError(
-      "Expected validation_fraction in (0, 1), got validation_fraction=0: the "
-      "best checkpoint is chosen on validation data, never on test data."
-    )
-  if not (math.isfinite(value) and 0 < value < 1):
-    raise ValueError(
-      "Expected validation_fraction in (0, 1), got "
-      f"validation_fraction={value}."
-    )

@@ -166,6 +166,12 @@ def _check_data(runs: Sequence[training.Run], source: data.DataSource) -> None:
         f"Expected runs on the same data, got {runs[0].config.data.name} in "
         f"{runs[0].workdir} and {name} in {run.workdir}."
       )
+    version = run.config.data.version
+    if version not in (None, source.version):
+      raise ValueError(
+        f"Expected the data of {run.workdir}, {name} of version {version}, got "
+        f"version {source.version}."
+      )
     model = run.config.model
     if (model.num_classes, model.image_shape) != (
       source.num_classes,

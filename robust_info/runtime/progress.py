@@ -60,6 +60,11 @@ class _Line:
     print(text, end=end, file=self._stream, flush=True)
 
 
+def note(text: str) -> None:
+  """Writes one line to stderr; standard output is for reports."""
+  print(text, file=sys.stderr, flush=True)
+
+
 class StepProgress:
   """Steps of a training run, steps per second, and the time left.
 

@@ -25,13 +25,15 @@ _MAX_STEPS = 10**8
 def resolve(
   config: config_lib.Config, source: data.DataSource
 ) -> config_lib.Config:
-  """Fills in the fields of the model that depend on the data.
+  """Fills in the fields that depend on the data.
 
   Args:
     config: configuration whose empty fields of `config.model` are filled in:
       number of classes, shape of the images, and their mean and standard
       deviation per channel over the training split (in [0, 1], rounded to six
-      digits; a channel without variation gets 1).
+      digits; a channel without variation gets 1). For data of one's own,
+      `config.data.version` is filled in too, so that the run cannot resume on
+      other data.
     source: the data.
 
   Returns:
@@ -70,7 +72,11 @@ def resolve(
     )
   except ValueError as error:
     raise ValueError(f"In config.model: {error}") from error
-  return dataclasses.replace(config, model=model)
+  config = dataclasses.replace(config, model=model)
+  if config.data.name not in config_lib.OWN:
+    return config
+  described = dataclasses.replace(config.data, version=source.version)
+  return dataclasses.replace(config, data=described)
 
 
 def step(

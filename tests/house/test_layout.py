@@ -28,6 +28,7 @@ LIBRARIES = {
   "config": {"ml_collections"},
   "models": {"flax"},
   "data": {"tensorflow_datasets", "PIL", "sklearn"},
+  "data/parquet": {"pyarrow"},
   "objectives": {"optax"},
   "evaluation/sample_statistics": {"scipy"},
   "training": {"flax", "optax"},
