@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import pytest
 
 from robust_info._xla import loops
+from robust_info.runtime import sharding
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Equal programs are compiled once per process, for all tests. Each process has
@@ -53,6 +54,14 @@ def x64():
   """Runs a test with 64-bit types enabled."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  """Computes on one device of several, for batches that they do not divide."""
+  mesh = jax.sharding.Mesh(jax.devices()[:1], (sharding.AXIS,))
+  monkeypatch.setattr(sharding, "mesh", lambda: mesh)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
 @pytest.fixture(autouse=True)

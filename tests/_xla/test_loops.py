@@ -109,6 +109,7 @@ def test_batches_give_what_one_call_gives(network):
     )
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
   logits_fn, x = network
   y = jnp.arange(len(x)) % 5
@@ -145,6 +146,7 @@ def test_an_uneven_batch_keeps_its_order(network, monkeypatch):
   np.testing.assert_allclose(found, logits_fn(x), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("one_device")
 def test_what_gains_nothing_stays_whole(network, monkeypatch):
   logits_fn, x = network
 

@@ -25,6 +25,9 @@ def run_pair(directory, programs, *arguments):
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
+    # The last flag counts: one device per process.
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
+    "--xla_force_host_platform_device_count=1",
     "JAX_COMPILATION_CACHE_DIR": str(programs),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -182,6 +182,7 @@ def brier(network, batch, key, *, progress):
   return objectives.Outcome(loss, {"brier": loss}, batch_stats)
 
 
+@pytest.mark.usefixtures("one_device")
 def test_an_objective_and_a_network_are_trained_from_outside():
   split, optimizer, model = tiny.make_split(), optax.sgd(0.5), OwnNetwork()
   state = train_step.create_state(

@@ -55,6 +55,7 @@ def test_attacks_on_a_convolutional_network_lower(name):
   )
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_training_step_lowers():
   model = models.create("mlp", num_classes=C, hidden_sizes=(5,))
   optimizer = optax.sgd(0.1, momentum=0.9)

@@ -6,11 +6,14 @@ import functools
 import jax
 import numpy as np
 import optax
+import pytest
 import sharded_problem
 import tiny_problem
 
 from robust_info import data, models, objectives
 from robust_info.training import step as train_step
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 PGD = functools.partial(
   objectives.pgd, epsilon=0.1, num_steps=1, random_start=False

@@ -13,6 +13,8 @@ from robust_info import models, training
 from robust_info.runtime import memory
 from robust_info.training import memory_needs, setup
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CNN = config_lib.ModelConfig(
   name="cnn", features=(2, 3), hidden_sizes=(5,), num_classes=4,
   image_shape=(8, 8, 1),

@@ -15,6 +15,8 @@ from robust_info.training import state as train_state_lib
 from robust_info.training import step as train_step
 from robust_info.training import weight_perturbation
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 SHAPE = (4, 4, 1)
 OPTIMIZER = optax.sgd(0.5)
 PGD = functools.partial(objectives.pgd, epsilon=0.1, num_steps=1)

@@ -12,6 +12,8 @@ from robust_info import data, models, objectives
 from robust_info.training import optimizers
 from robust_info.training import step as train_step
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 SHAPE = (4, 4, 1)
 PGD = functools.partial(objectives.pgd, epsilon=0.1, num_steps=2)
 SGD, ADAM = optax.sgd(0.5), optax.adam(0.1)
