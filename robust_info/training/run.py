@@ -5,10 +5,11 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from robust_info import config as config_lib
-from robust_info import models
+from robust_info import data, models
 from robust_info.runtime import processes
 from robust_info.training import checkpoints, metrics_log, setup
 from robust_info.training import workdir as workdir_lib
@@ -21,7 +22,7 @@ class Run:
   Attributes:
     workdir: directory of the run.
     config: resolved configuration of the run.
-    model: Flax module; call it as `models.apply_fn(model)(variables, x)`.
+    model: Flax module; `logits_fn` calls it.
     variables: variables of the restored checkpoint.
     step: step of that checkpoint.
     checkpoint: requested checkpoint, `best` or `last`.
@@ -37,6 +38,31 @@ class Run:
   checkpoint: str
   history: list[metrics_log.Row]
   environment: list[dict[str, Any]]
+
+  @property
+  def logits_fn(self) -> jax.tree_util.Partial:
+    """The network in evaluation mode, as every metric and attack takes it.
+
+    It maps images [N, H, W, channels] in [0, 1] to logits [N, C]. Its leaves
+    are the variables: runs of one architecture share compiled programs. For use
+    elsewhere, `jax.export.export(jax.jit(run.logits_fn))` takes it along with
+    its weights.
+    """
+    return jax.tree_util.Partial(models.apply_fn(self.model), self.variables)
+
+  @property
+  def test_data(self) -> data.Split:
+    """The test split, with uint8 images; loaded at each access.
+
+    Its place on this machine is chosen as by evaluate.py without flags; for
+    another one see `data.relocated`.
+
+    Raises:
+      ValueError: the data of the run cannot be loaded here.
+      data.UnavailableError: as ValueError.
+    """
+    located = data.relocated(self.config.data)
+    return data.from_config(located, progress=False).test
 
 
 def restore_run(

@@ -7,9 +7,13 @@ import shutil
 import signal
 import time
 
+import jax
+import jax.export
+import numpy as np
 import preloaded
 import pytest
 
+import robust_info as ri
 from robust_info import config, data, report, training
 from robust_info.report import table as table_lib
 from robust_info.training import setup
@@ -173,6 +177,26 @@ def test_a_report_killed_on_the_way_ends_like_an_undisturbed_one(
   expected, first = undisturbed
   assert comparable(output) == comparable(expected)
   assert result.stdout == first.stdout.replace(str(expected), str(output))
+
+
+def test_a_run_gives_its_network_and_data_in_python(undisturbed, runs):
+  run = training.restore_run(runs[0])
+  images = (run.test_data.images / 255).astype(np.float32)
+  logits = run.logits_fn(images)
+  expected = report.load(undisturbed[0] / "report.json")["runs"][0]
+  assert np.mean(
+    np.argmax(logits, axis=-1) == run.test_data.labels
+  ) == pytest.approx(expected["performance"]["accuracy"])
+  norms = jax.jit(ri.fisher_trace)(run.logits_fn, images)
+  assert np.mean(norms) == pytest.approx(
+    expected["fisher"]["trace"]["mean"], rel=1e-4
+  )
+  exported = jax.export.export(jax.jit(run.logits_fn))(
+    jax.ShapeDtypeStruct(images.shape, images.dtype)
+  )
+  np.testing.assert_allclose(
+    exported.call(images), logits, rtol=1e-5, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize(
