@@ -6,8 +6,8 @@ Rules for a picture:
 * With `image_size` = S, the shorter side becomes S (Pillow's bilinear filter,
   which averages where it shrinks), the longer one int(S * longer / shorter),
   and the centre S x S is cut out: torchvision's Resize(S), CenterCrop(S).
-* Refused instead of changed silently: 16 bits per channel in a grey picture,
-  transparent pixels, animations. An EXIF rotation is not applied, as in
+* Refused instead of changed silently: 16 bits per channel, transparent
+  pixels, animations. An EXIF rotation is not applied, as in
   torchvision.
 """
 
@@ -27,6 +27,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ALPHA = ("LA", "PA", "RGBA")
+# Place of the byte in a file: after the signature, the head of the first
+# chunk, width and height.
+_PNG_BIT_DEPTH = 24
 _ROWS = 256
 _SHOWN = 3
 
@@ -94,6 +97,9 @@ class Reader:
       if isinstance(encoded, pathlib.Path):
         encoded = encoded.read_bytes()
       with _opened(encoded) as image:
+        # Pillow would drop the lower bits of a colour channel without a word.
+        if image.format == "PNG" and encoded[_PNG_BIT_DEPTH] > 8:
+          raise ValueError("16 bits per channel")
         pixels = _pixels(image, self.image_shape[2], self.image_size)
       digest.add(encoded)
       pixels = pixels.reshape(self.image_shape)

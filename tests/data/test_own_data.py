@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import os
+import struct
 import sys
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -25,6 +27,24 @@ def picture(i, shape=(6, 5, 3)):
 
 
 X = np.stack([picture(i) for i in range(60)])
+
+
+def deep_png(pixels):
+  """A PNG with 16 bits per colour channel; Pillow reads but cannot write it."""
+  height, width, _ = pixels.shape
+  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+  chunks = {
+    b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+    b"IDAT": zlib.compress(rows),
+    b"IEND": b"",
+  }
+  return b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(body))
+    + kind
+    + body
+    + struct.pack(">I", zlib.crc32(kind + body))
+    for kind, body in chunks.items()
+  )
 
 
 def encoded(pixels, kind="png", mode=None, **options):
@@ -309,7 +329,8 @@ def test_pictures_are_resized_by_the_shorter_side_and_cropped(load, tmp_path):
   [
     (b"nonsense", "no PNG, JPEG or WebP picture"),
     (encoded(X[0])[:-30], "image file is trunc"),
-    (encoded(np.zeros((6, 5), np.uint16)), "mode I;16, not 8 bits"),
+    (encoded(np.zeros((6, 5), np.uint16)), "16 bits per channel"),
+    (deep_png(np.zeros((6, 5, 3), np.uint16)), "16 bits per channel"),
     (encoded(np.zeros((6, 5, 4), np.uint8)), "transparent pixels"),
     (encoded(X[0], "bmp"), "no PNG, JPEG or WebP picture"),
   ],
