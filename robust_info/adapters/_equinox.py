@@ -31,7 +31,10 @@ class _Run:
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
     arrays = iter(variables)
-    leaves = [next(arrays) if leaf is _ARRAY else leaf for leaf in self.others]
+    leaves = [
+      next(arrays) if leaf is _ARRAY else base.value_of(leaf)
+      for leaf in self.others
+    ]
     model, state = self.tree.unflatten(leaves)
     return _call(model, state, x, self.batched, self.takes_key)
 

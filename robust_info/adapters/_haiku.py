@@ -26,7 +26,7 @@ class _Run:
     before = (params, state) if self.has_state else (params,)
     if self.has_rng:
       before += (None,)
-    outputs = self.apply(*before, x, **dict(self.arguments))
+    outputs = self.apply(*before, x, **base.call_arguments(self.arguments))
     return outputs[0] if self.has_state else outputs
 
 
@@ -81,7 +81,7 @@ def from_haiku(
     apply,
     state is not None,
     "rng" in names,
-    tuple(sorted((arguments or {}).items())),
+    base.static_arguments(arguments or {}),
   )
   variables = jax.tree.map(jnp.asarray, (params, state))
   return base.adapted(

@@ -30,11 +30,8 @@ class _Run:
   arguments: tuple[tuple[str, Any], ...]
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
-    module = self.module
-    if isinstance(module, base.Identity):
-      module = module.value
-    return module.apply(
-      variables, x, method=self.method, **dict(self.arguments)
+    return base.value_of(self.module).apply(
+      variables, x, method=self.method, **base.call_arguments(self.arguments)
     )
 
 
@@ -83,15 +80,13 @@ def from_linen(
   called = getattr(type(module), method or "__call__")
   known = inspect.signature(called).parameters
   evaluation = {k: v for k, v in _EVALUATION.items() if k in known}
-  chosen = tuple(sorted((evaluation | (arguments or {})).items()))
-  run = _Run(base.static(module), method, chosen)
+  chosen = evaluation | dict(arguments or {})
+  run = _Run(base.static(module), method, base.static_arguments(chosen))
   variables = jax.tree.map(jnp.asarray, variables)
   return base.adapted(
     run,
     variables,
     base.Conversion(mean, std, channels_first, output),
     images=images,
-    original=lambda x: module.apply(
-      variables, x, method=method, **dict(chosen)
-    ),
+    original=lambda x: module.apply(variables, x, method=method, **chosen),
   )

@@ -28,12 +28,17 @@ class _Run:
     nnx = base.library("flax.nnx", "nnx")
     streams, rest = variables
     leaves, tree = jax.tree.flatten(streams)
-    streams = tree.unflatten(
+    leaves = [
       leaf if impl is None else jax.random.wrap_key_data(leaf, impl=impl)
       for leaf, impl in zip(leaves, self.keys, strict=True)
-    )
+    ]
     # A module for this call only: its changes to itself are dropped.
-    return nnx.merge(self.graphdef, streams, rest)(x)
+    module = nnx.merge(self.graphdef, tree.unflatten(leaves), rest)
+    outputs = module(x)
+    after = jax.tree.leaves(nnx.state(module, nnx.RngState))
+    if any(a is not b for a, b in zip(after, leaves, strict=True)):
+      base.refuse_randomness()
+    return outputs
 
 
 def from_nnx(

@@ -37,8 +37,13 @@ class _Run:
     if floats:
       x = x.astype(floats[0])
     tensors, x = environment.j2t_iso((variables, x))
-    with environment:
+    # A stream of this call only: what a network drew under tracing must not
+    # stay in the environment.
+    key = jax.random.key(0)
+    with environment.override_property(prng=key), environment:
       outputs = torch.func.functional_call(self.module, tensors, (x,))
+      if environment.prng_key is not key:
+        base.refuse_randomness()
     return environment.t2j_iso(outputs)
 
 
@@ -54,8 +59,8 @@ def from_torch(
   """Adapts a PyTorch module: a copy of it in evaluation mode, on JAX's devices.
 
   The network computes in the dtype of its parameters; float64 ones become
-  float32 unless `jax_enable_x64` is set. Tensors other than parameters and
-  buffers are constants of the program. Modules of one architecture share
+  float32 unless `jax_enable_x64` is set. Tensors that are plain attributes of
+  a module count as buffers. Modules of one architecture share
   programs if they can be pickled; others share them with themselves only.
 
   Args:
@@ -77,7 +82,8 @@ def from_torch(
   """
   torch, environment = _libraries()
   base.require(module, torch.nn.Module, "module", "a PyTorch module")
-  module = copy.deepcopy(module).eval().requires_grad_(False)
+  module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+  _register_tensors(torch, module)
   tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
   def original(x):
@@ -93,6 +99,15 @@ def from_torch(
     images=images,
     original=original,
   )
+
+
+def _register_tensors(torch: ModuleType, module: Any) -> None:
+  """Makes buffers of tensors that are plain attributes, in place."""
+  for part in module.modules():
+    for name, value in list(vars(part).items()):
+      if isinstance(value, torch.Tensor):
+        delattr(part, name)
+        part.register_buffer(name, value.detach().cpu(), persistent=False)
 
 
 def _architecture(module: Any) -> Any:

@@ -18,8 +18,9 @@ from jaxtyping import Float
 from robust_info import _validate
 
 # Largest difference of two computations of the same logits, relative to one
-# plus the largest logit: float32 of two libraries, for a deep network.
-_TOLERANCE = 1e-3
+# plus the largest logit: two libraries and a deep network, in float32 and in
+# units of the precision of smaller types.
+_TOLERANCE, _UNITS = 1e-3, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,7 @@ class Network:
 
   def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
     """Computes the logits."""
-    x = _validate.float_array("x", x)
-    converted = self._converted(x)
+    converted = self._converted(_inputs("x", x))
     # Other libraries rely on the promotions of NumPy, which callers may forbid
     # in their own code.
     with (
@@ -83,7 +83,7 @@ class Network:
       jax.numpy_dtype_promotion("standard"),
     ):
       outputs = self.run(variables, converted)
-    return _logits(outputs, self.conversion.output, len(x))
+    return _logits(outputs, self.conversion.output, x.shape[0])
 
   def _converted(self, x: jax.Array) -> jax.Array:
     mean, std = self.conversion.mean, self.conversion.std
@@ -121,9 +121,12 @@ def adapted(
   """
   network = jax.tree_util.Partial(Network(run, conversion), variables)
   if images is not None:
-    found = difference(network, original, images)
-    most = _TOLERANCE * (1 + float(jnp.max(jnp.abs(network(images)))))
-    if not found <= most:
+    images = _inputs("images", images)
+    # Images of another layout or size end here in one line.
+    _validate.network("the network", network, images)
+    found, logits = difference(network, original, images), network(images)
+    units = max(_TOLERANCE, _UNITS * float(jnp.finfo(logits.dtype).eps))
+    if not found <= units * (1 + float(jnp.max(jnp.abs(logits)))):
       raise ValueError(
         "Expected the logits of the adapter to be those of the network, got a "
         f"largest difference of {found:.3g}; compare the modes (training or "
@@ -149,7 +152,7 @@ def difference(
     The largest absolute difference of two logits; NaN if there are any.
   """
   network = logits_fn.func
-  x = _validate.float_array("images", images)
+  x = _inputs("images", images)
   inputs = np.asarray(network._converted(x))
   outputs = jax.tree.map(np.asarray, original(inputs))
   theirs = _logits(outputs, network.conversion.output, len(x))
@@ -199,6 +202,35 @@ def static(value: Any) -> Any:
   except TypeError:
     return Identity(value)
   return value
+
+
+def value_of(held: Any) -> Any:
+  """The value that `static` was given."""
+  return held.value if isinstance(held, Identity) else held
+
+
+def static_arguments(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+  """Arguments of a call for a hashable dataclass; `call_arguments` inverts."""
+  return tuple((k, static(v)) for k, v in sorted(arguments.items()))
+
+
+def call_arguments(held: tuple[Any, ...]) -> dict[str, Any]:
+  """The arguments that `static_arguments` was given."""
+  return {name: value_of(value) for name, value in held}
+
+
+def refuse_randomness() -> None:
+  """Raises for a network that draws numbers although it is evaluated."""
+  raise ValueError(
+    "Expected a network without randomness in evaluation mode, got one that "
+    "draws random numbers; leave that layer out, or attack the randomised "
+    "network as a function of (x, key) with eot_samples."
+  )
+
+
+def _inputs(name: str, x: Any) -> jax.Array:
+  """Floating-point inputs; bytes would silently be images in [0, 255]."""
+  return _validate.float_array(name, _validate.inputs(name, x, "[N, ...]"))
 
 
 def _logits(outputs: Any, output: int | str | None, num_examples: int) -> Any:

@@ -328,6 +328,13 @@ def errors():
     def __call__(self, x):
       return linen.Dropout(0.5, deterministic=False)(x.reshape(len(x), -1))
 
+  class Drawing(nnx.Module):
+    def __init__(self):
+      self.streams = nnx.Rngs(0)
+
+    def __call__(self, x):
+      return x.reshape(len(x), -1) + jax.random.normal(self.streams(), (1, 108))
+
   noisy = adapters.from_linen(Noisy(), {"params": {}})
   return {
     "no logits": (lambda: make(lambda o: (o, o))(images()), "output=..."),
@@ -353,6 +360,18 @@ def errors():
     "training mode": (
       lambda: ri.fisher_trace(noisy, images()),
       "logits_fn to be a pure function .* PRNG",
+    ),
+    "random output": (
+      lambda: ri.fisher_trace(adapters.from_nnx(Drawing()), images()),
+      "network without randomness in evaluation mode",
+    ),
+    "bytes": (
+      lambda: make(lambda o: o)((255 * images()).astype(np.uint8)),
+      "x to be floating point, got dtype=uint8; convert images with x / 255",
+    ),
+    "another size": (
+      lambda: make(lambda o: o, images=images()[:, :5]),
+      "the network to be a pure function",
     ),
     "another layout": (
       lambda: ri.fisher_trace(
@@ -389,3 +408,19 @@ def test_a_difference_from_the_library_is_stated_and_refused():
       images=images(),
       original=original,
     )
+
+
+def test_arguments_and_parts_that_cannot_be_hashed_are_static_too():
+  from flax import linen as nn
+
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, sizes):
+      return nn.Dense(sizes[0])(x.reshape(len(x), -1))
+
+  module, sizes = Net(), [C]
+  variables = module.init(jax.random.key(0), images(), sizes)
+  logits_fn = adapters.from_linen(
+    module, variables, arguments={"sizes": sizes}, images=images()
+  )
+  assert jax.jit(ri.fisher_trace)(logits_fn, images()).shape == (N,)

@@ -114,9 +114,37 @@ def test_weights_of_one_architecture_share_a_program():
   assert len(traces) == 2
 
 
+class Own(nn.Module):
+  """A module with tensors that are plain attributes, and with noise."""
+
+  def __init__(self, noise=False):
+    super().__init__()
+    self.body, self.noise = make("silu"), noise
+    self.scale = torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+  def forward(self, x):
+    out = self.body(x) * self.scale
+    return out + torch.randn_like(out) if self.noise else out
+
+
+def test_plain_tensors_of_a_module_count():
+  logits_fn = adapt(Own(), images=IMAGES)
+  np.testing.assert_allclose(
+    logits_fn(IMAGES),
+    np.asarray(adapt(make("silu"))(IMAGES)) * np.arange(1.0, 5),
+    rtol=1e-5,
+  )
+
+
 def test_half_precision_and_misuse():
   module = make("silu")
-  assert adapt(module.bfloat16())(IMAGES).dtype == "bfloat16"
+  half = adapt(make("silu").bfloat16(), images=IMAGES)
+  assert half(IMAGES).dtype == "bfloat16"
+  for _ in range(2):
+    with pytest.raises(ValueError, match="network without randomness"):
+      ri.fisher_trace(adapt(Own(noise=True)), IMAGES)
+  with pytest.raises(TypeError, match="the network to be a pure function"):
+    adapt(module, channels_first=False, images=IMAGES)
   with pytest.raises(TypeError, match="PyTorch module, got function"):
     adapters.from_torch(lambda x: x)
   with pytest.raises(TypeError, match=r"robust_info.adapters.from_torch"):
