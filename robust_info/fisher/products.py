@@ -155,7 +155,7 @@ def _scaled(cotangent, dtype):
   return (cotangent / scale).astype(dtype), scale
 
 
-def check_inputs(logits_fn: _validate.LogitsFn, x: jax.Array) -> tuple:
+def check_inputs(logits_fn: _validate.LogitsFn, x: ArrayLike) -> tuple:
   """Validates `logits_fn` and returns x as floating-point inputs [N, ...]."""
   _validate.logits_fn("logits_fn", logits_fn)
   x = _validate.inputs("x", x, "[N, ...]")

@@ -17,7 +17,7 @@ from robust_info import _validate
 from robust_info._xla import explicit_meshes
 
 
-def log_softmax(logits: jax.Array) -> jax.Array:
+def log_softmax(logits: ArrayLike) -> jax.Array:
   """Log-probabilities, exact also for nearly certain predictions.
 
   `jax.nn.log_softmax` rounds the largest `log p` to zero once the other classes
@@ -134,7 +134,7 @@ def kl_from_log_ratio(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
   return jnp.sum(terms, axis=-1)
 
 
-def _check_logits(name: str, logits: jax.Array) -> jax.Array:
+def _check_logits(name: str, logits: ArrayLike) -> jax.Array:
   logits = _validate.float_array(name, logits)
   _validate.min_rank(name, logits, 1, "[..., C]")
   _validate.classes(name, logits.shape)

@@ -157,7 +157,7 @@ def information_stats(
 
 
 def unlabelled_stats(
-  logits: jax.Array, where: jax.Array | None
+  logits: ArrayLike, where: ArrayLike | None
 ) -> InformationStats:
   """Statistics of all rows as a single group: fields [1, C] and [1]."""
   logits = check_batch(logits)
@@ -167,7 +167,7 @@ def unlabelled_stats(
   return stats_of_groups(logits, labels, where, 1)
 
 
-def check_batch(logits: jax.Array) -> jax.Array:
+def check_batch(logits: ArrayLike) -> jax.Array:
   """Returns float logits [N, C] of two or more classes, or raises an error."""
   logits = _validate.float_array("logits", logits)
   _validate.rank("logits", logits, 2, "[N, C]")

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from robust_info import _validate
 
@@ -57,7 +58,7 @@ def derivative(
 
 
 def check_pair(
-  logits_fn: _validate.LogitsFn, x: jax.Array, x_other: jax.Array
+  logits_fn: _validate.LogitsFn, x: ArrayLike, x_other: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
   """Both inputs as arrays of one floating dtype.
 

@@ -41,11 +41,24 @@ def violations():
       objective(network, batch, jax.random.key(0), progress=0.5)
     )
   found = {}
-  for name, call in calls.items():
+
+  def note(name, call, *args):
     try:
-      jax.make_jaxpr(call)(arrays["x"], arrays["other"])
+      jax.make_jaxpr(call)(*args)
     except jaxtyping.TypeCheckError as error:
       found[name] = " ".join(str(error).split())
+
+  x, other = arrays["x"], arrays["other"]
+  for name, call in calls.items():
+    note(name, call, x, other)
+  # Inputs and logits that are NumPy arrays when they reach the function.
+  traceable = public_calls.network
+  logits = {id(v): np.asarray(traceable(jnp.asarray(v))) for v in (x, other)}
+  public_calls.network = lambda v: (
+    logits[id(v)] if isinstance(v, np.ndarray) else traceable(v)
+  )
+  for name, call in calls.items():
+    note(f"{name} of NumPy arrays", lambda call=call: call(x, other))
   return found
 
 
