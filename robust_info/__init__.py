@@ -13,6 +13,8 @@ An overview, with all values in nats; `logits_fn` is a function [N, ...] ->
   all pairs, with an error; `jackknife`: error over examples.
 * `attacks`, `epsilon_lens`: information that an adversary can remove, and the
   remainder.
+* `robust_info.adapters`, imported by that name: `logits_fn` of networks of
+  Flax, Equinox, Haiku, Keras and PyTorch.
 * `self_check`: tests whether this device and JAX release compute correctly.
 
 The metrics need only jax, jaxtyping and numpy. Import training and evaluation
