@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from robust_info import _validate
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "relu": nn.relu,
   "softplus": nn.softplus,
@@ -34,6 +36,9 @@ class Normalize(nn.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps images [N, H, W, channels] to images of the same shape."""
+    # Every model begins here. Bytes would be taken for images in [0, 255], with
+    # the mean and the deviation rounded to 0.
+    x = _validate.inputs("x", x, "[N, H, W, channels]")
     if not self.mean:
       return x
     shape = (1,) * (x.ndim - 1) + (len(self.mean),)

@@ -183,3 +183,17 @@ def test_bad_image_shape_is_named(shape):
   model = models.create("cnn", num_classes=10, mean=(0.1,), std=(1.0,))
   with pytest.raises(ValueError, match="image_shape"):
     models.init(model, jax.random.key(0), shape)
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp", "vgg11", "resnet20"])
+def test_bytes_are_refused_instead_of_read_as_large_numbers(name):
+  model = models.create(name, num_classes=10, mean=(0.5,) * 3, std=(0.2,) * 3)
+  shape = (32, 32, 3)
+
+  def logits(key, x):
+    return models.apply_fn(model)(models.init(model, key, shape), x)
+
+  with pytest.raises(
+    TypeError, match="dtype=uint8; convert images with x / 25"
+  ):
+    jax.eval_shape(logits, jax.random.key(0), np.zeros((2, *shape), np.uint8))
