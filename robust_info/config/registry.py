@@ -20,6 +20,7 @@ A run stores the file that registered its parts; see `training.workdir`.
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -343,12 +344,13 @@ def _part(kind: str, name: str, build: Callable[..., Any]) -> Part:
       reads.append(argument)
     elif field := _setting(argument, hints.get(argument), default):
       settings.append(field)
-  made = dataclasses.make_dataclass(
-    f"{name}_settings", settings, frozen=True, kw_only=True
-  )
-  # Defaults meet the conditions of every other value.
+  made = _frozen(name, settings)
+  # Defaults meet the conditions of every other value, and have its type.
   path = f"config.{of.section}.{name}"
-  schema.build(made, dataclasses.asdict(made()), path)
+  usual = schema.build(made, dataclasses.asdict(made()), path)
+  for argument, _, field in settings:
+    field.default = getattr(usual, argument)
+  made = _frozen(name, settings)
   return Part(
     kind,
     name,
@@ -357,6 +359,13 @@ def _part(kind: str, name: str, build: Callable[..., Any]) -> Part:
     tuple(k for k in of.keywords if k in {p.name for p in named}),
     made,
     _running[-1] if _running else None,
+  )
+
+
+def _frozen(name: str, settings: list[tuple[str, Any, Any]]) -> type:
+  fields = [(field, hint, copy.copy(value)) for field, hint, value in settings]
+  return dataclasses.make_dataclass(
+    f"{name}_settings", fields, frozen=True, kw_only=True
   )
 
 

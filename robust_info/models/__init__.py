@@ -184,6 +184,13 @@ def from_config(config: config_lib.ModelConfig) -> nn.Module:
         f"Expected the model {part.name!r} to be a Flax Linen module, got "
         f"{type(model).__name__}; flax.nnx.bridge.to_linen wraps an NNX module."
       )
+    try:
+      hash(model)
+    except TypeError as error:
+      raise ValueError(
+        f"Expected the model {part.name!r} to have hashable fields, for "
+        f"example tuples instead of lists, got {error}."
+      ) from error
     return model
   arguments = {
     field.name: getattr(config, field.name)

@@ -127,19 +127,32 @@ def run(
 
 def define_config(
   flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  help_text: str = "Configuration file.",
 ) -> flags.FlagHolder[Any]:
   """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
   holder = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file.", flag_values
+    "config", None, help_text, flag_values
   )
   flag_values["config"].parser = _ConfigFile()
   return holder
+
+
+def config_file(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> str | None:
+  """The file of a `define_config` flag; None if the flag is not given."""
+  if flag_values[holder.name].value is None:
+    return None
+  given = config_flags.get_config_filename(flag_values[holder.name])
+  return given.partition(":")[0]
 
 
 def define_fields(
   cls: type,
   *,
   leave_out: Sequence[str] = (),
+  open_choices: Sequence[str] = (),
   flag_values: flags.FlagValues = flags.FLAGS,
 ) -> tuple[flags.FlagHolder[Any], ...]:
   """Flags that replace fields of a schema: --num_steps for `num_steps`.
@@ -148,6 +161,8 @@ def define_fields(
     cls: the schema; types, choices, conditions and texts are those of its
       fields.
     leave_out: names of fields without a flag.
+    open_choices: names of fields that may choose a registered part, which is
+      not known yet when the flags are read.
     flag_values: the flag values of the program.
 
   Returns:
@@ -160,6 +175,9 @@ def define_fields(
     if field.name in leave_out:
       continue
     name, text, kind = field.name, texts[field.name], types[field.name]
+    if name in open_choices:
+      found.append(flags.DEFINE_string(name, None, text, flag_values))
+      continue
     if field.metadata["choices"]:
       flag = flags.DEFINE_enum(
         name, None, field.metadata["choices"], text, flag_values
@@ -229,7 +247,9 @@ def require_path(
   """Refuses a flag with an empty value, or with an empty one among several."""
   flags.register_validator(
     name,
-    lambda value: value is None or (bool(value) and all(value)),
+    lambda value: (
+      value is None or all([value] if isinstance(value, str) else value)
+    ),
     "Expected a path, got an empty one.",
     flag_values,
   )

@@ -186,7 +186,8 @@ def _checks(runs, place):
   )
   return found._replace(
     notes=[
-      f"{run['name']}: {run['robustness']['sanity']['verdict']}" for run in runs
+      *(f"{r['name']}: {r['robustness']['sanity']['verdict']}" for r in runs),
+      *(f"{r['name']}: {w}" for r in runs for w in r["robustness"]["warnings"]),
     ]
   )
 
