@@ -34,7 +34,9 @@ if __name__ == "__main__":
   signal.signal(signal.SIGINT, _stop)
   signal.signal(signal.SIGTERM, _stop)
 
+import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -149,6 +151,20 @@ def _base(runs: list[training.Run]) -> config_lib.Config:
   return command_line.checked_config(_CONFIG)
 
 
+def _fitting(
+  settings: config_lib.EvaluationConfig, found: list[networks.Network]
+) -> config_lib.EvaluationConfig:
+  """The settings, with batches that networks of any size can be given."""
+  size = processes.on_first(lambda: networks.fitting_batch(found, settings))
+  if size < settings.batch_size and processes.is_first():
+    print(
+      f"Batches of {size} images instead of {settings.batch_size}, to fit in "
+      "memory; --batch_size sets another size.",
+      file=sys.stderr,
+    )
+  return dataclasses.replace(settings, batch_size=size)
+
+
 def _require_two_classes(labels: np.ndarray) -> None:
   """Information about the class, and cross-category pairs, need two classes."""
   number = _NUM_EXAMPLES.value
@@ -193,6 +209,8 @@ def main() -> None:
   )
   found = [networks.of_run(run) for run in runs]
   found += [networks.from_file(spec, source) for spec in _MODEL.value]
+  if _MODEL.value and "batch_size" not in command_line.field_values(_SETTINGS):
+    settings = _fitting(settings, found)
   with memory.explained(lambda: networks.memory_needs(found, settings)):
     written = report.build(
       [*runs, *found[len(runs) :]],

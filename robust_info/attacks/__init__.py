@@ -23,7 +23,6 @@ from robust_info.attacks.autoattack.ensemble import (
 )
 from robust_info.attacks.autoattack.flags import AttackWarning
 from robust_info.attacks.checks import Check, SanityReport
-from robust_info.attacks.registered import register
 from robust_info.attacks.results import AttackResult
 from robust_info.attacks.sanity.report import sanity_report
 
@@ -45,7 +44,6 @@ __all__ = [
   "fisher_pgd",
   "kl_pgd",
   "pgd",
-  "register",
   "sanity_report",
   "square",
 ]

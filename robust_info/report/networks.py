@@ -5,6 +5,7 @@ Shape letters: N examples, C classes.
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robust_info import _validate, adapters, data, models, training
+from robust_info import _validate, adapters, data, fisher, models, training
 from robust_info import config as config_lib
 from robust_info.config import file as file_lib
 from robust_info.config import registry
-from robust_info.runtime import memory
+from robust_info.runtime import memory, sharding
 from robust_info.training import memory_needs as needs
 
 _CURVES = "validation"
@@ -203,6 +204,29 @@ def memory_needs(
     image_shape=largest.image_shape,
     layers=layers,
   )
+
+
+def fitting_batch(
+  found: Sequence[Network], settings: config_lib.EvaluationConfig
+) -> int:
+  """A batch size that fits in memory, at most that of the settings [ours].
+
+  An estimate for networks of unknown size: layers of a forward pass, a tangent
+  and a backward pass, and the Jacobian up to `fisher.AUTO_CLASSES` classes, in
+  a quarter of the memory of a device.
+
+  Args:
+    found: the networks of a report.
+    settings: settings of the report.
+  """
+  largest = 1
+  for network in found:
+    row = 4 * _layers(network)
+    if network.num_classes <= fisher.AUTO_CLASSES:
+      row += 4 * network.num_classes * math.prod(network.image_shape)
+    largest = max(largest, row)
+  rows = memory.available() // (4 * largest) * sharding.num_devices()
+  return max(1, min(settings.batch_size, rows))
 
 
 def _layers(network: Network) -> int:

@@ -42,9 +42,14 @@ def resolve(
     A configuration from which the model can be built without data.
 
   Raises:
-    ValueError: a given field does not fit the data, or the model cannot be
-      built, for example for images of this size.
+    ValueError: the data have no training part, a given field does not fit
+      them, or the model cannot be built, for example for images of this size.
   """
+  if source.train is None:
+    raise ValueError(
+      f"Expected data with a training part, got only a test part of "
+      f"{source.name}; evaluate.py --model reports on such data."
+    )
   model = config.model
   found = {
     "num_classes": source.num_classes,

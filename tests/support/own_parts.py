@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from robust_info import attacks, models, objectives
 from robust_info import config as config_lib
+from robust_info import models, objectives
 from robust_info.data import augmentation
+from robust_info.evaluation import own_attack
 from robust_info.training import optimizers
 
 
@@ -52,7 +53,7 @@ def lion(schedule, *, weight_decay, b1: float = 0.9):
   return optax.lion(schedule, b1=b1, weight_decay=weight_decay)
 
 
-@attacks.register("shift")
+@own_attack.register("shift")
 def shift(logits_fn, x, label, key, *, epsilon, where, factor: float = 1.0):
   """All pixels up; with a factor above 1 it leaves the ball."""
   del logits_fn, label, key, where

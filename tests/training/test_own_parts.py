@@ -81,12 +81,10 @@ def test_a_run_finds_its_parts_again(home, source, monkeypatch):
   assert not registry.active()
   # The network of the file, by hand: six units, tanh, less the mean.
   params = jax.device_get(run.variables["params"])
-  hide, last = params["Dense_0"], params["Dense_1"]
+  inner, last = params["Dense_0"], params["Dense_1"]
   x = np.asarray(source.test.images[:9], np.float64) / 255
   flat = x.reshape(9, -1) - run.config.model.mean[0]
-  hidden = np.tanh(
-    flat @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
-  )
+  hidden = np.tanh(flat @ inner["kernel"] + inner["bias"])
   assert hidden.shape == (9, 6)
   expected = hidden @ last["kernel"] + last["bias"]
   np.testing.assert_allclose(
@@ -208,7 +206,7 @@ def test_a_network_that_does_not_work_is_one_line(
 ):
   path = tmp_path / "parts.py"
   path.write_text(PARTS.read_text().replace(old, new))
-  with pytest.raises(ValueError, match="In config.model: ") as error:
+  with pytest.raises(ValueError, match=r"In config\.model: ") as error:
     train(path, source, tmp_path / "run")
   assert re.search(message, str(error.value))
   assert "\n" not in str(error.value)

@@ -10,9 +10,8 @@ import jax
 
 from robust_info import attacks
 from robust_info import config as config_lib
-from robust_info.attacks import registered
 from robust_info.config import registry
-from robust_info.evaluation import worst_case
+from robust_info.evaluation import own_attack, worst_case
 from robust_info.evaluation.metrics import attacked, subject
 
 
@@ -33,7 +32,7 @@ def _apgd_name(names: Sequence[str]) -> str:
 
 
 def _registered(logits_fn, examples, key, *, settings):
-  x_adv, outside = registered.run(
+  x_adv, outside = own_attack.run(
     settings,
     logits_fn,
     examples.x,

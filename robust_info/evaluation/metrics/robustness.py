@@ -187,7 +187,11 @@ def _checks(runs, place):
   return found._replace(
     notes=[
       *(f"{r['name']}: {r['robustness']['sanity']['verdict']}" for r in runs),
-      *(f"{r['name']}: {w}" for r in runs for w in r["robustness"]["warnings"]),
+      *(
+        f"{r['name']}: {w}"
+        for r in runs
+        for w in r["robustness"].get("warnings", ())
+      ),
     ]
   )
 

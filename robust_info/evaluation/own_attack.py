@@ -19,7 +19,7 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
   """A decorator that makes an attack a value of `evaluation.attack`.
 
-      @attacks.register("corner")
+      @own_attack.register("corner")
       def corner(logits_fn, x, label, key, *, epsilon, norm, tries: int = 4):
         ...
         return x_adv
