@@ -132,7 +132,7 @@ def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
   figures.components(report, output / "components.png")
   figures.cckl_matrices(report, output / "cckl_matrices.png")
   # Ensembles alone have strength curves.
-  if any(run["strength_curve"] for run in report["runs"]):
+  if any(run.get("strength_curve") for run in report["runs"]):
     figures.strength(report, output / "strength.png")
 
 
