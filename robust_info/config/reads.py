@@ -62,13 +62,14 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
   "data.version": (_among("data.name", *data.OWN),),
   "data.image_size": (_among("data.name", "image_folder", "parquet"),),
   "data.crop_padding": (_among("data.augment", "crop_flip"),),
-  "model.activation": (
-    _among("model.name", *(set(model.MODELS) - {*model.VGG, "logistic"})),
-  ),
   "model.features": (_among("model.name", "cnn"),),
   "model.hidden_sizes": (_among("model.name", "mlp", "cnn"),),
   "model.variant": (_among("model.name", *model.VGG),),
-  "model.width": (_among("model.name", *model.RESIDUAL),),
+  "model.activation": (
+    _among("model.name", *(set(model.MODELS) - {"logistic"})),
+    _among("model.variant", "relu"),
+  ),
+  "model.width": (_among("model.name", *model.VGG, *model.RESIDUAL),),
   "model.dtype": (_among("model.name", *(set(model.MODELS) - {"logistic"})),),
   "model.remat": (_among("model.name", *model.VGG, *model.RESIDUAL),),
   "train.momentum": (_among("train.optimizer", "sgd"),),

@@ -232,10 +232,10 @@ def _identity(run: training.Run, name: str) -> dict[str, Any]:
 
 
 def _model_name(model: config_lib.ModelConfig) -> str:
-  name = model.name if model.width == 1 else f"{model.name}x{model.width}"
+  name = model.name if model.width == 1 else f"{model.name}x{model.width:g}"
   if model.name == "logistic":  # It has no activation.
     details = []
-  elif model.name.startswith("vgg"):
+  elif model.variant != "relu":
     details = [model.variant]
   else:
     details = [model.activation]
