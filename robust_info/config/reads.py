@@ -51,6 +51,10 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
     *_OF_OBJECTIVES["objective.fisher_probes"],
     _among("objective.fisher_estimator", "hutchinson", "label"),
   ),
+  "objective.gradient_difference": (
+    *_OF_OBJECTIVES["objective.gradient_difference"],
+    _among("objective.gradient_estimator", "finite_difference"),
+  ),
   "objective.pair_reward_scale": (
     *_OF_OBJECTIVES["objective.pair_reward_scale"],
     _above_zero("objective.pair_reward"),

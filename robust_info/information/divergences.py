@@ -110,6 +110,7 @@ def fisher_rao_distance(
   return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
 
 
+@explicit_meshes.accepted(rows=True)
 def squared_fisher_rao_distance(
   logits_p: Float[ArrayLike, "*batch C"], logits_q: Float[ArrayLike, "*batch C"]
 ) -> Float[Array, " *batch"]:

@@ -170,6 +170,13 @@ def other(value):
     ),
     (
       {
+        "objective.name": "gradient_norm",
+        "objective.gradient_difference": 0.1,
+      },
+      "gradient_estimator = 'exact'",
+    ),
+    (
+      {
         "objective.name": "pair_lens",
         "objective.pair_reward": 0.0,
         "objective.pair_reward_scale": 3.0,
