@@ -64,8 +64,8 @@ def gradient_norm(
     label_smoothing: label smoothing of the cross-entropy; the penalty has none.
 
   Returns:
-    Loss [N] with the metrics of `standard` and `gradient_norm`. The points of
-    `finite_difference` are x + h d.
+    Loss [N] with the metrics of `standard` and `input_gradient_norm`. The
+    points of `finite_difference` are x + h d.
 
   Raises:
     ValueError: the norm or the estimator is unknown.
@@ -85,7 +85,7 @@ def gradient_norm(
   return dataclasses.replace(
     outcome,
     loss=outcome.loss + coefficient * penalty,
-    metrics={**outcome.metrics, "gradient_norm": penalty},
+    metrics={**outcome.metrics, "input_gradient_norm": penalty},
     points=points,
   )
 

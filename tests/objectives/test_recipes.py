@@ -203,7 +203,7 @@ def test_gradient_penalty_equals_its_formula(name):
     np.testing.assert_allclose(outcome.points.reshape(N, -1), moved, rtol=1e-6)
   else:
     expected = np.linalg.norm(gradient, ord=int(norm[1]), axis=-1)
-  found = outcome.metrics["gradient_norm"]
+  found = outcome.metrics["input_gradient_norm"]
   np.testing.assert_allclose(found, expected, rtol=1e-3)
   np.testing.assert_allclose(outcome.loss, losses + 0.1 * found, rtol=1e-5)
 
@@ -416,6 +416,8 @@ def test_masked_rows_change_nothing(name):
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   close(one.loss[:4], two.loss[:4])
   jax.tree.map(close, one.batch_stats, two.batch_stats)
+  # The training step adds these.
+  assert not {"loss", "gradient_norm"} & set(two.metrics)
   for value in (two.loss, *two.metrics.values()):
     assert value.shape == (N,)
     assert np.isfinite(value).all()
