@@ -16,7 +16,7 @@ from robust_info.evaluation import metrics, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
-from robust_info.report import _build, figures, store, table
+from robust_info.report import _build, figures, networks, store, table
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -273,7 +273,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
   ],
 )
 def test_a_model_is_named_by_what_sets_it_apart(fields, name):
-  assert _build._model_name(config.ModelConfig(**fields)) == name
+  assert networks._model_name(config.ModelConfig(**fields)) == name
 
 
 def test_only_the_first_examples(tmp_path, drawn, calls):

@@ -40,13 +40,24 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
     "Performance",
     runs,
     [
-      ("objective, model", lambda r: f"{r['objective']}, {r['model']}"),
-      ("checkpoint", lambda r: f"{r['checkpoint']}, step {r['step']:,}"),
+      ("objective, model", _origin),
+      ("checkpoint", _checkpoint),
       ("accuracy", cell(rows.percent, "accuracy")),
       ("cross-entropy", cell(rows.number, "cross_entropy")),
       ("calibration error", cell(rows.percent, "calibration_error")),
     ],
   )
+
+
+def _origin(run: rows.Run) -> str:
+  # A network that is not of a run has no objective and no checkpoint.
+  return ", ".join(filter(None, (run["objective"], run["model"])))
+
+
+def _checkpoint(run: rows.Run) -> str:
+  if run["checkpoint"] is None:
+    return "n/a"
+  return f"{run['checkpoint']}, step {run['step']:,}"
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
