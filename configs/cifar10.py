@@ -9,7 +9,8 @@ If the prepared data is not in TFDS's own directory, add
 networks of the paper's table: --config.model.name=vgg13 with
 --config.model.variant=pure_linear, half_linear or relu and
 --config.train.learning_rate=0.01 (they have no BatchNorm), or
---config.model.name=resnet20 and resnet32 with --config.model.width=1, 5 or 10.
+--config.model.name=resnet20 and resnet32 with --config.model.width=1, 5 or 10;
+with --config.model.width=0.25 the VGGs have a sixteenth of their parameters.
 
 The usual recipe for linf 8/255 (Madry et al. 2018): PGD-10 with steps of 2/255,
 SGD with momentum, weight decay on kernels only. Made for a GPU and not yet run

@@ -28,14 +28,17 @@ class ModelConfig:
     name: `logistic`, `mlp`, `cnn`, `madry_cnn`, `vgg11`, `vgg13`, `vgg16`,
       `resnet20`, `resnet32`, `preact_resnet18`, `wide_resnet28` or
       `wide_resnet34`.
-    activation: activation function, `relu`, `softplus`, `tanh` or `identity`;
-      for a VGG, `variant` decides.
+    activation: activation function, `relu`, `softplus`, `silu`, `gelu` (by
+      erf), `tanh` or `identity`.
     features: channels of the convolutions (5x5, stride 2) of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
-    variant: variant of a VGG: `relu`; `half_linear`, without activations;
-      `pure_linear`, without activations and with mean instead of maximum pools.
-    width: factor on the channels of a residual network; for example, `resnet20`
-      with 5 is resnet20x5, `wide_resnet28` with 10 is WRN-28-10.
+    variant: variant of a VGG: `relu`, with `activation`; `half_linear`, without
+      activations; `pure_linear`, without activations and with mean instead of
+      maximum pools.
+    width: factor on the channels of a VGG or of the stages of a residual
+      network, rounded to at least 1 channel; for example, `resnet20` with 5 is
+      resnet20x5, `wide_resnet28` with 10 is WRN-28-10, `vgg13` with 0.25 has
+      16 to 128 channels.
     dtype: dtype of the computation of layers, `float32` or `bfloat16`;
       parameters, batch statistics and logits are always float32.
     remat: whether a VGG or a residual network recomputes its blocks in the
@@ -51,7 +54,7 @@ class ModelConfig:
 
   name: str = schema.one_of("cnn", MODELS)
   activation: str = schema.one_of(
-    "relu", ("relu", "softplus", "tanh", "identity")
+    "relu", ("relu", "softplus", "silu", "gelu", "tanh", "identity")
   )
   features: tuple[int, ...] = schema.each(
     (16, 32), "> 0", lambda v: v > 0, at_most=2**20
@@ -60,7 +63,7 @@ class ModelConfig:
     (100,), "> 0", lambda v: v > 0, at_most=2**20
   )
   variant: str = schema.one_of("relu", ("relu", "half_linear", "pure_linear"))
-  width: int = schema.positive(1, at_most=4096)
+  width: float = schema.positive(1.0, at_most=4096)
   dtype: str = schema.one_of("float32", ("float32", "bfloat16"))
   remat: bool = False
   num_classes: int = schema.non_negative(0, at_most=2**20)

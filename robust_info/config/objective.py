@@ -34,12 +34,31 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "step_size": "fgsm_step_size",
     "alignment": "fgsm_alignment",
   },
+  "n_fgsm": {
+    **_BALL,
+    **_SMOOTHING,
+    "noise": "n_fgsm_noise",
+    "step_size": "n_fgsm_step_size",
+  },
+  "fire": {
+    **_BALL,
+    **_STEPS,
+    **_SMOOTHING,
+    "coefficient": "fire_coefficient",
+  },
   "fisher": {
     **_SMOOTHING,
     "coefficient": "fisher_coefficient",
     "quantity": "fisher_quantity",
     "estimator": "fisher_estimator",
     "num_probes": "fisher_probes",
+  },
+  "gradient_norm": {
+    **_SMOOTHING,
+    "norm": "norm",
+    "coefficient": "gradient_coefficient",
+    "estimator": "gradient_estimator",
+    "difference": "gradient_difference",
   },
   "pair_lens": {
     **_SMOOTHING,
@@ -70,12 +89,13 @@ class ObjectiveConfig:
   file for any objective.
 
   Attributes:
-    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `fisher`,
-      `pair_lens` or `epsilon_lens`.
+    name: `standard`, `pgd`, `trades`, `mart`, `kl`, `fgsm_rs`, `n_fgsm`,
+      `fire`, `fisher`, `gradient_norm`, `pair_lens` or `epsilon_lens`.
     label_smoothing: probability mass that cross-entropy spreads evenly over all
       classes (not in `mart`).
     epsilon: radius of the ball, in units of the input range [0, 1].
-    norm: norm of the ball, `linf` or `l2`.
+    norm: norm of the ball, `linf` or `l2`; `gradient_norm` penalises the dual
+      norm of the gradient, l1 or l2.
     step_size: step size of the inner attack, in units of epsilon.
     num_steps: number of steps of the inner attack.
     random_start: whether the inner attack starts at a random point.
@@ -89,10 +109,18 @@ class ObjectiveConfig:
       paper's public code.
     fgsm_step_size: size of the single step of `fgsm_rs`, in units of epsilon.
     fgsm_alignment: weight of the gradient alignment of `fgsm_rs`; 0 means none.
+    n_fgsm_noise: radius of the noise of `n_fgsm`, in units of epsilon.
+    n_fgsm_step_size: size of the single step of `n_fgsm`, in units of epsilon.
+    fire_coefficient: weight of the squared Fisher-Rao distance of `fire`.
     fisher_coefficient: weight of the penalty of `fisher`.
     fisher_quantity: penalised quantity, `trace` or `frobenius`.
     fisher_estimator: estimator of it, `exact`, `hutchinson` or `label`.
     fisher_probes: number of probes of `hutchinson` and `label`.
+    gradient_coefficient: weight of the penalty of `gradient_norm`, in units of
+      the input range.
+    gradient_estimator: form of it, `exact` or `finite_difference`.
+    gradient_difference: length of the step of `finite_difference`, in units of
+      the input range.
     pair_non_robust: weight of the non-robust part in `pair_lens`.
     pair_part: lens that gives this part, `local` or `path`.
     pair_reward: weight of the reward of `pair_lens` for divergence between
@@ -124,12 +152,20 @@ class ObjectiveConfig:
   kl_anchor: str = schema.one_of("clean", ("clean", "start"))
   fgsm_step_size: float = schema.positive(1.25, at_most=1e6)
   fgsm_alignment: float = schema.non_negative(0.0)
+  n_fgsm_noise: float = schema.non_negative(2.0, at_most=1e6)
+  n_fgsm_step_size: float = schema.positive(1.0, at_most=1e6)
+  fire_coefficient: float = schema.non_negative(5.0)
   fisher_coefficient: float = schema.non_negative(0.03)
   fisher_quantity: str = schema.one_of("trace", ("trace", "frobenius"))
   fisher_estimator: str = schema.one_of(
     "hutchinson", ("exact", "hutchinson", "label")
   )
   fisher_probes: int = schema.positive(1, at_most=10**6)
+  gradient_coefficient: float = schema.non_negative(0.1)
+  gradient_estimator: str = schema.one_of(
+    "exact", ("exact", "finite_difference")
+  )
+  gradient_difference: float = schema.positive(0.01, at_most=1e6)
   pair_non_robust: float = schema.non_negative(1.0)
   pair_part: str = schema.one_of("local", ("local", "path"))
   pair_reward: float = schema.non_negative(0.1)

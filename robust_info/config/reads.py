@@ -51,6 +51,10 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
     *_OF_OBJECTIVES["objective.fisher_probes"],
     _among("objective.fisher_estimator", "hutchinson", "label"),
   ),
+  "objective.gradient_difference": (
+    *_OF_OBJECTIVES["objective.gradient_difference"],
+    _among("objective.gradient_estimator", "finite_difference"),
+  ),
   "objective.pair_reward_scale": (
     *_OF_OBJECTIVES["objective.pair_reward_scale"],
     _above_zero("objective.pair_reward"),
@@ -62,13 +66,14 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
   "data.version": (_among("data.name", *data.OWN),),
   "data.image_size": (_among("data.name", "image_folder", "parquet"),),
   "data.crop_padding": (_among("data.augment", "crop_flip"),),
-  "model.activation": (
-    _among("model.name", *(set(model.MODELS) - {*model.VGG, "logistic"})),
-  ),
   "model.features": (_among("model.name", "cnn"),),
   "model.hidden_sizes": (_among("model.name", "mlp", "cnn"),),
   "model.variant": (_among("model.name", *model.VGG),),
-  "model.width": (_among("model.name", *model.RESIDUAL),),
+  "model.activation": (
+    _among("model.name", *(set(model.MODELS) - {"logistic"})),
+    _among("model.variant", "relu"),
+  ),
+  "model.width": (_among("model.name", *model.VGG, *model.RESIDUAL),),
   "model.dtype": (_among("model.name", *(set(model.MODELS) - {"logistic"})),),
   "model.remat": (_among("model.name", *model.VGG, *model.RESIDUAL),),
   "train.momentum": (_among("train.optimizer", "sgd"),),

@@ -187,7 +187,7 @@ def _components(
     noise = (nodes.astype(error.dtype) * epsilon * size) ** 2 / 12
     error = error + noise.astype(error.dtype)
   total = divergences.kl_divergence(first, last)
-  geodesic = 0.5 * divergences.fisher_rao_distance(first, last) ** 2
+  geodesic = 0.5 * divergences.squared_fisher_rao_distance(first, last)
   robust = total - non_robust
   return components.Components(
     total, non_robust, robust, error, nodes, geodesic

@@ -19,6 +19,8 @@ Shape letters: N examples, C classes.
 import dataclasses
 import functools
 import inspect
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +49,7 @@ def create(
   features: tuple[int, ...] = (16, 32),
   hidden_sizes: tuple[int, ...] = (100,),
   variant: str = "relu",
-  width: int = 1,
+  width: float = 1.0,
   mean: tuple[float, ...] = (),
   std: tuple[float, ...] = (),
   dtype: str = "float32",
@@ -61,12 +63,15 @@ def create(
       `vgg13`, `vgg16` (see `vgg`), `resnet20`, `resnet32`, `preact_resnet18`,
       `wide_resnet28` or `wide_resnet34` (see `residual`).
     num_classes: number of classes, C.
-    activation: `relu`, `softplus`, `tanh` or `identity`; `logistic` has no
-      activation, and that of a VGG is part of its variant.
+    activation: `relu`, `softplus`, `silu`, `gelu` (by erf), `tanh` or
+      `identity`; `logistic` has none, and ignores it; the linear variants of
+      a VGG refuse another than the default.
     features: channels of the convolutions of `cnn`.
     hidden_sizes: widths of the hidden dense layers of `mlp` and `cnn`.
-    variant: variant of a VGG: `relu`, `half_linear` or `pure_linear`.
-    width: factor on the channels of a residual network.
+    variant: variant of a VGG: `relu` (with `activation`), `half_linear` or
+      `pure_linear`.
+    width: factor on the channels of the stages of a VGG or a residual network,
+      > 0; each is rounded (halves to even) and at least 1.
     mean: value per channel to subtract from the input; empty means 0.
     std: value per channel to divide the input by; empty means 1.
     dtype: dtype of the computation in layers, `float32` or `bfloat16`;
@@ -81,15 +86,16 @@ def create(
 
   Raises:
     ValueError: the name, activation, variant or dtype is unknown, a size is
-      below 1, or a variant, a width, remat or a VGG's activation would have no
-      effect.
+      below 1, the width is not positive, or a variant, a width, remat or the
+      activation of a VGG would have no effect.
   """
   _validate.one_of("name", name, NAMES)
   _validate.one_of("activation", activation, ACTIVATIONS)
   _validate.one_of("variant", variant, VARIANTS)
   _validate.one_of("dtype", dtype, DTYPES)
   _validate.positive_int("num_classes", num_classes)
-  _validate.positive_int("width", width)
+  if not (isinstance(width, numbers.Real) and 0 < width < math.inf):
+    raise ValueError(f"Expected width > 0 and finite, got width={width!r}.")
   for size in (*features, *hidden_sizes):
     _validate.positive_int("each of features and hidden_sizes", size)
   if len(mean) != len(std):
@@ -97,9 +103,8 @@ def create(
       f"Expected mean and std of one length, got mean={mean}, std={std}."
     )
   for argument, value, default, takes in (
-    ("activation", activation, "relu", set(NAMES) - set(vgg.DEPTHS)),
     ("variant", variant, "relu", vgg.DEPTHS),
-    ("width", width, 1, residual.ARCHITECTURES),
+    ("width", width, 1, {*vgg.DEPTHS, *residual.ARCHITECTURES}),
     ("remat", remat, False, {*vgg.DEPTHS, *residual.ARCHITECTURES}),
   ):
     if value != default and name not in takes:
@@ -107,6 +112,11 @@ def create(
         f"Expected {argument} = {default!r} with name = {name!r}, which has "
         f"no other, got {value!r}."
       )
+  if variant != "relu" and activation != "relu":
+    raise ValueError(
+      f"Expected activation = 'relu' with variant = {variant!r}, which has no "
+      f"activation, got {activation!r}; use variant = 'relu'."
+    )
   common = {"mean": tuple(mean), "std": tuple(std)}
   if name == "logistic":
     return small.Logistic(num_classes, **common)
@@ -121,7 +131,13 @@ def create(
     return small.MadryCNN(num_classes, activation, **common)
   if name in vgg.DEPTHS:
     return vgg.VGG(
-      num_classes, vgg.DEPTHS[name], variant=variant, remat=remat, **common
+      num_classes,
+      vgg.DEPTHS[name],
+      layers.widened(width, vgg.FEATURES),
+      variant,
+      activation,
+      remat=remat,
+      **common,
     )
   pre_activation, num_blocks, stem, stages = residual.ARCHITECTURES[name]
   return residual.ResNet(
@@ -129,7 +145,7 @@ def create(
     pre_activation,
     num_blocks,
     stem,
-    tuple(width * channels for channels in stages),
+    layers.widened(width, stages),
     activation,
     remat=remat,
     **common,

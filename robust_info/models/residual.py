@@ -11,7 +11,7 @@
 (10 classes, 3 channels, width 1; others: docs/guide/models.md.) `width`
 multiplies the channels of the stages, not of the stem: width 5 and 10 of
 resnet20 and resnet32 are the paper's resnet20x5 to resnet32x10, width 10 of
-the wide ones WRN-28-10 and WRN-34-10.
+the wide ones WRN-28-10 and WRN-34-10. It may be below 1 (`layers.widened`).
 
 Activation after: He, Zhang, Ren, Sun, "Deep Residual Learning for Image
 Recognition", 2016, with the shortcut of the paper's public code [code]: where

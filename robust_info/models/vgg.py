@@ -5,14 +5,18 @@ Recognition", 2015, as in the paper's public code [code]: 3x3 convolutions with
 bias and without BatchNorm, five 2x2 pools, one dense layer.
 
     variant       after each convolution   pool      as a function of the input
-    relu          ReLU                     maximum   piecewise affine
+    relu          activation, or ReLU      maximum   piecewise affine with ReLU
     half_linear   nothing                  maximum   piecewise affine
     pure_linear   nothing                  mean      affine: logistic regression
                                                      with a factored weight
 
-The code calls `half_linear` just "linear". For the arguments `train` and
-`where` see `robust_info.models`; both modes are the same function.
+The code calls `half_linear` just "linear"; `relu` is the network with an
+activation, which is ReLU there and any of `layers.ACTIVATIONS` here. For the
+arguments `train` and `where` see `robust_info.models`; both modes are the same
+function. `width` multiplies all channels (`layers.widened`).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +45,7 @@ class VGG(nn.Module):
     num_convolutions: number of convolutions of each stage.
     features: channels of each stage.
     variant: one of `VARIANTS`.
+    activation: key of `layers.ACTIVATIONS`, for the variant `relu` only.
     mean: see `layers.Normalize`.
     std: see `layers.Normalize`.
     dtype: one of `layers.DTYPES`.
@@ -51,6 +56,7 @@ class VGG(nn.Module):
   num_convolutions: tuple[int, ...]
   features: tuple[int, ...] = FEATURES
   variant: str = "relu"
+  activation: str = "relu"
   mean: tuple[float, ...] = ()
   std: tuple[float, ...] = ()
   dtype: str = "float32"
@@ -70,9 +76,15 @@ class VGG(nn.Module):
     x = layers.Normalize(self.mean, self.std)(x)
     stage = nn.remat(_Stage) if self.remat else _Stage
     sizes = zip(self.num_convolutions, self.features, strict=True)
+    is_linear = self.variant != "relu"
     for number, (depth, features) in enumerate(sizes, start=1):
       x = stage(
-        depth, features, self.variant, self.dtype, name=f"stage{number}"
+        depth,
+        features,
+        "identity" if is_linear else self.activation,
+        jnp.mean if self.variant == "pure_linear" else jnp.max,
+        self.dtype,
+        name=f"stage{number}",
       )(x)
     return nn.Dense(
       self.num_classes,
@@ -87,7 +99,8 @@ class _Stage(nn.Module):
 
   num_convolutions: int
   features: int
-  variant: str
+  activation: str
+  reduce: Callable[..., jax.Array]
   dtype: str
 
   @nn.compact
@@ -100,8 +113,5 @@ class _Stage(nn.Module):
         dtype=self.dtype,
         name=f"conv{number}",
       )(x)
-      if self.variant == "relu":
-        x = nn.relu(x)
-    return layers.pool(
-      x, jnp.mean if self.variant == "pure_linear" else jnp.max
-    )
+      x = layers.ACTIVATIONS[self.activation](x)
+    return layers.pool(x, self.reduce)

@@ -27,7 +27,10 @@ The mode of the network in each place is part of an objective's contract:
     mart          num_steps                           epsilon
     kl            num_steps, 1 by default             epsilon
     fgsm_rs       1; with alignment 3                 epsilon
+    n_fgsm        1                                   epsilon
+    fire          num_steps                           epsilon
     fisher        1 per probe; exact C - 1
+    gradient_norm 1
     pair_lens     2 (a JVP, differentiated)
     epsilon_lens  num_steps + 1                       epsilon
 
@@ -43,11 +46,13 @@ from robust_info.config import registry
 from robust_info.objectives._epsilon_lens import epsilon_lens
 from robust_info.objectives._fgsm_rs import fgsm_rs, gradient_alignment
 from robust_info.objectives._fisher import fisher_regularised
+from robust_info.objectives._gradient_norm import gradient_norm
 from robust_info.objectives._mart import mart
+from robust_info.objectives._n_fgsm import n_fgsm
 from robust_info.objectives._pair_lens import pair_lens
 from robust_info.objectives._pgd import pgd
 from robust_info.objectives._standard import standard
-from robust_info.objectives._trades import kl, trades
+from robust_info.objectives._trades import fire, kl, trades
 from robust_info.objectives.base import (
   Examples,
   Network,
@@ -71,11 +76,14 @@ __all__ = [
   "cross_entropy",
   "epsilon_lens",
   "fgsm_rs",
+  "fire",
   "fisher_regularised",
   "from_logits_fn",
   "gradient_alignment",
+  "gradient_norm",
   "kl",
   "mart",
+  "n_fgsm",
   "pair_lens",
   "pgd",
   "ramped",
@@ -94,7 +102,10 @@ _BY_NAME = {
   "mart": mart,
   "kl": kl,
   "fgsm_rs": fgsm_rs,
+  "n_fgsm": n_fgsm,
+  "fire": fire,
   "fisher": fisher_regularised,
+  "gradient_norm": gradient_norm,
   "pair_lens": pair_lens,
   "epsilon_lens": epsilon_lens,
 }

@@ -97,12 +97,9 @@ def gradient_alignment(
     [N] cosines in [-1, 1]; 1, with gradient 0, where one of the two input
     gradients vanishes.
   """
-
-  def total(x: jax.Array) -> jax.Array:
-    return jnp.sum(base.cross_entropy(network.evaluate(x), labels))
-
   one, other = (
-    jax.grad(total)(point).reshape(x.shape[0], -1) for point in (x, x_other)
+    base.input_gradient(network, point, labels)[1].reshape(x.shape[0], -1)
+    for point in (x, x_other)
   )
   squares = jnp.sum(one**2, axis=-1) * jnp.sum(other**2, axis=-1)
   defined = squares > 0.0

@@ -98,7 +98,7 @@ def fisher_regularised(
     )
     penalty = total / num_probes
     if quantity == "frobenius":
-      penalty = _safe_sqrt(penalty)
+      penalty = base.safe_sqrt(penalty)
   return dataclasses.replace(
     outcome,
     loss=outcome.loss + coefficient * penalty,
@@ -126,19 +126,8 @@ def _trace_by_label(
 ) -> jax.Array:
   logits = jax.lax.stop_gradient(network.evaluate(x))
   labels = jax.random.categorical(key, logits)
-
-  def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    losses = base.cross_entropy(network.evaluate(x), labels)
-    return jnp.sum(losses), losses
-
-  gradient, losses = jax.grad(total, has_aux=True)(x)
+  losses, gradient = base.input_gradient(network, x, labels)
   squares = jnp.sum(gradient.reshape(x.shape[0], -1) ** 2, axis=-1)
   # The probability of the draw depends on the parameters too. This factor of
   # value 1, whose gradient is that of log p_k, makes the gradient unbiased.
   return squares * jnp.exp(jax.lax.stop_gradient(losses) - losses)
-
-
-def _safe_sqrt(values: jax.Array) -> jax.Array:
-  """Square root with gradient 0 at 0."""
-  positive = values > 0.0
-  return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), 0.0)

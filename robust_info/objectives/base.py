@@ -151,6 +151,36 @@ def cross_entropy(
   return -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
 
 
+def input_gradient(
+  network: Network, x: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Cross-entropy in evaluation mode, and its gradient in the input.
+
+  Both can be differentiated with respect to the variables of the network.
+
+  Args:
+    network: network to call, one forward and one backward pass.
+    x: [N, ...] inputs.
+    labels: [N] labels.
+
+  Returns:
+    Losses [N] and their gradients, in the shape of `x`.
+  """
+
+  def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    losses = cross_entropy(network.evaluate(x), labels)
+    return jnp.sum(losses), losses
+
+  gradient, losses = jax.grad(total, has_aux=True)(x)
+  return losses, gradient
+
+
+def safe_sqrt(values: jax.Array) -> jax.Array:
+  """Square root with gradient 0 at 0."""
+  is_zero = values == 0.0
+  return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, values)))
+
+
 def smoothed_cross_entropy(
   logits: Float[Array, "N C"],
   labels: Integer[ArrayLike, " N"],

@@ -1,6 +1,6 @@
 """The attacks inside objectives, whose points are constants to the gradient.
 
-Both attacks use the evaluation mode of the frozen network. A network that
+All attacks use the evaluation mode of the frozen network. A network that
 already carries points, `Network.points`, is not attacked again.
 """
 
@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import attacks
-from robust_info.attacks import results
+from robust_info.attacks import losses, results
+from robust_info.information import divergences
 from robust_info.objectives import base
 
 
@@ -32,8 +33,9 @@ def pgd(
   step_size: float,
   num_steps: int,
   random_start: bool = True,
+  loss: str | losses.Loss = "cross_entropy",
 ) -> jax.Array:
-  """PGD on the cross-entropy; `step_size` in units of `radius`."""
+  """PGD on a loss, see `attacks.pgd`; `step_size` in units of `radius`."""
   if network.points is not None:
     return network.points
   found = attacks.pgd(
@@ -46,6 +48,7 @@ def pgd(
     num_steps=num_steps,
     norm=norm,
     random_start=random_start,
+    loss=loss,
     where=batch.mask,
   )
   return _constants(found)
@@ -77,3 +80,34 @@ def kl_pgd(
     where=batch.mask,
   )
   return _constants(found)
+
+
+def fisher_rao_pgd(
+  network: base.Network,
+  batch: base.Examples,
+  key: jax.Array,
+  *,
+  radius: jax.Array,
+  norm: str,
+  step_size: float,
+  num_steps: int,
+) -> jax.Array:
+  """PGD on the Fisher-Rao distance from the clean prediction, random start."""
+  if network.points is not None:
+    return network.points
+  clean = network.frozen().evaluate(batch.image)
+
+  def distance(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    del labels
+    return divergences.squared_fisher_rao_distance(clean, logits)
+
+  return pgd(
+    network,
+    batch,
+    key,
+    radius=radius,
+    norm=norm,
+    step_size=step_size,
+    num_steps=num_steps,
+    loss=distance,
+  )

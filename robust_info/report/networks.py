@@ -283,10 +283,10 @@ def _model_name(model: config_lib.ModelConfig) -> str:
     usual = dataclasses.asdict(part.settings())
     details = [f"{k}={v}" for k, v in changed if v != usual[k]]
     return f"{part.name} ({', '.join(details)})" if details else part.name
-  name = model.name if model.width == 1 else f"{model.name}x{model.width}"
+  name = model.name if model.width == 1 else f"{model.name}x{model.width:g}"
   if model.name == "logistic":  # It has no activation.
     details = []
-  elif model.name.startswith("vgg"):
+  elif model.variant != "relu":
     details = [model.variant]
   else:
     details = [model.activation]

@@ -170,6 +170,13 @@ def other(value):
     ),
     (
       {
+        "objective.name": "gradient_norm",
+        "objective.gradient_difference": 0.1,
+      },
+      "gradient_estimator = 'exact'",
+    ),
+    (
+      {
         "objective.name": "pair_lens",
         "objective.pair_reward": 0.0,
         "objective.pair_reward_scale": 3.0,
@@ -198,6 +205,14 @@ def other(value):
     ({"data.crop_padding": 2}, "augment = 'none'"),
     ({"model.name": "logistic", "model.activation": "tanh"}, "'logistic'"),
     ({"model.name": "logistic", "model.dtype": "bfloat16"}, "'logistic'"),
+    (
+      {
+        "model.name": "vgg13",
+        "model.variant": "half_linear",
+        "model.activation": "silu",
+      },
+      "variant = 'half_linear'",
+    ),
     ({"model.name": "mlp", "model.features": (3,)}, "'mlp'"),
     ({"model.name": "vgg11", "model.hidden_sizes": (3,)}, "'vgg11'"),
     ({"evaluation.autoattack_version": "plus"}, "attack = 'pgd'"),
@@ -299,6 +314,18 @@ def test_flag_of_an_evaluation_without_an_effect_or_beyond_bounds_is_refused():
     ValueError, match=r"num_pairs <= 16777216, got 1000000000"
   ):
     config_lib.replace_evaluation(stored, num_pairs=10**11)
+
+
+def test_width_of_an_old_run_is_an_integer_and_means_the_same():
+  old = config_lib.to_json(
+    config_lib.Config(model=config_lib.ModelConfig(name="resnet20", width=5))
+  )
+  assert '"width": 5,' in old
+  new = config_lib.from_json(old)
+  assert new.model.width == 5
+  assert models.from_config(
+    dataclasses.replace(new.model, num_classes=10)
+  ) == models.create("resnet20", num_classes=10, width=5)
 
 
 def test_old_run_with_an_option_that_does_nothing_is_read_and_resumed():

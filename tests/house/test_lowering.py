@@ -57,7 +57,9 @@ def test_attacks_on_a_convolutional_network_lower(name):
 
 @pytest.mark.usefixtures("one_device")
 def test_a_training_step_lowers():
-  model = models.create("mlp", num_classes=C, hidden_sizes=(5,))
+  model = models.create(
+    "mlp", num_classes=C, hidden_sizes=(5,), activation="gelu"
+  )
   optimizer = optax.sgd(0.1, momentum=0.9)
   state = train_step.create_state(
     model, optimizer, seed=0, image_shape=X.shape[1:]
@@ -67,6 +69,6 @@ def test_a_training_step_lowers():
     label=np.asarray(Y, np.int32),
     mask=np.ones(N, bool),
   )
-  objective = functools.partial(objectives.pgd, epsilon=0.1, num_steps=2)
+  objective = functools.partial(objectives.fire, epsilon=0.1, num_steps=2)
   step = train_step.make_train_step(model, optimizer, objective, num_steps=3)
   assert step.trace(state, batch).lower(lowering_platforms=PLATFORMS)

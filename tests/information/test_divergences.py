@@ -39,11 +39,11 @@ def values_and_gradients():
 
 @jax.jit
 def derivatives(z):
-  """Derivatives of KL, entropy and log_softmax of z [2, 4]: six numbers.
+  """Derivatives of seven numbers of z [2, 4].
 
   Returns:
-    Their values [6], gradients in both modes, and second derivatives, forward
-    and in reverse over reverse.
+    Values [7] of KL, entropy, log_softmax and the squared distance, gradients
+    in both modes, and second derivatives, forward and in reverse over reverse.
   """
 
   def numbers(z):
@@ -52,6 +52,7 @@ def derivatives(z):
         divergences.kl_divergence(z[0], z[1])[None],
         divergences.entropy(z[0])[None],
         divergences.log_softmax(z[0]),
+        divergences.squared_fisher_rao_distance(z[0], z[1])[None],
       ]
     )
 
@@ -170,18 +171,24 @@ def test_nan_survives_fusion():
   assert jnp.isnan(fused(z)).all()
 
 
-def test_kl_gradients_match_finite_differences(x64):
+@pytest.mark.parametrize("index", [0, 6], ids=["kl", "squared distance"])
+def test_gradients_match_finite_differences(x64, index):
   p, q = (a.astype(np.float64) for a in logits_pair(1.0, 1.0, size=(3, 4)))
   for z in (*np.stack([p, q], axis=1), *np.stack([p, p + 1e-3 * q], axis=1)):
-    assert_derivatives_match_finite_differences(z, slice(0, 1))
+    assert_derivatives_match_finite_differences(z, slice(index, index + 1))
 
 
-def test_hessian_of_kl_at_its_minimum_is_the_fisher_matrix(x64):
+@pytest.mark.parametrize(
+  ("index", "factor"), [(0, 1), (6, 2)], ids=["kl", "squared distance"]
+)
+def test_hessian_at_the_minimum_is_the_fisher_matrix(x64, index, factor):
   z = np.array([0.3, -1.0, 2.0, 0.5])
   p = oracles.softmax(z).astype(np.float64)
   for hessian in derivatives(np.stack([z, z]))[2]:
     np.testing.assert_allclose(
-      hessian[0, 1, :, 1], np.diag(p) - np.outer(p, p), atol=1e-12
+      hessian[index, 1, :, 1],
+      factor * (np.diag(p) - np.outer(p, p)),
+      atol=1e-12,
     )
 
 
@@ -252,7 +259,7 @@ def test_log_softmax_derivatives_at_ties(x64):
   z = np.stack([z, z[::-1]])
   for jacobian in derivatives(z)[1]:
     np.testing.assert_allclose(
-      jacobian[2:, 0], np.eye(4) - p[None, :], rtol=1e-12
+      jacobian[2:6, 0], np.eye(4) - p[None, :], rtol=1e-12
     )
   assert_derivatives_match_finite_differences(z, slice(2, 6))
 
@@ -279,7 +286,38 @@ def test_fisher_rao_distance_closed_form():
     np.log(p).astype(np.float32), np.log(q).astype(np.float32)
   )
   np.testing.assert_allclose(distance, expected, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    divergences.squared_fisher_rao_distance(np.log(p), np.log(q)),
+    expected**2,
+    rtol=1e-4,
+  )
   np.testing.assert_array_equal(distance[1], 0.0)
+
+
+@pytest.mark.parametrize("base", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("step", [1e-6, 1e-4, 1e-2, 1.0, 10.0])
+def test_squared_distance_matches_extended_precision(base, step):
+  p, q = logits_pair(base, step)
+  found, gradient = squared_distances(p, q)
+  expected, slope = (
+    part.astype(np.float64)
+    for part in oracles.squared_fisher_rao_distance(p, q)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  scale = np.abs(slope).max(axis=-1, keepdims=True)
+  np.testing.assert_allclose(gradient / scale, slope / scale, atol=2e-5)
+
+
+@jax.jit
+def squared_distances(p, q):
+  """The squared distances, and their gradient in q."""
+
+  def total(q):
+    values = divergences.squared_fisher_rao_distance(p, q)
+    return jnp.sum(values), values
+
+  gradient, values = jax.grad(total, has_aux=True)(q)
+  return values, gradient
 
 
 def test_fisher_rao_distance_of_disjoint_predictions_is_pi():
@@ -292,7 +330,7 @@ def test_fisher_rao_distance_of_disjoint_predictions_is_pi():
 def test_fisher_rao_squared_is_twice_kl_for_neighbours():
   p, q = logits_pair(1.0, 1e-3)
   np.testing.assert_allclose(
-    0.5 * ri.fisher_rao_distance(p, q) ** 2, ri.kl_divergence(p, q), rtol=1e-2
+    0.5 * ri.fisher_rao_distance(p, q) ** 2, ri.kl_divergence(p, q), rtol=2e-3
   )
 
 

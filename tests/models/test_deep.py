@@ -47,13 +47,13 @@ def vgg_count(channels):
   convolutions = sum(
     9 * a * b + b for a, b in zip([3, *channels], channels, strict=False)
   )
-  return convolutions + 512 * 10 + 10
+  return convolutions + channels[-1] * 10 + 10
 
 
 def resnet_count(num_blocks, width):
   """Option B: 1x1 convolution and BatchNorm where the shape changes."""
   total, last = 27 * 16 + 2 * 16, 16
-  for stage, features in enumerate((16 * width, 32 * width, 64 * width)):
+  for stage, features in enumerate(int(k * width) for k in (16, 32, 64)):
     changes = stage > 0 or features != last
     total += 9 * last * features + 9 * features**2 + 4 * features
     total += changes * (last * features + 2 * features)
@@ -67,6 +67,10 @@ def resnet_count(num_blocks, width):
   [
     ("vgg11", {}, vgg_count([64, 128, 256, 256, *[512] * 4])),
     ("vgg13", {}, vgg_count([64, 64, 128, 128, 256, 256, *[512] * 4])),
+    ("vgg13", {"width": 0.25}, vgg_count(np.repeat([16, 32, 64, 128, 128], 2))),
+    # 0.64, 1.28, 2.56, 5.12 and 5.12 channels are rounded to 1, 1, 3, 5 and 5.
+    ("vgg11", {"width": 0.01}, vgg_count([1, 1, 3, 3, 5, 5, 5, 5])),
+    ("vgg11", {"width": 0.001}, vgg_count([1] * 8)),
     ("vgg16", {}, 14_719_818),
     ("vgg16", {"variant": "half_linear"}, 14_719_818),
     ("vgg16", {"variant": "pure_linear"}, 14_719_818),
@@ -74,6 +78,7 @@ def resnet_count(num_blocks, width):
     ("resnet20", {"width": 5}, resnet_count(3, 5)),
     ("resnet20", {"width": 10}, resnet_count(3, 10)),
     ("resnet32", {}, resnet_count(5, 1)),
+    ("resnet20", {"width": 0.25}, resnet_count(3, 0.25)),
     ("resnet32", {"width": 5}, resnet_count(5, 5)),
     ("resnet32", {"width": 10}, resnet_count(5, 10)),
     # Published: 11.17, 36.5 and 46.2 million.
@@ -108,8 +113,7 @@ def test_too_small_an_image_is_one_line_that_says_what_is_needed(name, shape):
   ("name", "argument", "value"),
   [
     ("resnet20", "variant", "half_linear"),
-    ("vgg11", "width", 2),
-    ("vgg11", "activation", "tanh"),
+    ("cnn", "width", 2),
     ("cnn", "remat", True),
   ],
 )
@@ -123,12 +127,18 @@ def test_an_argument_without_effect_is_refused(name, argument, value):
   [
     ({"variant": "linear"}, "variant to be one of 'relu', 'half_linear'"),
     ({"dtype": "float16"}, "dtype to be one of 'float32', 'bfloat16'"),
-    ({"width": 0}, "width >= 1"),
+    ({"width": 0}, "width > 0 and finite, got width=0"),
+    ({"width": np.inf}, "width > 0 and finite, got width=inf"),
+    ({"width": "5"}, "width > 0 and finite, got width='5'"),
+    (
+      {"name": "vgg11", "variant": "half_linear", "activation": "silu"},
+      "activation = 'relu' with variant = 'half_linear', .* got 'silu'; use",
+    ),
   ],
 )
 def test_bad_arguments_are_named(kwargs, message):
   with pytest.raises(ValueError, match=message):
-    models.create("resnet20", num_classes=10, **kwargs)
+    models.create(**{"name": "resnet20", "num_classes": 10, **kwargs})
 
 
 @ORDERS
@@ -147,6 +157,20 @@ def test_vgg_equals_the_reference(variant):
   model = tiny_models.vgg_net(variant=variant)
   variables, x = tiny_models.variables_of(model), tiny_models.images()
   expected = model_reference.vgg(NUMPY, variables, x, variant=variant)
+  found = tiny_models.evaluate(model)(variables, x)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vgg_applies_its_activation_after_each_convolution():
+  model = tiny_models.vgg_net(activation="silu")
+  variables, x = tiny_models.variables_of(model), tiny_models.images()
+  expected = model_reference.vgg(
+    NUMPY,
+    variables,
+    x,
+    variant="relu",
+    activate=lambda z: z / (1 + np.exp(-z)),
+  )
   found = tiny_models.evaluate(model)(variables, x)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import pytest
 import tiny_models
 
 from robust_info import models
+from robust_info.models import layers
 
 SHAPE = (8, 8, 1)
 SMALL = pytest.mark.parametrize("name", ["logistic", "mlp", "cnn"])
@@ -97,6 +99,8 @@ def test_identity_activation_makes_logits_affine_in_the_input(name):
   [
     ("relu", lambda z: np.maximum(z, 0)),
     ("softplus", lambda z: np.log1p(np.exp(z))),
+    ("silu", lambda z: z / (1 + np.exp(-z))),
+    ("gelu", lambda z: z * 0.5 * (1 + np.vectorize(math.erf)(z / 2**0.5))),
     ("tanh", np.tanh),
     ("identity", lambda z: z),
   ],
@@ -112,6 +116,18 @@ def test_mlp_equals_the_formula(activation, numpy_fn):
   z = z @ head["Dense_1"]["kernel"] + head["Dense_1"]["bias"]
   found = tiny_models.evaluate(model)(variables, x)
   np.testing.assert_allclose(found, z, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+def test_first_two_derivatives_of_an_activation_are_finite_everywhere(
+  activation,
+):
+  sizes = np.geomspace(1e-30, 3e38, 300, dtype=np.float32)
+  function = layers.ACTIVATIONS[activation]
+  slope = jax.grad(function)
+  z = jnp.concatenate([-sizes, jnp.zeros(1), sizes])
+  for derivative in (slope, jax.grad(slope), jax.jacfwd(slope)):
+    assert np.isfinite(jax.jit(jax.vmap(derivative))(z)).all()
 
 
 @SMALL
@@ -167,7 +183,7 @@ def test_initialisation_is_a_function_of_the_key():
   ("kwargs", "message"),
   [
     ({"name": "vit"}, "Expected name to be one of 'logistic'"),
-    ({"activation": "gelu"}, "Expected activation to be one of 'relu'"),
+    ({"activation": "swish"}, "Expected activation to be one of 'relu'"),
     ({"num_classes": 0}, "Expected num_classes >= 1"),
     ({"hidden_sizes": (3, 0)}, "hidden_sizes >= 1"),
     ({"mean": (0.1,)}, "mean and std of one length"),

@@ -281,8 +281,9 @@ def test_reward_is_bounded_however_large_the_logits(name, scale):
     functools.partial(objectives.pgd, **BALL),
     functools.partial(objectives.mart, **BALL),
     functools.partial(objectives.trades, **BALL),
+    functools.partial(objectives.fire, **BALL),
   ],
-  ids=["pgd", "mart", "trades"],
+  ids=["pgd", "mart", "trades", "fire"],
 )
 def test_points_given_back_stand_in_for_the_attack(objective):
   network, batch = linear_network(), examples()

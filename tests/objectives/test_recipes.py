@@ -1,4 +1,4 @@
-"""TRADES, MART, KL, FGSM-RS and Fisher regularisation."""
+"""TRADES, FIRE, MART, KL, single steps, and penalties on input gradients."""
 
 import dataclasses
 import functools
@@ -30,6 +30,16 @@ RECIPES = {
   "mart": functools.partial(objectives.mart, **BALL, num_steps=1),
   "fgsm_rs": functools.partial(objectives.fgsm_rs, **BALL),
   "aligned": functools.partial(objectives.fgsm_rs, **BALL, alignment=0.5),
+  "n_fgsm": functools.partial(objectives.n_fgsm, **BALL),
+  "fire": functools.partial(objectives.fire, **BALL, num_steps=1),
+  "l1": functools.partial(objectives.gradient_norm),
+  "l2": functools.partial(objectives.gradient_norm, norm="l2"),
+  "l1 difference": functools.partial(
+    objectives.gradient_norm, estimator="finite_difference"
+  ),
+  "l2 difference": functools.partial(
+    objectives.gradient_norm, estimator="finite_difference", norm="l2"
+  ),
   "trace": functools.partial(objectives.fisher_regularised, num_probes=2),
   "exact": functools.partial(
     objectives.fisher_regularised, estimator="exact", quantity="frobenius"
@@ -48,6 +58,9 @@ NEUTRAL = {
   "kl": {"coefficient": 0.0},
   "mart": {"epsilon": 0.0, "coefficient": 0.0, "margin": 0.0},
   "fgsm_rs": {"epsilon": 0.0},
+  "n_fgsm": {"epsilon": 0.0},
+  "fire": {"coefficient": 0.0},
+  "l2": {"coefficient": 0.0},
   "trace": {"coefficient": 0.0},
 }
 
@@ -63,9 +76,8 @@ def run(name, params=None, **changes):
   """
   objective = RECIPES[name]
   numbers = {**objective.func.__kwdefaults__, **objective.keywords, **changes}
-  numbers = {
-    k: numbers[k] for k in ("epsilon", "coefficient", "margin") if k in numbers
-  }
+  knobs = ("epsilon", "step_size", "coefficient", "margin")
+  numbers = {k: numbers[k] for k in knobs if k in numbers}
   if params is None:
     params = linear_network().variables["params"]
   found = _run(params, numbers, name=name)
@@ -135,7 +147,11 @@ def predictions(inputs):
   return [softmax(linear_network().evaluate(x)) for x in inputs]
 
 
-@pytest.mark.parametrize("name", ["trades", "kl"])
+def squared_distance(p, q):
+  return 4 * np.arccos(np.sqrt(p * q).sum(-1)) ** 2
+
+
+@pytest.mark.parametrize("name", ["trades", "kl", "fire"])
 def test_divergence_recipes_equal_their_formula(name):
   outcome, _, inputs = run(name)
   x, x_adv = inputs
@@ -143,13 +159,68 @@ def test_divergence_recipes_equal_their_formula(name):
   np.testing.assert_array_equal(x, batch.image)
   assert np.max(np.abs(x_adv - x)) <= 0.1 + 1e-6
   p, q = predictions(inputs)
-  coefficient = {"trades": 6.0, "kl": 3.0}[name]
+  coefficient = {"trades": 6.0, "kl": 3.0, "fire": 5.0}[name]
+  divergence = squared_distance(p, q) if name == "fire" else kl(p, q)
   np.testing.assert_allclose(
     outcome.loss,
-    -np.log(p[np.arange(N), batch.label]) + coefficient * kl(p, q),
+    -np.log(p[np.arange(N), batch.label]) + coefficient * divergence,
     rtol=1e-4,
   )
   assert (outcome.metrics["divergence"] > 0).all()
+
+
+def test_fire_attacks_the_distance_that_it_penalises():
+  # Without a step the attack stays at its random start.
+  start, attacked = (
+    run("fire", step_size=size)[0].metrics["divergence"] for size in (0.0, 1.0)
+  )
+  assert (attacked > start).all()
+
+
+def cross_entropy_and_gradient(x):
+  """Of the linear network, in float64: [N], and [N, D] in the input."""
+  batch = examples()
+  w = linear_network().variables["params"].astype(np.float64)
+  p = softmax(np.asarray(x, np.float64).reshape(N, -1) @ w)
+  residual = p - np.eye(p.shape[1])[batch.label]
+  return -np.log(p[np.arange(N), batch.label]), residual @ w.T
+
+
+def steepest(gradient, norm):
+  if norm == "l1":
+    return np.sign(gradient)
+  return gradient / np.linalg.norm(gradient, axis=-1, keepdims=True)
+
+
+@recipes("l1", "l2", "l1 difference", "l2 difference")
+def test_gradient_penalty_equals_its_formula(name):
+  norm, _, is_difference = name.partition(" ")
+  outcome, _, (x,) = run(name)
+  losses, gradient = cross_entropy_and_gradient(x)
+  if is_difference:
+    moved = x.reshape(N, -1) + 0.01 * steepest(gradient, norm)
+    expected = (cross_entropy_and_gradient(moved)[0] - losses) / 0.01
+    np.testing.assert_allclose(outcome.points.reshape(N, -1), moved, rtol=1e-6)
+  else:
+    expected = np.linalg.norm(gradient, ord=int(norm[1]), axis=-1)
+  found = outcome.metrics["input_gradient_norm"]
+  np.testing.assert_allclose(found, expected, rtol=1e-3)
+  np.testing.assert_allclose(outcome.loss, losses + 0.1 * found, rtol=1e-5)
+
+
+def test_noisy_step_is_one_of_size_epsilon_that_only_the_box_cuts():
+  _, _, (x_adv,) = run("n_fgsm")
+  image = np.asarray(examples().image)
+  keys = jax.random.split(KEY, N)
+  noise = jax.vmap(
+    lambda key: jax.random.uniform(key, image.shape[1:], minval=-1, maxval=1)
+  )(keys)
+  noisy = np.clip(image + 0.2 * np.asarray(noise), 0, 1)
+  _, gradient = cross_entropy_and_gradient(noisy)
+  step = 0.1 * np.sign(gradient).reshape(image.shape)
+  np.testing.assert_allclose(x_adv, np.clip(noisy + step, 0, 1), atol=1e-6)
+  # Points outside the ball of the threat.
+  assert (np.abs(x_adv - image) > 0.2).any()
 
 
 def test_mart_equals_its_formula():
@@ -302,8 +373,8 @@ def test_sampled_squared_frobenius_norm_is_unbiased():
   assert (error < 0.05 * exact).all()
 
 
-@recipes("exact", "frobenius", "label")
-def test_vanishing_fisher_information_has_a_finite_gradient(name):
+@recipes("exact", "frobenius", "label", "fire", "l1", "l2", "l2 difference")
+def test_constant_prediction_has_a_finite_gradient(name):
   params = np.zeros_like(linear_network().variables["params"])
   _, gradient, _ = run(name, params)
   assert np.isfinite(gradient).all()
@@ -311,7 +382,10 @@ def test_vanishing_fisher_information_has_a_finite_gradient(name):
 
 # Without `label`, whose draw moves with the parameters: see the unbiasedness
 # test.
-@recipes("kl", "mart", "aligned", "trace", "exact", "frobenius")
+@recipes(
+  *("kl", "mart", "aligned", "trace", "exact", "frobenius"),
+  *("fire", "n_fgsm", "l1", "l2", "l2 difference"),
+)
 def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
   x64, name
 ):
@@ -321,13 +395,19 @@ def test_gradient_equals_finite_differences_with_the_attack_held_fixed(
 
 # `kl` from the clean image makes the passes of `trades`: see
 # test_batch_norm.py.
-@recipes("kl from its start", "mart", "aligned", "frobenius", "label")
+@recipes(
+  *("kl from its start", "mart", "aligned", "frobenius", "label"),
+  *("fire", "l2", "l2 difference"),
+)
 def test_attack_leaves_statistics_to_the_loss_passes(name):
   outcome, stats = normalised(examples(np.arange(N) < 4), name=name)
   jax.tree.map(np.testing.assert_array_equal, outcome.batch_stats, stats)
 
 
-@recipes("kl from its start", "mart", "aligned", "frobenius", "label")
+@recipes(
+  *("kl from its start", "mart", "aligned", "frobenius", "label"),
+  *("fire", "n_fgsm", "l2", "l2 difference"),
+)
 def test_masked_rows_change_nothing(name):
   batch = examples(np.arange(N) < 4)
   (one, _), (two, _) = (
@@ -336,9 +416,61 @@ def test_masked_rows_change_nothing(name):
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   close(one.loss[:4], two.loss[:4])
   jax.tree.map(close, one.batch_stats, two.batch_stats)
+  # The training step adds these.
+  assert not {"loss", "gradient_norm"} & set(two.metrics)
   for value in (two.loss, *two.metrics.values()):
     assert value.shape == (N,)
     assert np.isfinite(value).all()
+
+
+def passes(name):
+  """Matrix products of one step, counted in the compiled program.
+
+  A linear network makes one per pass: forward, backward to the input, backward
+  to the parameters. The modes have their own weights, so that no two passes are
+  one.
+  """
+  size, num_features, num_classes = 8, 512, 256
+  batch = dataclasses.replace(
+    examples(),
+    image=jnp.full((size, num_features), 0.5),
+    label=jnp.zeros(size, jnp.int32),
+    mask=jnp.ones(size, bool),
+  )
+
+  def loss(params):
+    network = objectives.Network(
+      {"params": params},
+      lambda v, x: x @ v["params"][0],
+      lambda v, x, where: (x @ v["params"][1], {}),
+    )
+    return jnp.sum(RECIPES[name](network, batch, KEY).loss)
+
+  params = [jnp.ones((num_features, num_classes))] * 2
+  program = jax.jit(jax.grad(loss)).lower(params).compile()
+  one = 2 * size * num_features * num_classes
+  return program.cost_analysis()["flops"] / one
+
+
+@pytest.mark.parametrize(
+  ("name", "count"),
+  [
+    # Attack: forward and backward. Loss: forward, and backward to the weights.
+    ("fgsm_rs", 2 + 2),
+    ("n_fgsm", 2 + 2),
+    # The same with two passes of the loss; MART needs no clean prediction.
+    ("mart", 2 + 4),
+    ("trades", 3 + 4),
+    ("fire", 3 + 4),
+    # Loss; penalty: forward and backward, three backward passes through them.
+    ("l1", 2 + 2 + 3),
+    # Loss; penalty: forward, backward, forward; backward from both losses.
+    ("l1 difference", 2 + 3 + 2),
+  ],
+)
+def test_cost_is_the_documented_number_of_passes(name, count):
+  # The rest is the work on logits and images.
+  assert count <= passes(name) < count + 0.7
 
 
 def test_anchoring_at_the_start_is_another_attack():
@@ -356,6 +488,18 @@ def test_anchoring_at_the_start_is_another_attack():
     for anchor in ("clean", "start")
   )
   assert clean.mean() > start.mean()
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"estimator": "guess"}, "Expected estimator to be one of 'exact'"),
+    ({"norm": "l1"}, "Expected norm to be one of 'linf', 'l2', got 'l1'"),
+  ],
+)
+def test_bad_settings_of_the_gradient_norm_are_named(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    objectives.gradient_norm(linear_network(), examples(), KEY, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +532,12 @@ def test_configuration_reaches_every_recipe():
     kl_anchor="start",
     fgsm_step_size=0.9,
     fgsm_alignment=0.3,
+    n_fgsm_noise=1.25,
+    n_fgsm_step_size=0.8,
+    fire_coefficient=4.5,
+    gradient_coefficient=0.6,
+    gradient_estimator="finite_difference",
+    gradient_difference=0.02,
     fisher_coefficient=0.7,
     fisher_quantity="frobenius",
     fisher_estimator="hutchinson",
@@ -412,6 +562,19 @@ def test_configuration_reaches_every_recipe():
     ),
     "fgsm_rs": functools.partial(
       objectives.fgsm_rs, **ball, step_size=0.9, alignment=0.3
+    ),
+    "n_fgsm": functools.partial(
+      objectives.n_fgsm, **ball, noise=1.25, step_size=0.8
+    ),
+    "fire": functools.partial(
+      objectives.fire, **ball, **steps, coefficient=4.5
+    ),
+    "gradient_norm": functools.partial(
+      objectives.gradient_norm,
+      norm="l2",
+      coefficient=0.6,
+      estimator="finite_difference",
+      difference=0.02,
     ),
     "fisher": functools.partial(
       objectives.fisher_regularised,

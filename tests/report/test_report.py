@@ -265,6 +265,10 @@ def test_runs_of_one_architecture_share_an_evaluator(
   [
     ({"name": "vgg13", "variant": "half_linear"}, "vgg13 (half_linear)"),
     ({"name": "resnet20", "width": 5}, "resnet20x5 (relu)"),
+    (
+      {"name": "vgg13", "width": 0.25, "activation": "silu"},
+      "vgg13x0.25 (silu)",
+    ),
     ({"name": "cnn", "dtype": "bfloat16"}, "cnn (relu, bfloat16)"),
   ],
 )

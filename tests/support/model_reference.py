@@ -114,15 +114,19 @@ def madry_cnn(ops, variables, x):
   return ops.numpy(head(ops, hidden, dense["Dense_1"]))
 
 
-def vgg(ops, variables, x, *, variant):
-  """Logits [N, C] of `models.vgg.VGG` without input normalisation."""
+def vgg(ops, variables, x, *, variant, activate=None):
+  """Logits [N, C] of `models.vgg.VGG` without input normalisation.
+
+  `activate` is the activation of the variant `relu`, ReLU unless given.
+  """
+  activate = activate or ops.relu
   params, x = variables["params"], ops.array(x)
   for stage in sorted(k for k in params if k.startswith("stage")):
     for name in sorted(params[stage]):
       layer = params[stage][name]
       x = ops.conv(x, layer["kernel"]) + ops.array(layer["bias"])
       if variant == "relu":
-        x = ops.relu(x)
+        x = activate(x)
     x = ops.pool(x, "mean" if variant == "pure_linear" else "max")
   return ops.numpy(head(ops, x, params["head"]))
 

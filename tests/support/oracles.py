@@ -32,6 +32,17 @@ def kl_divergence(logits_p, logits_q):
   return (np.exp(log_p) * (np.expm1(u) - u)).sum(axis=-1)
 
 
+def squared_fisher_rao_distance(logits_p, logits_q):
+  """The squared distance and its gradient in `logits_q`, [..., C]."""
+  log_p, log_q = log_softmax(logits_p), log_softmax(logits_q)
+  root_p, root_q = np.exp(log_p / 2), np.exp(log_q / 2)
+  chord = (root_p * np.expm1((log_q - log_p) / 2)) ** 2
+  angle = 2 * np.arcsin(np.sqrt(chord.sum(axis=-1)) / 2)
+  overlap = (root_p * root_q).sum(axis=-1)[..., None]
+  ratio = (angle / np.sin(angle))[..., None]
+  return 4 * angle**2, 4 * ratio * root_q * (overlap * root_q - root_p)
+
+
 def pairwise_kl(logits):
   """[N, N] of KL(p_i||p_j), row by row."""
   log_p = log_softmax(logits)
