@@ -3,8 +3,8 @@ r"""Evaluates one or several runs on the whole test split and reports on them.
   python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
     --output=runs/digits-report
 
-Prints a table, and writes it, report.json and figures to --output. A report
-that was stopped resumes when started again.
+Prints a table, and writes it, the page report.html, report.json and figures to
+--output. A report that was stopped resumes when started again.
 
   python evaluate.py --workdir=runs/digits-pgd --output=runs/digits-strong \
     --attack=autoattack --norm=linf --epsilon=0.1 --num_examples=1000
@@ -153,8 +153,12 @@ def main() -> None:
   output = pathlib.Path(_OUTPUT.value)
   (output / "report.txt").write_text(table + "\n", encoding="utf-8")
   print(table)
-  print(f"\nReport and figures in {output}: report.json, report.txt", end="")
-  print("".join(f", {path.name}" for path in sorted(output.glob("*.png"))))
+  names = [
+    "report.json",
+    "report.txt",
+    *sorted(p.name for p in output.glob("*.png")),
+  ]
+  print(f"\nOpen {output / 'report.html'}; it comes with {', '.join(names)}")
 
 
 if __name__ == "__main__":
