@@ -1,21 +1,20 @@
 """report.html: well-formed, self-contained, escaped, complete, small."""
 
-import copy
+import base64
 import html.parser
+import io
 import itertools
 import json
-import pathlib
 import re
 
 import numpy as np
+import page_report
+import PIL.Image
 import pytest
 
-from robust_info.report import figures, page, portrayed, store
+from robust_info.report import figures, page
 from robust_info.report.page import comparison, content, glossary, pixels
 
-STORED = pathlib.Path(__file__).parents[1] / "support" / "old_report.json"
-HOSTILE = '<script>alert("x")</script> \'" &amp; \N{GRINNING FACE} {{ 7 * 6 }}'
-LONG = "r" * 200
 # Elements without an end tag, and attributes that load something.
 VOID = {"meta", "link", "img", "br"}
 LOADING = {"src", "srcset", "href", "xlink:href", "data", "action", "poster"}
@@ -60,61 +59,9 @@ class Page(html.parser.HTMLParser):
     return " ".join("".join(self.words).split())
 
 
-def make_examples(num_runs, shape, num_classes=10, seed=0):
-  rng = np.random.default_rng(seed)
-  images = rng.uniform(size=(6, *shape))
-  noise = rng.normal(size=(num_runs, 6, *shape))
-  return portrayed.Examples(
-    images=images,
-    eigenvectors=noise,
-    adversarial=np.clip(images + 0.1 * np.sign(noise), 0, 1),
-    probabilities=rng.dirichlet(np.ones(num_classes), (num_runs, 6)),
-    adversarial_probabilities=rng.dirichlet(
-      np.ones(num_classes), (num_runs, 6)
-    ),
-    labels=list(range(6)),
-    threat="PGD-20, linf 0.1",
-  )
-
-
-def make_report(num_runs=2):
-  """The stored report, with names that no page is prepared for."""
-  found = store.load(STORED)
-  found["runs"] = [copy.deepcopy(found["runs"][0]) for _ in range(num_runs)]
-  for i, run in enumerate(found["runs"]):
-    run["name"] = (HOSTILE, LONG)[i] if i < 2 else f"run {i}"
-  found["data"]["name"] = HOSTILE
-  found["data"]["label_names"] = [HOSTILE, LONG, *"23456789"]
-  return found
-
-
-def with_ensemble(report):
-  """The report, as if an ensemble had found more than PGD."""
-  report["settings"]["attack"] = "autoattack"
-  for run in report["runs"]:
-    robust = run["robustness"]
-    first = robust["steps"][0]
-    robust["attack"] = "AutoAttack standard"
-    robust["accuracy"] = first["accuracy"] - 0.03
-    robust["warnings"] = [HOSTILE]
-    robust["steps"].append({**first, "attack": "square"})
-    robust["sanity"]["checks"][0] |= {"passed": False, "name": HOSTILE}
-    run["strength_curve"] = [
-      {**run["epsilon_lens"], "attack": attack} for attack in ("none", HOSTILE)
-    ]
-  return report
-
-
-def draw(report, folder, shown):
-  for name in figures.__all__:
-    if name != "examples":
-      getattr(figures, name)(report, folder / f"{name}.svg")
-  return page.write(report, folder, shown).read_text(encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def report():
-  return with_ensemble(make_report())
+  return page_report.with_ensemble(page_report.make_report())
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +71,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(report, folder):
-  return draw(report, folder, make_examples(2, (8, 8, 1)))
+  return page_report.draw(
+    report, folder, page_report.make_examples(2, (8, 8, 1))
+  )
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +115,10 @@ def test_nothing_is_loaded_from_elsewhere(text, parsed):
 
 def test_names_are_text_and_nothing_else(parsed):
   assert len(parsed.of("script")) == 1
-  words = " ".join(HOSTILE.split())
+  words = " ".join(page_report.HOSTILE.split())
   # Cards, tables, examples, configuration; escaped once.
   assert parsed.text.count(words) > 20
-  assert parsed.text.count(LONG) > 5
+  assert parsed.text.count(page_report.LONG) > 5
   assert "42" not in next(
     a["aria-label"] for a in parsed.of("div") if "aria-label" in a
   )
@@ -221,7 +170,7 @@ def test_the_numbers_are_those_of_the_report(report, parsed):
 
 
 def test_a_page_of_one_run_without_an_ensemble_or_pictures(folder):
-  single = make_report(1)
+  single = page_report.make_report(1)
   single["runs"][0]["robustness"]["sanity"] = {}
   single["runs"][0]["starts"][0]["git"] = {
     "commit": "abc", "uncommitted_changes": True
@@ -240,23 +189,18 @@ def test_a_page_of_one_run_without_an_ensemble_or_pictures(folder):
 ])  # fmt: skip
 def test_pictures_of_any_size_fit_the_page(num_runs, shape, limit):
   # Noise, which PNG cannot compress.
-  shown = make_examples(num_runs, shape)
+  shown = page_report.make_examples(num_runs, shape)
   report = {
     "data": {"label_names": "0123456789"}, "runs": [None] * num_runs
   }  # fmt: skip
   found = content.examples(report, shown)
   # Of three runs, the rest of a page has 0.4 MB, of twenty 2 MB.
   assert len(json.dumps(found)) < limit - 2e6 * num_runs / 20
-  assert content.sampling(make_examples(3, (32, 32, 3))) == 1
+  assert content.sampling(page_report.make_examples(3, (32, 32, 3))) == 1
 
 
 def test_pictures_show_their_pixels():
   def read(uri):
-    import base64
-    import io
-
-    import PIL.Image
-
     data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
     return np.asarray(PIL.Image.open(io.BytesIO(data)))
 
@@ -264,7 +208,7 @@ def test_pictures_show_their_pixels():
   assert read(pixels.picture(grey)).tolist() == [[0, 255], [128, 128]]
   colour = np.zeros((4, 4, 3))
   colour[2, 2] = (1, 0, 1)
-  assert read(pixels.picture(colour, 2))[1, 1].tolist() == [255, 0, 255]
+  assert read(pixels.picture(colour))[2, 2].tolist() == [255, 0, 255]
   signed = read(pixels.diverging(np.array([[[-2.0], [0.0], [2.0]]])))
   blue, white, red = signed[0].astype(int)
   assert blue[2] > blue[0] + 100

@@ -210,20 +210,22 @@ def examples(
 ) -> list[dict[str, Any]]:
   """Every example with its image, and its pictures and predictions per run."""
   names, every = report["data"]["label_names"], sampling(shown)
-  perturbation = shown.adversarial - shown.images
+  images, eigenvectors, adversarial = (
+    values[..., ::every, ::every, :]
+    for values in (shown.images, shown.eigenvectors, shown.adversarial)
+  )
+  perturbation = adversarial - images
   largest = float(np.nanmax(np.abs(perturbation), initial=0.0))
   gain = 0.5 / largest if largest > 0 else 1.0
   return [
     {
       "label": names[label],
-      "image": pixels.picture(image, every),
+      "image": pixels.picture(image),
       "portraits": [
         {
-          "eigenvector": pixels.diverging(shown.eigenvectors[run, i], every),
-          "perturbation": pixels.picture(
-            0.5 + gain * perturbation[run, i], every
-          ),
-          "attacked": pixels.picture(shown.adversarial[run, i], every),
+          "eigenvector": pixels.diverging(eigenvectors[run, i]),
+          "perturbation": pixels.picture(0.5 + gain * perturbation[run, i]),
+          "attacked": pixels.picture(adversarial[run, i]),
           "clean": _prediction(shown.probabilities[run, i], label, names),
           "fooled": _prediction(
             shown.adversarial_probabilities[run, i], label, names
@@ -239,9 +241,7 @@ def examples(
       ],
       "gain": f"{gain:.3g}",
     }
-    for i, (image, label) in enumerate(
-      zip(shown.images, shown.labels, strict=True)
-    )
+    for i, (image, label) in enumerate(zip(images, shown.labels, strict=True))
   ]
 
 

@@ -21,20 +21,20 @@ def sampling(height: int, width: int, *, num_images: int) -> int:
   return max(1, math.ceil(math.sqrt(height * width / pixels)))
 
 
-def picture(pixels: Float[np.ndarray, "H W channels"], every: int = 1) -> str:
+def picture(pixels: Float[np.ndarray, "H W channels"]) -> str:
   """The URI of an image in [0, 1] with 1 or 3 channels; NaN is grey."""
-  shown = np.clip(np.nan_to_num(pixels[::every, ::every], nan=0.5), 0, 1)
+  shown = np.clip(np.nan_to_num(pixels, nan=0.5), 0, 1)
   values = np.round(255 * shown).astype(np.uint8)
   return _uri(PIL.Image.fromarray(values[..., 0] if values.shape[2] == 1
                                   else values))  # fmt: skip
 
 
-def diverging(values: Float[np.ndarray, "H W channels"], every: int = 1) -> str:
+def diverging(values: Float[np.ndarray, "H W channels"]) -> str:
   """The URI of signed values: blue below zero, red above, white at zero.
 
   Values are summed over the channels, and scaled to their largest magnitude.
   """
-  flat = np.nan_to_num(values.sum(-1)[::every, ::every])
+  flat = np.nan_to_num(values.sum(-1))
   bound = np.abs(flat).max(initial=0.0) or 1.0
   colours = [
     np.interp(flat / bound, (-1, 0, 1), channel)
