@@ -119,7 +119,7 @@ def build(
 
 def draw(
   report: Mapping[str, Any],
-  output: pathlib.Path,
+  output: str | os.PathLike[str],
   shown: portrayed.Examples | None = None,
 ) -> None:
   """Writes everything of a report that is made from its numbers.
@@ -129,12 +129,13 @@ def draw(
 
   Args:
     report: a report from `build` or `report.load`.
-    output: directory of the report.
+    output: directory of the report; it exists.
     shown: single examples, for their figure and for the page; a report has none
       in itself.
   """
   from robust_info.report import cards, figures, page
 
+  output = pathlib.Path(output)
   # Without a suffix: as PNG and as SVG, which the page shows.
   figures.training_curves(report, output / "training_curves")
   figures.robust_accuracy(report, output / "robust_accuracy")
