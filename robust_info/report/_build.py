@@ -36,7 +36,7 @@ def build(
   seed: int = 0,
   num_examples: int | None = None,
 ) -> dict[str, Any]:
-  """Evaluates runs on the test split; writes `report.json` and figures.
+  """Evaluates runs on the test split; writes `report.json`, and calls `draw`.
 
   With several processes, all make the same call, and only the first writes.
 
