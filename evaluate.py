@@ -1,10 +1,17 @@
-r"""Evaluates one or several runs on the whole test split and reports on them.
+r"""Evaluates networks on the whole test split of their data: runs, and others.
 
   python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
     --output=runs/digits-report
 
 Prints a table, and writes it, the page report.html, report.json and figures to
 --output. A report that was stopped resumes when started again.
+
+A network of your own is what a function of a Python file returns: a module of
+Flax, Equinox, Keras or PyTorch, or a function of images; the configuration
+names the data.
+
+  python evaluate.py --model=my_network.py:load --config=configs/cifar10.py \
+    --output=runs/my-report
 
   python evaluate.py --workdir=runs/digits-pgd --output=runs/digits-strong \
     --attack=autoattack --norm=linf --epsilon=0.1 --num_examples=1000
@@ -27,7 +34,9 @@ if __name__ == "__main__":
   signal.signal(signal.SIGINT, _stop)
   signal.signal(signal.SIGTERM, _stop)
 
+import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -35,14 +44,27 @@ from absl import flags
 
 from robust_info import config as config_lib
 from robust_info import data, report, training
+from robust_info.config import file as file_lib
+from robust_info.config import registry
+from robust_info.report import networks
 from robust_info.report import table as table_lib
 from robust_info.runtime import command_line, environment, memory, processes
-from robust_info.training import agreement, checkpoints, memory_needs, workdir
+from robust_info.training import agreement, checkpoints, workdir
 
 _WORKDIR = flags.DEFINE_multi_string(
-  "workdir", None, "Directory of a run; repeat it to compare several."
+  "workdir", [], "Directory of a run; repeat it to compare several."
+)
+_MODEL = flags.DEFINE_multi_string(
+  "model",
+  [],
+  "FILE.py:FUNCTION, which returns a network; repeat it to compare several.",
 )
 command_line.require_path("workdir")
+command_line.require_path("model")
+_CONFIG = command_line.define_config(
+  help_text="Configuration file: without --workdir, the data and the settings "
+  "of the evaluation; with it, only the parts that it registers."
+)
 _OUTPUT = command_line.define_directory("output", "Directory of the report.")
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
@@ -76,20 +98,71 @@ _SETTINGS = command_line.define_fields(
   config_lib.EvaluationConfig,
   # Of validation while training alone.
   leave_out=["validation_examples"],
+  open_choices=["attack"],
 )
-flags.mark_flags_as_required(["workdir", "output"])
+flags.mark_flags_as_required(["output"])
 
 
 def _settings(
   stored: config_lib.EvaluationConfig,
 ) -> config_lib.EvaluationConfig:
-  """The settings of the first run, with the values that the flags replace."""
+  """The stored settings, with the values that the flags replace."""
+  changes = command_line.field_values(_SETTINGS)
+  if given := _CONFIG.value:
+    # Settings of an attack of one's own have no flags.
+    own = {part.name for part in registry.active() if part.kind == "attack"}
+    sections = {k: v.to_dict() for k, v in given.evaluation.items() if k in own}
+    changes |= sections if changes.get("attack") in own else {}
   try:
-    return config_lib.replace_evaluation(
-      stored, **command_line.field_values(_SETTINGS)
-    )
+    return config_lib.replace_evaluation(stored, **changes)
   except ValueError as error:
     raise ValueError(str(error).replace("config.evaluation.", "--")) from error
+
+
+def _runs() -> list[training.Run]:
+  which = _CHECKPOINT.value
+  checkpoints_wanted = ("last", "best") if which == "both" else (which,)
+  configuration = command_line.config_file(_CONFIG)
+  return [
+    training.restore_run(
+      path,
+      checkpoint=checkpoint,
+      configuration=configuration,
+    )
+    for path in _WORKDIR.value
+    for checkpoint in checkpoints_wanted
+  ]
+
+
+def _base(runs: list[training.Run]) -> config_lib.Config:
+  """The configuration with the data and the settings of the report."""
+  if runs:
+    return runs[0].config
+  if not _MODEL.value:
+    raise ValueError(
+      "Expected a network, got none; give --workdir=RUN or "
+      "--model=FILE.py:FUNCTION."
+    )
+  if _CONFIG.value is None:
+    raise ValueError(
+      "Expected --config with the data for --model, got none; for example "
+      "--config=configs/cifar10.py."
+    )
+  return command_line.checked_config(_CONFIG)
+
+
+def _fitting(
+  settings: config_lib.EvaluationConfig, found: list[networks.Network]
+) -> config_lib.EvaluationConfig:
+  """The settings, with batches that networks of any size can be given."""
+  size = processes.on_first(lambda: networks.fitting_batch(found, settings))
+  if size < settings.batch_size and processes.is_first():
+    print(
+      f"Batches of {size} images instead of {settings.batch_size}, to fit in "
+      "memory; --batch_size sets another size.",
+      file=sys.stderr,
+    )
+  return dataclasses.replace(settings, batch_size=size)
 
 
 def _require_two_classes(labels: np.ndarray) -> None:
@@ -109,6 +182,7 @@ def _asked() -> dict[str, Any]:
   return {
     **{f"--{flag.name}": flag.value for flag in given},
     "number of runs": len(_WORKDIR.value),
+    "number of models": len(_MODEL.value),
     **environment.agreed_versions(),
   }
 
@@ -116,14 +190,9 @@ def _asked() -> dict[str, Any]:
 def main() -> None:
   """Evaluates the runs that the flags name and writes the report."""
   processes.require_same(_asked)
-  which = _CHECKPOINT.value
-  checkpoints_wanted = ("last", "best") if which == "both" else (which,)
-  runs = [
-    training.restore_run(path, checkpoint=checkpoint)
-    for path in _WORKDIR.value
-    for checkpoint in checkpoints_wanted
-  ]
-  config, settings = runs[0].config, _settings(runs[0].config.evaluation)
+  runs = _runs()
+  config = _base(runs)
+  settings = _settings(config.evaluation)
   source = data.from_config(
     data.relocated(
       config.data,
@@ -138,9 +207,13 @@ def main() -> None:
   processes.require_same(
     lambda: {"test data": agreement.data_digest(source.test)}
   )
-  with memory.explained(lambda: memory_needs.of_evaluation(config, settings)):
-    found = report.build(
-      runs,
+  found = [networks.of_run(run) for run in runs]
+  found += [networks.from_file(spec, source) for spec in _MODEL.value]
+  if _MODEL.value and "batch_size" not in command_line.field_values(_SETTINGS):
+    settings = _fitting(settings, found)
+  with memory.explained(lambda: networks.memory_needs(found, settings)):
+    written = report.build(
+      [*runs, *found[len(runs) :]],
       source,
       settings,
       output=_OUTPUT.value,
@@ -149,7 +222,7 @@ def main() -> None:
     )
   if not processes.is_first():
     return
-  table = table_lib.render(found)
+  table = table_lib.render(written)
   output = pathlib.Path(_OUTPUT.value)
   (output / "report.txt").write_text(table + "\n", encoding="utf-8")
   print(table)
@@ -165,8 +238,10 @@ if __name__ == "__main__":
   command_line.run(
     main,
     errors=(
+      ImportError,
       checkpoints.CheckpointError,
       data.UnavailableError,
+      file_lib.FileError,
       memory.OutOfMemoryError,
       processes.DisagreementError,
       processes.JoinError,

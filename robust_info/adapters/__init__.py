@@ -17,7 +17,8 @@ evaluation mode: running statistics, no dropout.
     from_keras     Keras 3, JAX backend         keras
     from_torch     PyTorch, through torchax     torch
 
-A library is imported when its adapter is called. Every adapter takes these
+`adapt` chooses the adapter by the type of the network. A library is imported
+when its adapter is called. Every adapter takes these
 arguments, all static:
 
 - `mean`, `std`: values per channel; the network receives `(x - mean) / std`, so
@@ -33,6 +34,7 @@ A network with one output per example (the logit of the second of two classes)
 gets two logits, 0 and its own. Shape letters: N examples, C classes.
 """
 
+from robust_info.adapters._adapt import adapt
 from robust_info.adapters._equinox import from_equinox
 from robust_info.adapters._haiku import from_haiku
 from robust_info.adapters._keras import from_keras
@@ -42,6 +44,7 @@ from robust_info.adapters._torch import from_torch
 from robust_info.adapters.base import difference, num_classes
 
 __all__ = [
+  "adapt",
   "difference",
   "from_equinox",
   "from_haiku",

@@ -10,6 +10,7 @@ Every error is one line that names the field, the value and the expectation.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import typing
@@ -18,7 +19,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from robust_info.config import checks, reads, resume, schema
+from robust_info.config import checks, reads, registry, resume, schema
 from robust_info.config.checks import check_new
 from robust_info.config.data import LOCATION_FIELDS, OWN, DataConfig
 from robust_info.config.evaluation import ATTACKS, EvaluationConfig
@@ -50,6 +51,7 @@ __all__ = [
   "from_json",
   "is_config",
   "is_read",
+  "parts",
   "refused_changes",
   "replace_evaluation",
   "to_json",
@@ -84,8 +86,11 @@ class Config:
 
 
 def defaults() -> config_dict.ConfigDict:
-  """The default configuration as a ConfigDict, for files in `configs/`."""
-  return _to_config_dict(Config())
+  """The default configuration as a ConfigDict, for files in `configs/`.
+
+  The settings of registered parts are among its fields; see `registry`.
+  """
+  return _to_config_dict(_class()())
 
 
 def from_config_dict(
@@ -115,11 +120,13 @@ def from_config_dict(
   check_new(checked)
   set_alone = {
     f"{section}.{field}"
-    for section, cls in _sections().items()
+    for section, cls in _sections(type(checked)).items()
     if section in config and len(config[section]) < len(schema.names(cls))
     for field in config[section]
   }
-  reads.check(checked, Config(), given={*given, *reads.without_ball(set_alone)})
+  reads.check(
+    checked, type(checked)(), given={*given, *reads.without_ball(set_alone)}
+  )
   return checked
 
 
@@ -139,10 +146,11 @@ def replace_evaluation(
     ValueError: a bad value, or a field without an effect.
     TypeError: a value of the wrong type.
   """
+  parts = {part.name: part for part in registry.active()}
+  parts |= {part.name: part for part in getattr(type(config), "parts", ())}
+  cls = registry.extended(EvaluationConfig, tuple(parts.values()))
   new = schema.build(
-    EvaluationConfig,
-    dataclasses.asdict(config) | changes,
-    "config.evaluation",
+    cls, dataclasses.asdict(config) | changes, "config.evaluation"
   )
   reads.check(
     Config(evaluation=new),
@@ -167,7 +175,7 @@ def check_overrides(arguments: Sequence[str], *, flag: str = "config") -> None:
     match = re.match(rf"--?(?:no)?{re.escape(flag)}\.([\w.]+)", argument)
     if not match:
       continue
-    found = schema.require_field(Config, match[1], flag)
+    found = schema.require_field(_class(), match[1], flag)
     if fields := schema.names(found):
       raise ValueError(
         f"Expected a field of {flag}.{match[1]}, got {argument!r}; it has "
@@ -176,8 +184,17 @@ def check_overrides(arguments: Sequence[str], *, flag: str = "config") -> None:
 
 
 def to_json(config: Config) -> str:
-  """The configuration as indented JSON; `from_json` inverts it exactly."""
-  return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+  """The configuration as indented JSON; `from_json` inverts it.
+
+  Of registered parts, only those that the configuration chooses are written.
+  """
+  content = dataclasses.asdict(config)
+  for name in _sections(type(config)):
+    section = getattr(config, name)
+    for part in getattr(type(section), "parts", ()):
+      if part != registry.chosen(section):
+        del content[name][part.name]
+  return json.dumps(content, indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
@@ -187,8 +204,18 @@ def from_json(text: str) -> Config:
     ValueError: a field that does not exist, or a bad value. Fields without an
       effect are accepted, because old runs may have them.
     TypeError: a value of the wrong type.
+    registry.UnknownPartError: a part of one's own that is not registered.
   """
-  return _build(json.loads(text))
+  content = json.loads(text)
+  registry.require_known(content)
+  return _build(content)
+
+
+def parts(config: Config) -> list[registry.Part]:
+  """The registered parts that a configuration chooses."""
+  sections = [getattr(config, name) for name in _sections()]
+  found = map(registry.chosen, sections)
+  return [part for part in found if part is not None]
 
 
 def difference(
@@ -239,9 +266,34 @@ def is_config(value: Any) -> bool:
   return schema.is_mapping(value)
 
 
-def _sections() -> dict[str, type]:
-  hints = typing.get_type_hints(Config)
+def _sections(cls: type[Config] = Config) -> dict[str, type]:
+  hints = typing.get_type_hints(cls)
   return {k: v for k, v in hints.items() if dataclasses.is_dataclass(v)}
+
+
+def _class() -> type[Config]:
+  """`Config`, with the settings of the parts that are registered now."""
+  return _extended(registry.active())
+
+
+@functools.cache
+def _extended(parts: tuple[registry.Part, ...]) -> type[Config]:
+  sections = {
+    name: registry.extended(cls, parts) for name, cls in _sections().items()
+  }
+  if sections == _sections():
+    return Config
+  return dataclasses.make_dataclass(
+    "Config",
+    [
+      (name, cls, dataclasses.field(default_factory=cls))
+      for name, cls in sections.items()
+    ],
+    bases=(Config,),
+    namespace={"__doc__": Config.__doc__},
+    frozen=True,
+    kw_only=True,
+  )
 
 
 def _build(config: Any) -> Config:
@@ -250,7 +302,7 @@ def _build(config: Any) -> Config:
       f"Expected config to be a ConfigDict, got {type(config).__name__}; "
       "get_config() must return one, for example config.defaults()."
     )
-  checked = schema.build(Config, config, "config")
+  checked = schema.build(_class(), config, "config")
   checks.check_together(checked)
   return checked
 

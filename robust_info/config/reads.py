@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from robust_info.config import data, model, objective, schema
+from robust_info.config import data, model, objective, registry, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +106,26 @@ def unread(config: Any) -> dict[str, str]:
     Dotted name of each such field -> the field whose value is the reason.
   """
   values = schema.flatten(config)
+  # Choosing field -> the fields that the chosen part of one's own reads.
+  own = {}
   found = {}
+  for of in registry.KINDS.values():
+    section, choice = getattr(config, of.section), f"{of.section}.{of.field}"
+    part = registry.chosen(section)
+    if part is not None:
+      own[choice] = {f"{of.section}.{field}" for field in part.reads}
+    for other in getattr(type(section), "parts", ()):
+      if other != part:
+        for field in schema.names(other.settings):
+          found[f"{of.section}.{other.name}.{field}"] = choice
   for name, conditions in CONDITIONS.items():
     for condition in conditions:
-      if not condition.holds(values[condition.field]):
-        found[name] = condition.field
+      field = condition.field
+      holds = (
+        name in own[field] if field in own else condition.holds(values[field])
+      )
+      if not holds:
+        found[name] = field
         break
   return found
 
@@ -134,7 +149,8 @@ def check(
   values, usual = schema.flatten(config), schema.flatten(defaults)
   given = set(given)
   for name, reason in unread(config).items():
-    differs = values[name] != usual[name] and name not in objective.BALL_FIELDS
+    default = usual.get(name, values[name])
+    differs = values[name] != default and name not in objective.BALL_FIELDS
     if differs or name in given:
       raise ValueError(_line(name, reason, values, usual, root))
 
@@ -148,8 +164,9 @@ def _line(
 ) -> str:
   hint = _HINTS.get((name, values[reason])) or _own_field(name, values, root)
   if hint is None:
-    same = values[name] == usual[name]
-    hint = "leave it out" if same else f"leave it at {usual[name]!r}"
+    default = usual.get(name, values[name])
+    same = values[name] == default
+    hint = "leave it out" if same else f"leave it at {default!r}"
   return (
     f"Expected no {root}.{name} with {root}.{reason} = {values[reason]!r}, "
     f"which does not read it, got {values[name]!r}; {hint}."
@@ -159,7 +176,7 @@ def _line(
 def _own_field(name: str, values: Mapping[str, Any], root: str) -> str | None:
   """A hint that the objective has its own field for the same purpose."""
   section, _, field = name.partition(".")
-  own = objective.ARGUMENTS[values["objective.name"]].get(field)
+  own = objective.ARGUMENTS.get(values["objective.name"], {}).get(field)
   if section != "objective" or own is None:
     return None
   return f"its own is {root}.objective.{own}"

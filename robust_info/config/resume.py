@@ -58,10 +58,12 @@ def changed(old: Any, new: Any) -> dict[str, str]:
   """
   before, after = schema.flatten(old), schema.flatten(new)
   idle = reads.unread(old).keys() & reads.unread(new).keys()
+  # The settings of a registered part are fields of one of the two only.
+  pairs = {name: (before.get(name), after.get(name)) for name in before | after}
   return {
-    name: f"{name}: {before[name]!r}, now {after[name]!r}"
-    for name in before
-    if name not in idle and before[name] != after[name]
+    name: f"{name}: {was!r}, now {now!r}"
+    for name, (was, now) in pairs.items()
+    if name not in idle and was != now
   }
 
 

@@ -29,8 +29,8 @@ _REMEDY = "give x_test and y_test"
 
 
 def from_arrays(
-  x: Any,
-  y: Any,
+  x: Any = None,
+  y: Any = None,
   *,
   x_validation: Any = None,
   y_validation: Any = None,
@@ -44,11 +44,12 @@ def from_arrays(
 ) -> source.DataSource:
   """A data set from arrays in memory.
 
-  Splits: without a test part, the validation part is tested on; without both, a
-  fifth of the examples (`round(N / 5)`, stratified by class with seed 0) is
-  held out for the test. Without a validation part, `round(validation_fraction *
-  N)` of the remaining training examples are held out, as in `load`. A class may
-  have no example in a part. Examples keep their order.
+  Splits: without a training part, there is a test split only. Without a test
+  part, the validation part is tested on; without both, a fifth of the examples
+  (`round(N / 5)`, stratified by class with seed 0) is held out for the test.
+  Without a validation part, `round(validation_fraction * N)` of the remaining
+  training examples are held out, as in `load`. A class may have no example in a
+  part. Examples keep their order.
 
   Args:
     x: training images [N, H, W] or [N, H, W, channels] with 1, 3 or 4 channels:
@@ -97,7 +98,7 @@ def from_arrays(
     if role in found.parts:
       images = np.concatenate([*found.parts[role].read(role, digest)])
       splits[role] = source.Split(images, found.parts[role].labels)
-  if "validation" not in splits:
+  if "train" in splits and "validation" not in splits:
     images, labels = splits["train"].images, splits["train"].labels
     size = holdout.holdout_size(len(labels), validation_fraction)
     chosen = holdout.stratified(labels, size, seed=validation_seed)
@@ -109,7 +110,7 @@ def from_arrays(
     num_classes=len(found.label_names),
     image_shape=found.image_shape,
     label_names=found.label_names,
-    **splits,
+    **{role: splits.get(role) for role in parts.ROLES},
   )
 
 
@@ -120,8 +121,8 @@ def read(
 
   Its arrays have the names of the arguments of `from_arrays`: `x`, `y`, and
   optionally `x_validation`, `y_validation`, `x_test`, `y_test` and
-  `label_names` (texts). Python objects are never loaded. The file is read into
-  memory.
+  `label_names` (texts); or `x_test` and `y_test` without `x` and `y`. Python
+  objects are never loaded. The file is read into memory.
 
   Args:
     path: the file.
@@ -194,7 +195,7 @@ def _content(given: Mapping[str, Any]) -> parts.Content:
   found, notes, shapes = {}, [], {}
   for role, (x_name, y_name) in _KEYS.items():
     here = [name for name in (x_name, y_name) if name in given]
-    if not here and role != "train":
+    if not here and (role != "train" or {*_KEYS["test"]} <= given.keys()):
       continue
     if len(here) < 2:
       (absent, *_) = {x_name, y_name} - set(here)
@@ -216,7 +217,7 @@ def _content(given: Mapping[str, Any]) -> parts.Content:
     raise ValueError(f"Expected images of one shape in all parts, got {texts}.")
   return parts.content(
     found,
-    tuple(map(int, shapes["x"])),
+    tuple(map(int, next(iter(shapes.values())))),
     label_names=_texts(given.get(_NAMES)),
     remedy=_REMEDY,
     notes=notes,

@@ -1,9 +1,34 @@
 """Augmentation on the device, a pure function of the images and a key."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from robust_info import _validate
+from robust_info.config import registry
+
+
+def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """A decorator that makes an augmentation a value of `data.augment`.
+
+      @augmentation.register("noise")
+      def noise(images, key, *, scale: float = 0.1):
+        return images + scale * jax.random.normal(key, images.shape)
+
+  The function maps images float [N, H, W, channels] in [0, 1] and a typed key
+  to images of the same shape, under `jit`. Its other arguments become fields of
+  the section `data`.
+
+  Args:
+    name: name in the configuration; see `config.registry`.
+
+  Raises:
+    ValueError: as `config.registry.register`.
+    TypeError: as `config.registry.register`.
+  """
+  return registry.register("augmentation", name)
 
 
 def crop_flip(images: jax.Array, key: jax.Array, *, padding: int) -> jax.Array:

@@ -69,7 +69,7 @@ def _homes(path: pathlib.Path) -> dict[str, pathlib.Path]:
   if not by_role:
     return {"train": path}
   others = [name for name in there if name not in parts.SPLITS]
-  if "train" not in by_role or others:
+  if not {"train", "test"} & {*by_role} or others:
     raise ValueError(
       "expected either a folder per class or the folders train, val and test, "
       f"got {_some(there)}."

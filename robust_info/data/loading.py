@@ -119,11 +119,13 @@ def load(
   for note in info.get("notes", ()):
     if progress:
       progress_lib.note(f"{name}: {note}")
-  if "validation-labels" not in arrays:
+  if _holds_out(info) and "validation-labels" not in arrays:
     size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
     arrays |= _held_out(decoded, size, validation_seed)
   splits = {
     role: source.Split(arrays[f"{role}-images"], arrays[f"{role}-labels"])
+    if f"{role}-labels" in arrays
+    else None
     for role in ("train", "validation", "test")
   }
   return source.DataSource(
@@ -157,8 +159,8 @@ class _Decoded:
     """The info and the arrays of the splits that need no hold-out."""
 
     def names(info: dict) -> list[str]:
-      own = "validation" in info["sizes"]
-      return _array_names(info["sizes"] if own else ["test"])
+      held_out = _holds_out(info)
+      return _array_names(["test"] if held_out else info["sizes"])
 
     return array_cache.load_or_build(self.entry, names, self._build)
 
@@ -203,6 +205,11 @@ def _tfds_data(
       directory, writer, show_progress=show_progress
     ),
   )
+
+
+def _holds_out(info: dict) -> bool:
+  """Whether validation examples are taken from the training split."""
+  return "train" in info["sizes"] and "validation" not in info["sizes"]
 
 
 def _held_out(decoded: _Decoded, size: int, seed: int) -> dict[str, np.ndarray]:

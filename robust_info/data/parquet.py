@@ -44,9 +44,9 @@ def read(
   for file in _files(path):
     role = _role(file, path)
     by_role.setdefault(role or "train", []).append(_File(parquet, file, path))
-  if "train" not in by_role:
+  if not by_role.keys() & {"train", "test"}:
     raise ValueError(
-      "expected files whose names start with train, got only "
+      "expected files whose names start with train or test, got only "
       f"{' and '.join(by_role)}."
     )
   every = [file for files in by_role.values() for file in files]

@@ -91,7 +91,7 @@ class Content:
   """A data set of one's own whose labels are checked.
 
   Attributes:
-    parts: mapping from a role to its part; `train` and `test` at least.
+    parts: mapping from a role to its part; `test` at least.
     image_shape: (H, W, channels).
     label_names: names of the C classes.
     notes: lines about decisions that a user has to know.
@@ -117,13 +117,13 @@ def content(
 ) -> Content:
   """Checks the classes and completes the roles.
 
-  The test part is the given one; without it the validation part, as for TFDS
-  data; without both a fifth of the training part, `round(N / 5)` examples,
-  stratified by class with seed 0, whatever `validation_seed` is.
+  The test part is the given one, which may be alone; without it the validation
+  part, as for TFDS data; without both a fifth of the training part, `round(N /
+  5)` examples, stratified by class with seed 0, whatever `validation_seed` is.
 
   Args:
     given: mapping from a role to integer labels [N] (see `labels_of`) and the
-      function that reads its images; `train` at least.
+      function that reads its images; `train` or `test` at least.
     image_shape: (H, W, channels).
     label_names: names of the classes; None if they are the numbers 0 .. C-1.
     remedy: hint for data without enough examples to hold some out.
@@ -143,6 +143,10 @@ def content(
   if "test" not in parts and "validation" in parts:
     parts["test"] = parts.pop("validation")
     notes.append("no test part: the validation part is tested on")
+  if "train" not in parts:
+    # A run needs both parts; a report needs neither.
+    parts.pop("validation", None)
+    notes.append("no training part: the data serve evaluation only")
   if "test" not in parts:
     train = parts["train"]
     kept, held_out = _test_rows(train.labels, remedy)

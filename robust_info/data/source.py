@@ -79,14 +79,15 @@ def check_labels(labels: np.ndarray, num_classes: int, *, split: str) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSource:
-  """A data set with three disjoint splits.
+  """A data set with three disjoint splits, or with a test split only.
 
   Attributes:
     name: the requested name, without a version ("mnist",
       "mnist_corrupted/spatter").
     version: version of the prepared data, for example "3.0.1".
-    train: split for training.
-    validation: split for the choice of checkpoints; never used in training.
+    train: split for training; None if the data serve evaluation only.
+    validation: split for the choice of checkpoints; never used in training;
+      None as well then.
     test: split for reported results.
     num_classes: number of classes, C; labels lie in [0, C).
     image_shape: (H, W, channels).
@@ -98,8 +99,8 @@ class DataSource:
 
   name: str
   version: str
-  train: Split
-  validation: Split
+  train: Split | None
+  validation: Split | None
   test: Split
   num_classes: int
   image_shape: tuple[int, int, int]
@@ -107,5 +108,5 @@ class DataSource:
 
   def __post_init__(self):
     for name in ("train", "validation", "test"):
-      labels = getattr(self, name).labels
-      check_labels(labels, self.num_classes, split=name)
+      if split := getattr(self, name):
+        check_labels(split.labels, self.num_classes, split=name)

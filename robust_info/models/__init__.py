@@ -18,16 +18,19 @@ Shape letters: N examples, C classes.
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import errors
 from flax import linen as nn
 
 from robust_info import _validate
 from robust_info import config as config_lib
 from robust_info._xla import loops
+from robust_info.config import registry
 from robust_info.models import layers, residual, small, vgg
 
 NAMES = config_lib.MODELS
@@ -133,14 +136,111 @@ def create(
   )
 
 
+def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """A decorator that makes a network of one's own a value of `model.name`.
+
+      @models.register("mixer")
+      class Mixer(nn.Module):
+        num_classes: int
+        mean: tuple[float, ...]
+        std: tuple[float, ...]
+        depth: int = 4
+
+        @nn.compact
+        def __call__(self, x, *, train=False, where=None): ...
+
+  It decorates a Linen module, or a function that returns one. The module is
+  called as `module(x, train=..., where=...)`, with images [N, H, W, channels]
+  in [0, 1] and a mask bool [N] of the rows that count in batch statistics
+  (`where`), and returns logits [N, C]. Either keyword may be missing. It draws
+  no random numbers: dropout is not supported. A network that does not take
+  `mean` and `std`, which come from the training images, is not normalised.
+
+  Args:
+    name: name in the configuration. See `config.registry` for the arguments
+      that a network takes from the section `model` and for its settings.
+
+  Raises:
+    ValueError: as `config.registry.register`.
+    TypeError: as `config.registry.register`.
+  """
+  return registry.register("model", name)
+
+
 def from_config(config: config_lib.ModelConfig) -> nn.Module:
-  """The network of a resolved configuration; see `create`."""
+  """The network of a resolved configuration; see `create` and `register`.
+
+  Raises:
+    ValueError: a network of one's own cannot be built, or is no Linen module.
+  """
+  if part := registry.chosen(config):
+    try:
+      model = registry.bound(config)()
+    # It is a program of the user, which may raise anything.
+    except Exception as error:
+      raise ValueError(_failed(part.name, error)) from error
+    if not isinstance(model, nn.Module):
+      raise ValueError(
+        f"Expected the model {part.name!r} to be a Flax Linen module, got "
+        f"{type(model).__name__}; flax.nnx.bridge.to_linen wraps an NNX module."
+      )
+    try:
+      hash(model)
+    except TypeError as error:
+      raise ValueError(
+        f"Expected the model {part.name!r} to have hashable fields, for "
+        f"example tuples instead of lists, got {error}."
+      ) from error
+    return model
   arguments = {
     field.name: getattr(config, field.name)
-    for field in dataclasses.fields(config)
+    for field in dataclasses.fields(config_lib.ModelConfig)
     if field.name != "image_shape"
   }
   return create(**arguments)
+
+
+def require_trainable(
+  model: nn.Module, num_classes: int, image_shape: tuple[int, int, int]
+) -> None:
+  """Requires a network to work in both modes; traces it, computes nothing.
+
+  Args:
+    model: network from `from_config`.
+    num_classes: number of classes, C.
+    image_shape: (height, width, channels).
+
+  Raises:
+    ValueError: the network does not take such images, does not return logits
+      [N, C], or draws random numbers.
+  """
+
+  def both(key: jax.Array) -> tuple[Any, Any]:
+    variables = init(model, key, image_shape)
+    x, where = jnp.zeros((2, *image_shape)), jnp.ones(2, bool)
+    return apply_fn(model)(variables, x), train_fn(model)(variables, x, where)
+
+  try:
+    evaluated, (trained, _) = jax.eval_shape(both, jax.random.key(0))
+  except ValueError:
+    raise
+  # A network of one's own may raise anything.
+  except Exception as error:
+    raise ValueError(_failed(type(model).__name__, error)) from error
+  for logits in (evaluated, trained):
+    shape = getattr(logits, "shape", type(logits).__name__)
+    if shape != (2, num_classes):
+      raise ValueError(
+        f"Expected {type(model).__name__} to return logits of shape "
+        f"{(2, num_classes)} for 2 images, got {shape}."
+      )
+
+
+def _failed(name: str, error: Exception) -> str:
+  hint = ""
+  if isinstance(error, errors.InvalidRngError):
+    hint = " (networks draw no random numbers here: leave dropout out)"
+  return f"{name} failed with {type(error).__name__}: {error}{hint}"
 
 
 def init(
@@ -165,7 +265,7 @@ def init(
       "Expected image_shape to be (height, width, channels), got "
       f"{tuple(image_shape)}."
     )
-  channels = len(model.mean)
+  channels = len(getattr(model, "mean", ()))
   if channels and channels != image_shape[2]:
     raise ValueError(
       f"Expected image_shape with {channels} channels, those of the model's "
@@ -181,9 +281,10 @@ def apply_fn(model: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
   Equal models give the identical function, so passing it to a compiled function
   as a static argument never compiles twice.
   """
+  modes = _modes(model, train=False)
 
   def apply(variables: Any, x: jax.Array) -> jax.Array:
-    return model.apply(variables, x, train=False)
+    return model.apply(variables, x, **modes)
 
   return apply
 
@@ -208,12 +309,17 @@ def train_fn(
       # Rows are independent.
       return loops.side_by_side(
         lambda x: model.apply(
-          variables, x, train=True, where=jnp.ones(len(x), bool)
+          variables,
+          x,
+          **_modes(model, train=True, where=jnp.ones(len(x), bool)),
         )
       )(x), {}
     some = jnp.any(where)
     logits, changed = model.apply(
-      variables, x, train=True, where=where | ~some, mutable=["batch_stats"]
+      variables,
+      x,
+      **_modes(model, train=True, where=where | ~some),
+      mutable=["batch_stats"],
     )
     batch_stats = jax.tree.map(
       lambda new, old: jnp.where(some, new, old),
@@ -223,3 +329,11 @@ def train_fn(
     return logits, batch_stats
 
   return apply
+
+
+def _modes(model: nn.Module, **arguments: Any) -> dict[str, Any]:
+  """The arguments that the module takes; one of one's own may lack some."""
+  taken = inspect.signature(type(model).__call__).parameters
+  if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+    return arguments
+  return {name: value for name, value in arguments.items() if name in taken}

@@ -6,7 +6,8 @@ Every objective has the signature
 
 and returns one loss per example. The training step averages the unmasked losses
 and differentiates; it does not depend on the objective. A new objective needs
-one more function, one entry in `_BY_NAME` and one in `config.ARGUMENTS`.
+one more function, one entry in `_BY_NAME` and one in `config.ARGUMENTS`; one
+from outside the package is registered, see `register`.
 
 The mode of the network in each place is part of an objective's contract:
 
@@ -35,8 +36,10 @@ Shape letters: N examples, C classes. Images are float [N, H, W, channels] in
 """
 
 import functools
+from collections.abc import Callable
 
 from robust_info import config as config_lib
+from robust_info.config import registry
 from robust_info.objectives._epsilon_lens import epsilon_lens
 from robust_info.objectives._fgsm_rs import fgsm_rs, gradient_alignment
 from robust_info.objectives._fisher import fisher_regularised
@@ -76,6 +79,7 @@ __all__ = [
   "pair_lens",
   "pgd",
   "ramped",
+  "register",
   "smoothed_cross_entropy",
   "standard",
   "trades",
@@ -96,6 +100,28 @@ _BY_NAME = {
 }
 
 
+def register(name: str) -> Callable[[Objective], Objective]:
+  """A decorator that makes an objective a value of `objective.name`.
+
+      @objectives.register("brier")
+      def brier(network, batch, key, *, progress, power: float = 2.0):
+        ...
+        return objectives.Outcome(losses, {"brier": losses}, batch_stats)
+
+  The function has the signature of every objective (see the package), and
+  further arguments: those without a default are fields of the section
+  `objective`, such as `epsilon`; the others become fields of their own.
+
+  Args:
+    name: name in the configuration; see `config.registry`.
+
+  Raises:
+    ValueError: as `config.registry.register`.
+    TypeError: as `config.registry.register`.
+  """
+  return registry.register("objective", name)
+
+
 def create(config: config_lib.ObjectiveConfig) -> Objective:
   """Creates the objective of a configuration.
 
@@ -106,6 +132,8 @@ def create(config: config_lib.ObjectiveConfig) -> Objective:
   Returns:
     A function of (network, batch, key, *, progress).
   """
+  if registry.chosen(config):
+    return registry.bound(config)
   arguments = config_lib.ARGUMENTS[config.name]
   return functools.partial(
     _BY_NAME[config.name],

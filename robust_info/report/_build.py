@@ -15,20 +15,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from robust_info import _validate, data, evaluation, models, training
+from robust_info import _validate, data, evaluation, training
 from robust_info import config as config_lib
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import attacked, portraits
-from robust_info.report import portrayed, store
+from robust_info.report import networks, portrayed, store
 from robust_info.runtime import environment, processes, progress
 
-_CURVES = "validation"
 _NUM_PORTRAITS = 6
 
 
 def build(
-  runs: Sequence[training.Run],
+  runs: Sequence[training.Run | networks.Network],
   source: data.DataSource,
   settings: config_lib.EvaluationConfig,
   *,
@@ -36,15 +35,16 @@ def build(
   seed: int = 0,
   num_examples: int | None = None,
 ) -> dict[str, Any]:
-  """Evaluates runs on the test split; writes `report.json`, and calls `draw`.
+  """Evaluates networks on the test split; writes `report.json`; calls `draw`.
 
   With several processes, all make the same call, and only the first writes.
 
   Args:
     runs: at least one run from `training.restore_run`, all trained on this
-      data.
+      data; or networks of another origin, see `networks`, with one number of
+      classes.
     source: the data.
-    settings: threat model and sizes, the same for all runs.
+    settings: threat model and sizes, the same for all networks.
     output: directory of the report; a stopped report resumes when started again
       with the same arguments.
     seed: seed of attacks and pairs.
@@ -55,12 +55,17 @@ def build(
     The report.
 
   Raises:
-    ValueError: there is no run, a run is given twice, or a run was trained on
-      other data.
+    ValueError: there is no network, one is given twice, a run was trained on
+      other data, or the numbers of classes differ.
     OSError: the directory cannot be written.
   """
   names = _names(runs)
-  _check_data(runs, source)
+  _check_data([r for r in runs if isinstance(r, training.Run)], source)
+  found = [
+    networks.of_run(run) if isinstance(run, training.Run) else run
+    for run in runs
+  ]
+  num_classes = _common_classes(found)
   split = source.test
   if num_examples is not None:
     _validate.positive_int("num_examples", num_examples)
@@ -74,39 +79,41 @@ def build(
       "version": source.version,
       "split": "test",
       "num_examples": len(split),
-      "num_classes": source.num_classes,
-      "label_names": list(source.label_names),
+      "num_classes": num_classes,
+      "label_names": [
+        *source.label_names,
+        *map(str, range(source.num_classes, num_classes)),
+      ],
     },
     "threat": {"norm": settings.norm, "epsilon": settings.epsilon},
     "settings": {**dataclasses.asdict(settings), "seed": seed},
     "software": environment.of_report(),
     "runs": [],
   }
-  evaluators: dict[config_lib.ModelConfig, evaluation.Evaluator] = {}
+  evaluators: dict[Any, evaluation.Evaluator] = {}
   used = []
-  for run, name in zip(runs, names, strict=True):
-    model = run.config.model
-    # Runs of one architecture share the compiled metrics.
-    if model not in evaluators:
-      evaluators[model] = evaluation.Evaluator(
-        models.apply_fn(run.model),
+  for network, name in zip(found, names, strict=True):
+    # Networks of one architecture share the compiled metrics.
+    if network.apply_fn not in evaluators:
+      evaluators[network.apply_fn] = evaluation.Evaluator(
+        network.apply_fn,
         split,
-        num_classes=source.num_classes,
+        num_classes=num_classes,
         settings=settings,
         seed=seed,
       )
-    evaluator = evaluators[model]
-    used.append((name, run, evaluator))
+    evaluator = evaluators[network.apply_fn]
+    used.append((name, network, evaluator))
     cache = measurement_cache.MeasurementCache(
       output / "measurements",
-      _fingerprint(run, split, settings, seed),
+      _fingerprint(network, split, settings, seed),
     )
     entry = metrics.measure(
       metrics.Subject(
-        evaluator, run.variables, settings, cache, ticks=_ticks(name)
+        evaluator, network.variables, settings, cache, ticks=_ticks(name)
       )
     )
-    report["runs"].append({**_identity(run, name), **entry})
+    report["runs"].append({"name": name, **network.about, **entry})
   if processes.is_first():
     store.save(report, output / "report.json")
   shown = None
@@ -141,7 +148,8 @@ def draw(
   figures.robust_accuracy(report, output / "robust_accuracy")
   figures.components(report, output / "components")
   figures.cckl_matrices(report, output / "cckl_matrices")
-  if report["settings"]["attack"] != "pgd":  # PGD alone has no strength curve.
+  # Ensembles alone have strength curves.
+  if any(run["strength_curve"] for run in report["runs"]):
     figures.strength(report, output / "strength")
   if shown is not None:
     figures.examples(
@@ -169,14 +177,18 @@ def _make(output: pathlib.Path) -> None:
     ) from error
 
 
-def _names(runs: Sequence[training.Run]) -> list[str]:
-  """Distinct short names: the end of each workdir, as long as necessary."""
+def _names(runs: Sequence[training.Run | networks.Network]) -> list[str]:
+  """Distinct short names: the end of each path, as long as necessary."""
   if not runs:
     raise ValueError("Expected at least one run, got none.")
-  paths = [pathlib.Path(os.path.abspath(run.workdir)).parts[1:] for run in runs]
+  places = [
+    run.workdir if isinstance(run, training.Run) else run.place for run in runs
+  ]
+  paths = [pathlib.Path(os.path.abspath(place)).parts[1:] for place in places]
   suffixes = [""] * len(runs)
-  if len({run.checkpoint for run in runs}) > 1:
-    suffixes = [f" ({run.checkpoint})" for run in runs]
+  checkpoints = [getattr(run, "checkpoint", None) for run in runs]
+  if len({*checkpoints} - {None}) > 1:
+    suffixes = [f" ({name})" if name else "" for name in checkpoints]
   names = []
   for depth in range(1, max(map(len, paths)) + 1):
     names = [
@@ -188,6 +200,19 @@ def _names(runs: Sequence[training.Run]) -> list[str]:
   raise ValueError(
     f"Expected every workdir once, got {', '.join(map(repr, names))}."
   )
+
+
+def _common_classes(found: Sequence[networks.Network]) -> int:
+  """The number of classes, the same for all networks."""
+  first = found[0]
+  for network in found:
+    if network.num_classes != first.num_classes:
+      raise ValueError(
+        f"Expected networks of one number of classes, got {first.num_classes} "
+        f"of {first.place} and {network.num_classes} of {network.place}; make "
+        "two reports."
+      )
+  return first.num_classes
 
 
 def _check_data(runs: Sequence[training.Run], source: data.DataSource) -> None:
@@ -218,7 +243,7 @@ def _check_data(runs: Sequence[training.Run], source: data.DataSource) -> None:
 
 
 def _fingerprint(
-  run: training.Run,
+  network: networks.Network,
   split: data.Split,
   settings: config_lib.EvaluationConfig,
   seed: int,
@@ -239,8 +264,8 @@ def _fingerprint(
     environment.code_digest(),
     jax.__version__,
     jax.default_backend(),
-    run.config.model,
-    run.variables,
+    network.identity,
+    network.variables,
     others,
     seed,
     split.images,
@@ -248,42 +273,13 @@ def _fingerprint(
   )
 
 
-def _identity(run: training.Run, name: str) -> dict[str, Any]:
-  return {
-    "name": name,
-    "objective": run.config.objective.name,
-    "model": _model_name(run.config.model),
-    "checkpoint": run.checkpoint,
-    "step": run.step,
-    "config": dataclasses.asdict(run.config),
-    "curves": [row for row in run.history if row["kind"] == _CURVES],
-    "starts": [
-      {key: start.get(key) for key in ("time", "git", "device", "backend")}
-      for start in run.environment
-    ],
-  }
-
-
-def _model_name(model: config_lib.ModelConfig) -> str:
-  name = model.name if model.width == 1 else f"{model.name}x{model.width}"
-  if model.name == "logistic":  # It has no activation.
-    details = []
-  elif model.name.startswith("vgg"):
-    details = [model.variant]
-  else:
-    details = [model.activation]
-  if model.dtype != "float32":
-    details.append(model.dtype)
-  return f"{name} ({', '.join(details)})" if details else name
-
-
 def _examples(used, split, settings) -> portrayed.Examples:
   """Single examples, the first ones of different classes."""
   _, first = np.unique(split.labels, return_index=True)
   indices = np.sort(first)[:_NUM_PORTRAITS]
   found = [
-    portraits.portraits(evaluator, run.variables, indices)
-    for _, run, evaluator in used
+    portraits.portraits(evaluator, network.variables, indices)
+    for _, network, evaluator in used
   ]
   return portrayed.Examples(
     images=split.images[indices] / 255.0,

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from robust_info.evaluation.metrics import rows
+from robust_info.evaluation.metrics import performance, rows
 from robust_info.runtime import files
 
 # Mark of Hugging Face's template for what the authors have to add.
@@ -80,7 +80,8 @@ def robustbench(
     "link": "",
     "name": run["name"],
     "authors": "",
-    "additional_data": False,
+    # Of a network that is not of a run, nothing is known.
+    "additional_data": None if run["config"] is None else False,
     "number_forward_passes": 1,
     "dataset": report["data"]["name"],
     "venue": "",
@@ -190,7 +191,7 @@ def _about(data, run) -> Iterator[str]:
   )
   yield "\n## Model Details\n"
   yield f"- **Model type:** {_plain(run['model'])}, image classifier"
-  yield f"- **Checkpoint:** {run['checkpoint']}, step {run['step']:,}"
+  yield f"- **Checkpoint:** {performance.checkpoint(run)}"
   yield f"- **Developed by:** {_UNKNOWN}"
   yield f"- **License:** {_UNKNOWN}"
   yield f"\n## Uses\n\n{_UNKNOWN}"
@@ -209,9 +210,12 @@ def _about(data, run) -> Iterator[str]:
 
 
 def _training(data, run) -> Iterator[str]:
-  config = run["config"]
-  train = config["train"]
   yield "\n## Training Details\n"
+  config = run["config"]
+  if config is None:
+    yield _UNKNOWN
+    return
+  train = config["train"]
   yield (
     f"- **Training data:** the training split of {_plain(data['name'])} "
     f"(version {_plain(data['version'])}), without a share of "

@@ -13,7 +13,7 @@ SCHEMA = 1
 
 
 # Fields of a run that are not numbers; null in them means "none".
-_VERBATIM = ("config", "starts")
+_VERBATIM = ("objective", "checkpoint", "step", "config", "starts")
 # Former names of fields, section -> old name -> new name: reports written with
 # them stay readable.
 _FORMER = {"fisher": {"spectral": "spectral_norm"}}

@@ -8,13 +8,11 @@ ROBUST_INFO_TRACEBACK=1 to see the traceback.
 
 import dataclasses
 import functools
-import importlib.util
 import math
 import os
 import pathlib
 import signal
 import sys
-import traceback
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -24,6 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from robust_info import config as config_lib
+from robust_info.config import file as file_lib
 from robust_info.config import schema
 from robust_info.runtime import interruption, memory, processes, self_check
 
@@ -52,10 +51,6 @@ _BY_HAND = (
 )
 
 
-class ConfigFileError(Exception):
-  """A configuration file that cannot be used; one line."""
-
-
 class _ConfigFile(flags.ArgumentParser):
   """The configuration returned by `get_config()` of a Python file.
 
@@ -67,28 +62,17 @@ class _ConfigFile(flags.ArgumentParser):
   def parse(self, argument: str) -> Any:
     path, *settings = argument.split(":", 1)
     if not pathlib.Path(path).is_file():
-      raise ConfigFileError(
+      raise file_lib.FileError(
         f"No configuration file {path}; try --config=configs/digits.py."
       )
-    spec = importlib.util.spec_from_file_location("configuration", path)
-    if spec is None:
-      raise ConfigFileError(
-        f"Expected --config to be a Python file, got --config={path}."
-      )
-    module = importlib.util.module_from_spec(spec)
-    # Classes defined in the file look up their module by its name.
-    sys.modules[spec.name] = module
-    try:
-      spec.loader.exec_module(module)
-      config = module.get_config(*settings)
-    # A configuration file is a program; it may raise anything.
-    except (Exception, SystemExit) as error:
-      raise ConfigFileError(_place_of(error, path)) from error
+    config = file_lib.get_config(path, *settings)
     if not config_lib.is_config(config):
-      raise ConfigFileError(
+      raise file_lib.FileError(
         f"In {path}: expected get_config() to return a ConfigDict, for example "
         f"config.defaults(), got {type(config).__name__}."
       )
+    # The file may have registered parts, whose settings are fields.
+    config_lib.check_overrides(sys.argv[1:])
     if hasattr(config, "lock"):
       config.lock()
     return config
@@ -143,19 +127,32 @@ def run(
 
 def define_config(
   flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  help_text: str = "Configuration file.",
 ) -> flags.FlagHolder[Any]:
   """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
   holder = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file.", flag_values
+    "config", None, help_text, flag_values
   )
   flag_values["config"].parser = _ConfigFile()
   return holder
+
+
+def config_file(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> str | None:
+  """The file of a `define_config` flag; None if the flag is not given."""
+  if flag_values[holder.name].value is None:
+    return None
+  given = config_flags.get_config_filename(flag_values[holder.name])
+  return given.partition(":")[0]
 
 
 def define_fields(
   cls: type,
   *,
   leave_out: Sequence[str] = (),
+  open_choices: Sequence[str] = (),
   flag_values: flags.FlagValues = flags.FLAGS,
 ) -> tuple[flags.FlagHolder[Any], ...]:
   """Flags that replace fields of a schema: --num_steps for `num_steps`.
@@ -164,6 +161,8 @@ def define_fields(
     cls: the schema; types, choices, conditions and texts are those of its
       fields.
     leave_out: names of fields without a flag.
+    open_choices: names of fields that may choose a registered part, which is
+      not known yet when the flags are read.
     flag_values: the flag values of the program.
 
   Returns:
@@ -176,6 +175,9 @@ def define_fields(
     if field.name in leave_out:
       continue
     name, text, kind = field.name, texts[field.name], types[field.name]
+    if name in open_choices:
+      found.append(flags.DEFINE_string(name, None, text, flag_values))
+      continue
     if field.metadata["choices"]:
       flag = flags.DEFINE_enum(
         name, None, field.metadata["choices"], text, flag_values
@@ -245,7 +247,9 @@ def require_path(
   """Refuses a flag with an empty value, or with an empty one among several."""
   flags.register_validator(
     name,
-    lambda value: value is None or (bool(value) and all(value)),
+    lambda value: (
+      value is None or all([value] if isinstance(value, str) else value)
+    ),
     "Expected a path, got an empty one.",
     flag_values,
   )
@@ -269,19 +273,6 @@ def checked_config(
     _fail(error, USAGE_ERROR)
 
 
-def _place_of(error: BaseException, path: str) -> str:
-  """Kind and place of an error in a configuration file."""
-  lines = [
-    frame.lineno
-    for frame in traceback.extract_tb(error.__traceback__)
-    if frame.filename == os.path.abspath(path)
-  ]
-  if isinstance(error, SyntaxError):
-    lines = [error.lineno]
-  where = f", line {lines[-1]}" if lines else ""
-  return f"In {path}{where}: {type(error).__name__}: {error}"
-
-
 def _join() -> None:
   given = {flag.name: flag.value for flag in _BY_HAND}
   if _DISTRIBUTED.value or any(v is not None for v in given.values()):
@@ -290,7 +281,6 @@ def _join() -> None:
 
 def _parse(arguments: Sequence[str]) -> list[str]:
   try:
-    config_lib.check_overrides(arguments)
     rest = flags.FLAGS(arguments)
   # Overrides are values of the caller and may raise anything.
   except Exception as error:

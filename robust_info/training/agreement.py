@@ -37,6 +37,10 @@ def of_training(
   return {
     **settings,
     "init_from": init_from is not None,
+    "registered parts": [
+      (part.kind, part.name, part.origin and part.origin.digest)
+      for part in config_lib.parts(config)
+    ],
     "training data": data_digest(split),
     **environment.agreed_versions(),
   }

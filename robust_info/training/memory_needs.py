@@ -5,11 +5,14 @@ of images are lower bounds. The sizes of activations are estimates: the outputs
 of all layers for the batch, of which the compiler may keep fewer.
 """
 
+import functools
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from robust_info import config as config_lib
 from robust_info import models
@@ -27,18 +30,29 @@ def of_training(config: config_lib.Config) -> list[memory.Need]:
   return [
     _of_state(config),
     _of_step(config, example, "images and activations of a step"),
-    _of_evaluated_batch(config, config.evaluation),
+    _of_evaluated_batch(
+      config.evaluation,
+      config.model.num_classes,
+      config.model.image_shape,
+      example,
+    ),
   ]
 
 
 def of_evaluation(
-  config: config_lib.Config, settings: config_lib.EvaluationConfig
+  settings: config_lib.EvaluationConfig,
+  *,
+  num_classes: int,
+  image_shape: Sequence[int],
+  layers: int,
 ) -> list[memory.Need]:
   """The needs of a report.
 
   Args:
-    config: resolved configuration of a run.
     settings: evaluation settings of the report.
+    num_classes: number of classes, C.
+    image_shape: shape (height, width, channels) of an image.
+    layers: result of `bytes_per_example`.
   """
   pairs = memory.Need(
     f"evaluation.num_pairs={settings.num_pairs}, "
@@ -47,7 +61,8 @@ def of_evaluation(
     32 * (settings.num_pairs + settings.num_coarse_pairs),
     "lower --num_pairs and --num_coarse_pairs",
   )
-  return [_of_evaluated_batch(config, settings), pairs]
+  batch = _of_evaluated_batch(settings, num_classes, image_shape, layers)
+  return [batch, pairs]
 
 
 def require(config: config_lib.Config) -> None:
@@ -109,12 +124,15 @@ def _of_step(
 
 
 def _of_evaluated_batch(
-  config: config_lib.Config, settings: config_lib.EvaluationConfig
+  settings: config_lib.EvaluationConfig,
+  num_classes: int,
+  image_shape: Sequence[int],
+  layers: int,
 ) -> memory.Need:
-  jacobian = 4 * config.model.num_classes * math.prod(config.model.image_shape)
+  jacobian = 4 * num_classes * math.prod(image_shape)
   return _of_batch(
     settings,
-    _bytes_per_example(config.model) + jacobian,
+    layers + jacobian,
     "images, activations and the Jacobian of a batch",
   )
 
@@ -133,22 +151,40 @@ def _of_batch(
 
 def _bytes_per_example(config: config_lib.ModelConfig) -> int:
   """Size of an image as bytes and as float32, and of all layers' outputs."""
-  pixels = math.prod(config.image_shape)
   model = models.from_config(config)
+  variables = jax.eval_shape(
+    lambda key: models.init(model, key, config.image_shape), jax.random.key(0)
+  )
+  return bytes_per_example(
+    functools.partial(models.apply_fn(model), variables), config.image_shape
+  )
 
-  def outputs(key: jax.Array) -> Any:
-    x = jnp.zeros((1, *config.image_shape), jnp.float32)
-    variables = models.init(model, key, config.image_shape)
-    return model.apply(
-      variables,
-      x,
-      train=False,
-      capture_intermediates=True,
-      mutable=["intermediates"],
-    )[1]
 
-  found = jax.eval_shape(outputs, jax.random.key(0))
-  return 5 * pixels + sum(map(_num_bytes, jax.tree.leaves(found)))
+def bytes_per_example(
+  logits_fn: Callable[[Any], Any], image_shape: Sequence[int]
+) -> int:
+  """Size of an image as bytes and as float32, and of all layers' outputs.
+
+  Args:
+    logits_fn: function images [N, ...] -> logits [N, C]; its parameters may be
+      shapes and dtypes only.
+    image_shape: shape of an image.
+  """
+  x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  variables = jax.tree_util.Partial(
+    getattr(logits_fn, "func", logits_fn), *getattr(logits_fn, "args", ())
+  )
+  program = jax.make_jaxpr(lambda network, x: network(x))(variables, x)
+  return 5 * math.prod(image_shape) + sum(_layers(program.jaxpr))
+
+
+def _layers(program: Any) -> Iterator[int]:
+  """Sizes of the outputs of matrix products and convolutions."""
+  for equation in program.eqns:
+    if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+      yield from map(_num_bytes, (v.aval for v in equation.outvars))
+    for inner in core.jaxprs_in_params(equation.params):
+      yield from _layers(inner)
 
 
 def _num_bytes(leaf: Any) -> int:

@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules from a configuration (optax)."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from robust_info import config as config_lib
+from robust_info.config import registry
 
 
 def learning_rate(
@@ -74,6 +76,27 @@ def tabulate(
   return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)) * factor)
 
 
+def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """A decorator that makes an optimiser a value of `train.optimizer`.
+
+      @optimizers.register("lion")
+      def lion(schedule, *, weight_decay, b1: float = 0.9):
+        return optax.lion(schedule, b1=b1, weight_decay=weight_decay)
+
+  The function returns an `optax.GradientTransformation` for a learning-rate
+  schedule. Its other arguments are fields of the section `train` (without a
+  default) or fields of their own (with one).
+
+  Args:
+    name: name in the configuration; see `config.registry`.
+
+  Raises:
+    ValueError: as `config.registry.register`.
+    TypeError: as `config.registry.register`.
+  """
+  return registry.register("optimizer", name)
+
+
 def create(
   config: config_lib.TrainConfig, num_steps: int
 ) -> optax.GradientTransformation:
@@ -92,6 +115,15 @@ def create(
     An optax transformation; its state is part of the checkpoint.
   """
   schedule = learning_rate(config, num_steps)
+  if registry.chosen(config):
+    optimizer = registry.bound(config)(schedule)
+    if not isinstance(optimizer, optax.GradientTransformation):
+      raise ValueError(
+        f"Expected config.train.optimizer = {config.optimizer!r} to return an "
+        "optax.GradientTransformation, got "
+        f"{type(optimizer).__name__}."
+      )
+    return optimizer
   if config.optimizer == "adam":
     return optax.adam(schedule)
   if config.optimizer == "adamw":

@@ -10,8 +10,10 @@ from flax import linen as nn
 
 from robust_info import config as config_lib
 from robust_info import data, models
+from robust_info.config import file as file_lib
+from robust_info.config import registry
 from robust_info.runtime import processes
-from robust_info.training import checkpoints, metrics_log, setup
+from robust_info.training import checkpoints, metrics_log, own_parts, setup
 from robust_info.training import workdir as workdir_lib
 
 
@@ -66,7 +68,10 @@ class Run:
 
 
 def restore_run(
-  workdir: str | os.PathLike[str], *, checkpoint: str = checkpoints.LAST
+  workdir: str | os.PathLike[str],
+  *,
+  checkpoint: str = checkpoints.LAST,
+  configuration: str | os.PathLike[str] | None = None,
 ) -> Run:
   """Restores a run for evaluation; nothing in its workdir is changed.
 
@@ -79,11 +84,16 @@ def restore_run(
       `best` (by robust validation accuracy). The choice of the last depends on
       the configuration only; the choice of the best depends on its results on
       the validation split.
+    configuration: configuration file that registers the parts of one's own
+      which the run uses, instead of the file stored with the run. That one is
+      used only if this user trained with it; see `own_parts`.
 
   Raises:
     ValueError: another value of `checkpoint`, or a damaged log.
     OSError: the log cannot be read.
     workdir.WorkdirError: there is no run.
+    own_parts.UnknownOriginError: `configuration` has to be given.
+    config.file.FileError: the configuration file cannot be run.
     checkpoints.CheckpointError: the run has no usable checkpoint.
   """
   if checkpoint not in (checkpoints.BEST, checkpoints.LAST):
@@ -91,11 +101,19 @@ def restore_run(
       f"Expected checkpoint to be one of 'best', 'last', got {checkpoint!r}."
     )
   path = pathlib.Path(workdir)
-  text = processes.on_first(
-    lambda: config_lib.to_json(workdir_lib.read_config(path)),
-    errors=(workdir_lib.WorkdirError,),
+  content, read = processes.on_first(
+    lambda: _stored(path, configuration),
+    errors=(
+      workdir_lib.WorkdirError,
+      own_parts.UnknownOriginError,
+      file_lib.FileError,
+    ),
   )
-  config = config_lib.from_json(text)
+  parts = registry.active()
+  if read is not None:
+    parts = file_lib.parts_of(registry.Origin(*read))
+  with registry.using(parts):
+    config = workdir_lib.parsed(path, content)
   model = models.from_config(config.model)
   like = setup.abstract_state(config, model)
   with checkpoints.Store(path / "checkpoints", read_only=True) as store:
@@ -121,3 +139,12 @@ def restore_run(
     history=history,
     environment=environment,
   )
+
+
+def _stored(
+  path: pathlib.Path, configuration: str | os.PathLike[str] | None
+) -> tuple[dict[str, Any], tuple[str, str] | None]:
+  """The stored configuration, and the file with the parts that it uses."""
+  content = workdir_lib.read_content(path)
+  read = own_parts.find(path, content, configuration)
+  return content, None if read is None else (read.path, read.text)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
 from robust_info import config as config_lib
 from robust_info import data, models, objectives
+from robust_info.config import registry
 from robust_info.runtime import sharding
 from robust_info.training import optimizers
 from robust_info.training import state as train_state_lib
@@ -40,9 +42,14 @@ def resolve(
     A configuration from which the model can be built without data.
 
   Raises:
-    ValueError: a given field does not fit the data, or the model cannot be
-      built, for example for images of this size.
+    ValueError: the data have no training part, a given field does not fit
+      them, or the model cannot be built, for example for images of this size.
   """
+  if source.train is None:
+    raise ValueError(
+      f"Expected data with a training part, got only a test part of "
+      f"{source.name}; evaluate.py --model reports on such data."
+    )
   model = config.model
   found = {
     "num_classes": source.num_classes,
@@ -64,11 +71,8 @@ def resolve(
     )
   model = dataclasses.replace(model, **found)
   try:
-    jax.eval_shape(
-      lambda key: models.init(
-        models.from_config(model), key, model.image_shape
-      ),
-      jax.random.key(0),
+    models.require_trainable(
+      models.from_config(model), model.num_classes, model.image_shape
     )
   except ValueError as error:
     raise ValueError(f"In config.model: {error}") from error
@@ -228,9 +232,26 @@ def abstract_state(
   return jax.eval_shape(lambda: initial_state(config, model, optimizer))
 
 
+def _augmented(
+  config: config_lib.DataConfig, images: jax.Array, key: jax.Array
+) -> jax.Array:
+  """The augmentation of one's own that a configuration chooses."""
+  found = registry.bound(config)(data.to_float(images), key)
+  if found.shape != images.shape or not jnp.issubdtype(
+    found.dtype, jnp.floating
+  ):
+    raise ValueError(
+      f"Expected config.data.augment = {config.augment!r} to return float "
+      f"images of shape {images.shape}, got {found.dtype} of {found.shape}."
+    )
+  return found
+
+
 def _augmentation(
   config: config_lib.DataConfig,
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
   if config.augment == "none":
     return None
+  if registry.chosen(config):
+    return functools.partial(_augmented, config)
   return functools.partial(data.crop_flip, padding=config.crop_padding)

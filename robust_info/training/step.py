@@ -107,8 +107,8 @@ def make_train_step(
       which has its own key. Computations of an objective or a layer over a
       batch run over each micro-batch instead, and the micro-batches update the
       batch statistics one after the other.
-    augment: function (uint8 images, key) -> images, or None; see
-      `data.crop_flip`.
+    augment: function (uint8 images, key) -> images, uint8 or float in [0, 1],
+      or None; see `data.crop_flip`.
     awp_gamma: size of the adversarial weight perturbation relative to the
       weights, see `weight_perturbation`; 0 means none. It costs one more
       forward and backward pass of the loss, because the points of the attack
@@ -137,7 +137,9 @@ def make_train_step(
     if augment is not None:
       key, augment_key = jax.random.split(key)
       image = augment(image, augment_key)
-    examples = dataclasses.replace(batch, image=data.to_float(image))
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+      image = data.to_float(image)
+    examples = dataclasses.replace(batch, image=image)
     gradients, batch_stats, sums = gradients_of(
       state, examples, key, state.step / num_steps
     )

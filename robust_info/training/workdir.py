@@ -3,6 +3,8 @@
 In a training of several processes, only the first uses the directory.
 
 config.json        the resolved configuration, with a checksum (`crc32`)
+configuration.py   the configuration file, if it registered parts of the run,
+                   see `own_parts`
 environment.json   one entry per start: versions, commit, device, command; a
                    damaged one is renamed environment.json.damaged
 metrics.jsonl      the log, see `metrics_log`
@@ -23,7 +25,7 @@ from typing import Any
 
 from robust_info import config as config_lib
 from robust_info.runtime import environment, files, processes
-from robust_info.training import metrics_log
+from robust_info.training import metrics_log, own_parts
 
 
 class WorkdirError(RuntimeError):
@@ -74,6 +76,7 @@ class Workdir:
       self._lock = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
       self._acquire()
       self._check_config(config)
+      own_parts.keep(self.path, config)
       self._note_environment()
     except OSError as error:
       self.close()
@@ -197,18 +200,46 @@ def read_config(path: str | os.PathLike[str]) -> config_lib.Config:
 
   Args:
     path: a workdir. A config.json of an older version, without a checksum, can
-      be read too.
+      be read too. Parts of one's own must be registered.
 
   Raises:
     WorkdirError: the configuration is missing, cannot be read, is damaged or
       incomplete, or was changed without removing its checksum.
+  """
+  return parsed(path, read_content(path))
+
+
+def parsed(
+  path: str | os.PathLike[str], content: Mapping[str, Any]
+) -> config_lib.Config:
+  """The configuration in the content of a config.json.
+
+  Args:
+    path: the workdir, for errors.
+    content: from `read_content`.
+
+  Raises:
+    WorkdirError: a field is wrong, or a part of one's own is not registered.
+  """
+  try:
+    return config_lib.from_json(json.dumps(content))
+  except (ValueError, TypeError) as error:
+    file = pathlib.Path(path) / "config.json"
+    raise WorkdirError(f"Cannot use {file}: {error}") from error
+
+
+def read_content(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """The content of config.json in a workdir, as nested mappings.
+
+  Raises:
+    WorkdirError: as `read_config`, but no field is checked.
   """
   file = pathlib.Path(path) / "config.json"
   try:
     content, checked = files.read_sealed(file)
     if not checked:
       _require_sections(content)
-    return config_lib.from_json(json.dumps(content))
+    return content
   except OSError as error:
     raise WorkdirError(
       f"No run in workdir {path}: cannot read config.json "
@@ -219,8 +250,6 @@ def read_config(path: str | os.PathLike[str]) -> config_lib.Config:
       f"Cannot use {file}: {error}; bring back a copy of the file. After a "
       "change that you made yourself, remove its member crc32."
     ) from error
-  except (ValueError, TypeError) as error:
-    raise WorkdirError(f"Cannot use {file}: {error}") from error
 
 
 def _require_sections(content: Mapping[str, Any]) -> None:

@@ -120,6 +120,20 @@ def test_memory_and_file_give_the_same_data(load, tmp_path, capfd):
   assert found.version == other.version
 
 
+def test_a_test_part_alone_serves_evaluation_only(load, tmp_path, capfd):
+  found = data.from_arrays(x_test=X, y_test=Y)
+  assert (found.train, found.validation, len(found.test)) == (None, None, 60)
+  assert "the data serve evaluation only" in capfd.readouterr().err
+  np.savez(tmp_path / "own.npz", x_test=X, y_test=Y)
+  make_folder(tmp_path / "pictures" / "test")
+  for name, path in (("arrays", "own.npz"), ("image_folder", "pictures")):
+    loaded = load(name, tmp_path / path)
+    assert loaded.train is None
+    assert len(loaded.test) == 60
+  message = refusal(setup.resolve, config_lib.Config(), found)
+  assert "Expected data with a training part" in message
+
+
 def test_given_parts_are_used_and_a_class_may_be_absent_from_one(capfd):
   found = data.from_arrays(
     X[:40],

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from robust_info import report
+from robust_info.config import registry
 from robust_info.report import table
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -15,9 +16,12 @@ DOCS = ROOT / "docs"
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 
 
-@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+  "path", [*REFERENCE, DOCS / "guide/extending.md"], ids=lambda path: path.stem
+)
 def test_examples_run_and_print_what_they_say(path):
-  result = doctest.testfile(str(path), module_relative=False)
+  with registry.using(()):
+    result = doctest.testfile(str(path), module_relative=False)
   assert result.attempted > 0
   assert result.failed == 0
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+import page_report
 import pytest
 
 from robust_info.report import cards, store
@@ -57,6 +58,14 @@ def test_autoattack_is_stated_if_its_standard_version_ran(report):
   entry = cards.robustbench(report, run)
   assert entry["autoattack_acc"] is None
   assert entry["unreliable"] is True
+
+
+def test_nothing_is_said_of_the_training_of_other_networks(report):
+  [run] = page_report.without_a_run(report)["runs"]
+  assert cards.robustbench(report, run)["additional_data"] is None
+  card = cards.model_card(report, run)
+  assert "## Training Details\n\n[More Information Needed]" in card
+  assert "None" not in card
 
 
 def test_names_of_files_are_safe_and_different():

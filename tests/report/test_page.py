@@ -182,6 +182,11 @@ def test_a_page_of_one_run_without_an_ensemble_or_pictures(folder):
   assert "breaks another" not in parsed.text
   assert "not checked" in parsed.text
   assert "abc, with uncommitted changes" in parsed.text
+  page_report.without_a_run(single)
+  parsed = Page(page.write(single, folder).read_text(encoding="utf-8"))
+  found = {attrs.get("id") for _, attrs, _ in parsed.elements}
+  assert SECTIONS - found == {"examples", "training"}
+  assert "None" not in parsed.text
 
 
 @pytest.mark.parametrize(("num_runs", "shape", "limit"), [

@@ -17,7 +17,15 @@ from robust_info.evaluation import metrics, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
-from robust_info.report import _build, cards, figures, page, store, table
+from robust_info.report import (
+  _build,
+  cards,
+  figures,
+  networks,
+  page,
+  store,
+  table,
+)
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -155,6 +163,15 @@ def build(runs, output, *, source=None, settings=SETTINGS, **options):
   )
 
 
+def measure_nothing(monkeypatch, strength_curve=()):
+  """Replaces all measurements by nothing, and perhaps a curve."""
+  monkeypatch.setattr(
+    metrics,
+    "measure",
+    lambda *args, **kwargs: {"strength_curve": list(strength_curve)},
+  )
+
+
 def strict(path):
   """JSON according to the standard, without NaN."""
 
@@ -256,7 +273,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
       super().__init__(*args, **kwargs)
 
   monkeypatch.setattr(evaluation, "Evaluator", Evaluator)
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
+  measure_nothing(monkeypatch)
   other = dataclasses.replace(MODEL, name="mlp", hidden_sizes=(5,))
   found = build(
     [make_run("a"), make_run("b", seed=1), make_run("c", model=other)],
@@ -275,7 +292,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
   ],
 )
 def test_a_model_is_named_by_what_sets_it_apart(fields, name):
-  assert _build._model_name(config.ModelConfig(**fields)) == name
+  assert networks._model_name(config.ModelConfig(**fields)) == name
 
 
 def test_only_the_first_examples(tmp_path, drawn, calls):
@@ -288,7 +305,7 @@ def test_only_the_first_examples(tmp_path, drawn, calls):
 
 
 def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
+  measure_nothing(monkeypatch)
   model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
   build([make_run("a", model=model)], tmp_path, source=make_source(2))
   expected = [name for name in ALWAYS_DRAWN if name != "examples"]
@@ -296,7 +313,7 @@ def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
 
 
 def test_an_ensemble_is_drawn_by_strength(tmp_path, drawn, monkeypatch):
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
+  measure_nothing(monkeypatch, strength_curve=["none", "APGD"])
   settings = dataclasses.replace(SETTINGS, attack="apgd")
   found = build([make_run("a")], tmp_path, settings=settings)
   assert "strength" in drawn

@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from robust_info import config
+from robust_info.config import file as file_lib
 from robust_info.runtime import command_line
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def test_error_in_a_configuration_file_names_file_and_line(
   parse, tmp_path, body, message
 ):
   path = write(tmp_path, body)
-  with pytest.raises(command_line.ConfigFileError) as error:
+  with pytest.raises(file_lib.FileError) as error:
     parse(f"--config={path}")
   assert f"In {path}" in str(error.value)
   assert message in str(error.value)
@@ -108,7 +109,7 @@ def test_error_in_a_configuration_file_names_file_and_line(
 
 @pytest.mark.parametrize("path", ["", "configs", "configs/nope.py"])
 def test_missing_configuration_file_is_named(parse, path):
-  with pytest.raises(command_line.ConfigFileError, match=f"file {path}; "):
+  with pytest.raises(file_lib.FileError, match=f"file {path}; "):
     parse(f"--config={path}")
 
 

@@ -121,7 +121,12 @@ def test_lack_of_memory_is_one_line_with_settings_and_remedy(
   def needs():
     if of_training:
       return memory_needs.of_training(config)
-    return memory_needs.of_evaluation(config, config.evaluation)
+    return memory_needs.of_evaluation(
+      config.evaluation,
+      num_classes=10,
+      image_shape=config.model.image_shape,
+      layers=1000,
+    )
 
   with pytest.raises(memory.OutOfMemoryError) as found, memory.explained(needs):
     raise error

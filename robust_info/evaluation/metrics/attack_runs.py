@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from robust_info import attacks
 from robust_info import config as config_lib
-from robust_info.evaluation import worst_case
+from robust_info.config import registry
+from robust_info.evaluation import own_attack, worst_case
 from robust_info.evaluation.metrics import attacked, subject
 
 
@@ -18,12 +21,27 @@ def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
     return f"AutoAttack {settings.autoattack_version}"
   if settings.attack == "apgd":
     return _apgd_name(worst_case.APGD)
+  if registry.chosen(settings):
+    return settings.attack
   return attacked.attack_name("pgd", settings)
 
 
 def _apgd_name(names: Sequence[str]) -> str:
   """The name of several APGD attacks, for example "APGD-CE+T"."""
   return "APGD-" + "+".join(n.removeprefix("apgd-").upper() for n in names)
+
+
+def _registered(logits_fn, examples, key, *, settings):
+  x_adv, outside = own_attack.run(
+    settings,
+    logits_fn,
+    examples.x,
+    examples.label,
+    jax.random.fold_in(key, examples.start),
+    where=examples.where,
+    example_ids=examples.ids,
+  )
+  return logits_fn(x_adv), outside
 
 
 class AttackRuns:
@@ -78,6 +96,44 @@ class AttackRuns:
     # The progress is no longer needed, and it holds every attacked image.
     shutil.rmtree(state, ignore_errors=True)
     return found
+
+  def registered(self) -> dict[str, Any]:
+    """The attack of one's own that the settings choose.
+
+    Returns:
+      As `pgd`, and the number of points `outside` the ball or [0, 1], which do
+      not count.
+    """
+    settings, evaluator = self._settings, self._evaluator
+    part = registry.chosen(settings)
+
+    def run():
+      outside, logits = [], []
+      batches = evaluator.by_batch(
+        _registered,
+        self._variables,
+        evaluator.keys.attack,
+        tick=self._ticks(f"{part.name} {settings.norm} {settings.epsilon:g}"),
+        settings=settings,
+      )
+      for found, missed in batches:
+        logits.append(found)
+        outside.append(int(missed.sum()))
+      found = evaluator.tally(iter(logits))
+      return {
+        "correct": (found.correct & self._network.clean.correct)
+        .astype(int)
+        .tolist(),
+        "lens": attacked.describe(self._network.clean, found),
+        "outside": sum(outside),
+      }
+
+    if part.origin is None:
+      return run()  # Nothing identifies the code of an interactive session.
+    own = getattr(settings, part.name)
+    return self._cache.get(
+      f"{part.name}-{part.origin.digest[:16]}-{own!r}-{settings.epsilon!r}", run
+    )
 
   def _check(self, epsilon, evaluated):
     report = worst_case.sanity(

@@ -40,13 +40,25 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
     "Performance",
     runs,
     [
-      ("objective, model", lambda r: f"{r['objective']}, {r['model']}"),
-      ("checkpoint", lambda r: f"{r['checkpoint']}, step {r['step']:,}"),
+      ("objective, model", origin),
+      ("checkpoint", checkpoint),
       ("accuracy", cell(rows.percent, "accuracy")),
       ("cross-entropy", cell(rows.number, "cross_entropy")),
       ("calibration error", cell(rows.percent, "calibration_error")),
     ],
   )
+
+
+def origin(run: rows.Run) -> str:
+  """Objective and model; a network that is not of a run has no objective."""
+  return ", ".join(filter(None, (run["objective"], run["model"])))
+
+
+def checkpoint(run: rows.Run) -> str:
+  """Checkpoint and step of a run; "n/a" for any other network."""
+  if run["checkpoint"] is None:
+    return "n/a"
+  return f"{run['checkpoint']}, step {run['step']:,}"
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:

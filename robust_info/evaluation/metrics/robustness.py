@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
 
 # The quantities of the epsilon lens that a strength curve shows.
@@ -29,7 +30,8 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     accuracy after each attack (for an ensemble, of the ensemble alone, as
     usually published); the `sanity` checks of whether the accuracy can be
     trusted (empty at epsilon 0); and the `warnings` of an ensemble, with counts
-    of examples whose logits or gradients are not finite.
+    of examples whose logits or gradients are not finite, or of an attack of
+    one's own, with the number of its images outside the ball.
 
     `epsilon_lens_by_attack`: the lens at the largest label loss and at the
     largest divergence. For PGD these are two attacks; for an ensemble the two
@@ -67,9 +69,26 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     for kind in attacked.ATTACKS
   ]
   strengths, warnings = [], []
-  if settings.attack == "pgd":
+  if settings.attack == "pgd" or registry.chosen(settings):
     sanity = runs.sanity() if settings.epsilon > 0 else {}
-  else:
+  if registry.chosen(settings):
+    found = runs.registered()
+    own = np.array(found["correct"], bool)
+    steps.append(
+      {
+        "attack": settings.attack,
+        "epsilon": settings.epsilon,
+        **_share(float(own.mean()), len(own)),
+      }
+    )
+    survivors &= own
+    lenses.append({"attack": settings.attack, **threat, **found["lens"]})
+    if found["outside"]:
+      warnings.append(
+        f"{settings.attack}: {found['outside']} of {len(own)} images lay "
+        "outside the ball or [0, 1] and do not count."
+      )
+  elif settings.attack != "pgd":
     found = runs.ensemble()
     sanity, warnings = found["sanity"], found["warnings"]
     steps += [
@@ -167,7 +186,12 @@ def _checks(runs, place):
   )
   return found._replace(
     notes=[
-      f"{run['name']}: {run['robustness']['sanity']['verdict']}" for run in runs
+      *(f"{r['name']}: {r['robustness']['sanity']['verdict']}" for r in runs),
+      *(
+        f"{r['name']}: {w}"
+        for r in runs
+        for w in r["robustness"].get("warnings", ())
+      ),
     ]
   )
 

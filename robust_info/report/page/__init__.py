@@ -106,7 +106,8 @@ def _drawn(
   report: Mapping[str, Any], folder: pathlib.Path
 ) -> Iterator[tuple[str, markupsafe.Markup]]:
   for name, description in _FIGURES.items():
-    if name != "strength" or report["settings"]["attack"] != "pgd":
+    # Ensembles alone have strength curves.
+    if name != "strength" or any(r["strength_curve"] for r in report["runs"]):
       svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
       yield (
         name,

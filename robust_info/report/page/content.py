@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robust_info.evaluation import metrics
-from robust_info.evaluation.metrics import rows
+from robust_info.evaluation.metrics import performance, rows
 from robust_info.report import portrayed
 from robust_info.report.page import comparison, glossary, pixels
 
@@ -26,10 +26,10 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
   """The numbers of a run to see first.
 
   Returns:
-    `accuracy` and `robust`, pairs of a value and its standard error; `gap`, the
-    same for the images that only the ensemble breaks, None without one;
-    `verdict`, which is "trustworthy", "not trustworthy" or "not checked"; and
-    the `failed` checks.
+    `about`, text on its origin; `accuracy` and `robust`, pairs of a value and
+    its standard error; `gap`, the same for the images that an attack other than
+    PGD breaks in addition, None without one; `verdict`, which is "trustworthy",
+    "not trustworthy" or "not checked"; and the `failed` checks.
   """
   robust = run["robustness"]
   gap, checks = None, robust["sanity"].get("checks", ())
@@ -39,7 +39,11 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
     size = report["data"]["num_examples"]
     gap = value, math.sqrt(max(value * (1 - value), 0) / size)
   failed = [check for check in checks if not check["passed"]]
+  about = [performance.origin(run)]
+  if run["checkpoint"]:
+    about.append(f"checkpoint: {performance.checkpoint(run)}")
   return {
+    "about": "; ".join(about),
     "accuracy": rows.pair(run, "accuracy", "performance"),
     "robust": (robust["accuracy"], robust["standard_error"]),
     "gap": gap,
