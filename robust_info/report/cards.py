@@ -13,6 +13,12 @@ from robust_info.runtime import files
 
 # Mark of Hugging Face's template for what the authors have to add.
 _UNKNOWN = "[More Information Needed]"
+_START = """```python
+from robust_info import training
+
+run = training.restore_run("WORKDIR")
+logits = run.logits_fn(images)  # images [N, H, W, channels] in [0, 1]
+```"""
 _NAME_LENGTH = 80  # Of a file; below the limits of file systems.
 
 
@@ -157,9 +163,10 @@ def _metadata(report, run) -> Iterator[str]:
     }
   ]
   yield "---"
-  yield "library_name: flax"
+  if run["config"] is not None:  # The networks of runs are Flax modules.
+    yield "library_name: flax"
   yield "pipeline_tag: image-classification"
-  yield 'tags: ["jax", "flax", "adversarial-robustness", "robust_info"]'
+  yield 'tags: ["jax", "adversarial-robustness", "robust_info"]'
   yield 'metrics: ["accuracy"]'
   yield f"model-index: {json.dumps(index, ensure_ascii=False)}"
   yield "---"
@@ -200,13 +207,10 @@ def _about(data, run) -> Iterator[str]:
     f"The robust accuracy below holds for {_ball(robust)} and "
     f"{_plain(robust['attack'])} only. An attack gives an upper bound: a "
     "stronger attack, or other changes of the image, may do more harm. The "
-    "numbers are of one training run."
+    "numbers are of one network."
   )
   yield "\n## How to Get Started with the Model\n"
-  yield "```python\nfrom robust_info import training\n"
-  yield 'run = training.restore_run("WORKDIR")'
-  yield "logits = run.logits_fn(images)  # images [N, H, W, channels] in [0, 1]"
-  yield "```"
+  yield _UNKNOWN if run["config"] is None else _START
 
 
 def _training(data, run) -> Iterator[str]:

@@ -66,6 +66,7 @@ def test_nothing_is_said_of_the_training_of_other_networks(report):
   card = cards.model_card(report, run)
   assert "## Training Details\n\n[More Information Needed]" in card
   assert "None" not in card
+  assert "restore_run" not in card
 
 
 def test_names_of_files_are_safe_and_different():
