@@ -241,6 +241,10 @@ def test_every_number_of_the_table_has_a_meaning(report):
   ((0.3, 1.5, 0.4), [
     "All three lenses find no clear difference between a and b."
   ]),
+  ((-0.1, 1.5, 0.2), [
+    "The epsilon lens finds a less fragile than b.",
+    "The path lens finds no clear difference between a and b.",
+  ]),
   ((float("nan"), 1.5, 0.2), [
     "The epsilon lens finds a less fragile than b.",
     "The path lens finds no clear difference between a and b.",

@@ -34,7 +34,8 @@ class Row(NamedTuple):
   Attributes:
     lens: the lens.
     sign: -1 if the first run is clearly less fragile, 1 if it is clearly more
-      fragile, 0 if neither is clear; None if a share is not a number.
+      fragile, 0 if neither is clear; None if a share is not a number or is
+      negative, which says nothing about fragility.
   """
 
   lens: Lens
@@ -100,7 +101,7 @@ def compare(first: rows.Run, second: rows.Run) -> list[Row]:
   for lens in LENSES:
     (share, error), (other, other_error) = lens.share(first), lens.share(second)
     difference, sign = share - other, 0
-    if not math.isfinite(difference):
+    if not (share >= 0 and other >= 0):  # NaN is neither.
       sign = None
     elif abs(difference) > _CLEAR * math.hypot(error, other_error):
       sign = 1 if difference > 0 else -1
