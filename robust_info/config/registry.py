@@ -20,19 +20,23 @@ A run stores the file that registered its parts; see `training.workdir`.
 """
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import hashlib
 import inspect
 import keyword
-import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from robust_info.config import data, evaluation, model, objective, schema, train
-
-_SIMPLE = (int, float, str, bool)
+from robust_info.config import (
+  data,
+  evaluation,
+  model,
+  objective,
+  schema,
+  signatures,
+  train,
+)
 
 
 class UnknownPartError(ValueError):
@@ -312,103 +316,35 @@ def _extended(cls: type, own: tuple[Part, ...]) -> type:
 def _part(kind: str, name: str, build: Callable[..., Any]) -> Part:
   """Reads the signature of a function."""
   of, what = KINDS[kind], f"{kind} {name!r}"
-  try:
-    parameters = dict(inspect.signature(build).parameters)
-  except (TypeError, ValueError) as error:
-    raise TypeError(
-      f"Expected the {what} to be a function, got {type(build).__name__}."
-    ) from error
-  named = [p for p in parameters.values() if p.kind in _BY_NAME]
-  placed = [p for p in parameters.values() if p.kind in _BY_PLACE]
-  missing = [k for k in of.required if k not in {p.name for p in named}]
+  placed, named = signatures.arguments(build, what)
+  missing = [argument for argument in of.required if argument not in named]
   if len(placed) < len(of.positional) or missing:
     call = ", ".join((*of.positional, *(f"{k}=" for k in of.required)))
     raise TypeError(
       f"Expected the {what} to take ({call}), got {inspect.signature(build)}."
     )
-  used = {p.name for p in placed[: len(of.positional)]}
-  used |= {*of.keywords, *of.ignored}
+  used = {*placed[: len(of.positional)], *of.keywords, *of.ignored}
   reads, settings = [], []
-  hints = _hints(build)
+  hints = signatures.hints(build)
   known = set(schema.names(of.cls)) - {of.field}
-  for parameter in named:
-    argument, default = parameter.name, parameter.default
+  for argument, default in named.items():
     if argument in used:
       continue
-    if argument in of.filled or default is parameter.empty:
+    if argument in of.filled or default is inspect.Parameter.empty:
       if argument not in known:
         raise ValueError(
           f"Expected argument {argument} of the {what} to have a default, or "
           f"to be a field of config.{of.section}: {', '.join(sorted(known))}."
         )
       reads.append(argument)
-    elif field := _setting(argument, hints.get(argument), default):
+    elif field := signatures.setting(argument, hints.get(argument), default):
       settings.append(field)
-  made = _frozen(name, settings)
-  # Defaults meet the conditions of every other value, and have its type.
-  path = f"config.{of.section}.{name}"
-  usual = schema.build(made, dataclasses.asdict(made()), path)
-  for argument, _, field in settings:
-    field.default = getattr(usual, argument)
-  made = _frozen(name, settings)
   return Part(
     kind,
     name,
     build,
     tuple(reads),
-    tuple(k for k in of.keywords if k in {p.name for p in named}),
-    made,
+    tuple(argument for argument in of.keywords if argument in named),
+    signatures.schema_of(name, settings, f"config.{of.section}.{name}"),
     _running[-1] if _running else None,
   )
-
-
-def _frozen(name: str, settings: list[tuple[str, Any, Any]]) -> type:
-  fields = [(field, hint, copy.copy(value)) for field, hint, value in settings]
-  return dataclasses.make_dataclass(
-    f"{name}_settings", fields, frozen=True, kw_only=True
-  )
-
-
-_BY_PLACE = (
-  inspect.Parameter.POSITIONAL_ONLY,
-  inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
-_BY_NAME = (
-  inspect.Parameter.POSITIONAL_OR_KEYWORD,
-  inspect.Parameter.KEYWORD_ONLY,
-)
-
-
-def _hints(build: Callable[..., Any]) -> dict[str, Any]:
-  """Annotations of the arguments; none where one of them has no meaning."""
-  try:
-    return typing.get_type_hints(build)
-  except (NameError, TypeError, AttributeError):
-    return {}
-
-
-def _setting(name: str, hint: Any, default: Any) -> tuple[str, Any, Any] | None:
-  """A field for an argument; None for values that no configuration can hold."""
-  if typing.get_origin(hint) is typing.Literal:
-    choices = typing.get_args(hint)
-    if all(isinstance(choice, str) for choice in choices):
-      return name, str, schema.one_of(default, choices)
-    return None
-  if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
-    hint = None
-  if hint is None or hint in (Any, tuple):
-    hint = _type_of(default)
-  plain = schema.without_none(hint)
-  item = (
-    typing.get_args(plain)[0] if typing.get_origin(plain) is tuple else plain
-  )
-  if item not in _SIMPLE:
-    return None
-  return name, hint, dataclasses.field(default=default)
-
-
-def _type_of(default: Any) -> Any:
-  if isinstance(default, tuple) and default:
-    kinds = {type(item) for item in default}
-    return tuple[kinds.pop(), ...] if len(kinds) == 1 else None
-  return type(default)

@@ -57,13 +57,20 @@ def changed(old: Any, new: Any) -> dict[str, str]:
     without fields that have no effect in either.
   """
   before, after = schema.flatten(old), schema.flatten(new)
-  idle = reads.unread(old).keys() & reads.unread(new).keys()
-  # The settings of a registered part are fields of one of the two only.
+  unread = [
+    ({*values}, reads.unread(config))
+    for values, config in ((before, old), (after, new))
+  ]
+
+  def idle(name: str) -> bool:
+    # The settings of a registered part may be fields of one of the two only.
+    return all(name not in fields or name in off for fields, off in unread)
+
   pairs = {name: (before.get(name), after.get(name)) for name in before | after}
   return {
     name: f"{name}: {was!r}, now {now!r}"
     for name, (was, now) in pairs.items()
-    if name not in idle and was != now
+    if was != now and not idle(name)
   }
 
 

@@ -1,6 +1,5 @@
-"""The examples of the documentation run, and names on its pages exist."""
+"""Names on the pages of the documentation exist, and numbers agree."""
 
-import doctest
 import importlib
 import pathlib
 import re
@@ -8,22 +7,11 @@ import re
 import pytest
 
 from robust_info import report
-from robust_info.config import registry
 from robust_info.report import table
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
-
-
-@pytest.mark.parametrize(
-  "path", [*REFERENCE, DOCS / "guide/extending.md"], ids=lambda path: path.stem
-)
-def test_examples_run_and_print_what_they_say(path):
-  with registry.using(()):
-    result = doctest.testfile(str(path), module_relative=False)
-  assert result.attempted > 0
-  assert result.failed == 0
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
