@@ -3,8 +3,8 @@ r"""Evaluates networks on the whole test split of their data: runs, and others.
   python evaluate.py --workdir=runs/digits-standard --workdir=runs/digits-pgd \
     --output=runs/digits-report
 
-Prints a table, and writes it, report.json and figures to --output. A report
-that was stopped resumes when started again.
+Prints a table, and writes it, the page report.html, report.json and figures to
+--output. A report that was stopped resumes when started again.
 
 A network of your own is what a function of a Python file returns: a module of
 Flax, Equinox, Keras or PyTorch, or a function of images; the configuration
@@ -226,8 +226,12 @@ def main() -> None:
   output = pathlib.Path(_OUTPUT.value)
   (output / "report.txt").write_text(table + "\n", encoding="utf-8")
   print(table)
-  print(f"\nReport and figures in {output}: report.json, report.txt", end="")
-  print("".join(f", {path.name}" for path in sorted(output.glob("*.png"))))
+  names = [
+    "report.json",
+    "report.txt",
+    *sorted(p.name for p in output.glob("*.png")),
+  ]
+  print(f"\nOpen {output / 'report.html'}; it comes with {', '.join(names)}")
 
 
 if __name__ == "__main__":

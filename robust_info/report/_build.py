@@ -20,7 +20,7 @@ from robust_info import config as config_lib
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import attacked, portraits
-from robust_info.report import networks, store
+from robust_info.report import networks, portrayed, store
 from robust_info.runtime import environment, processes, progress
 
 _NUM_PORTRAITS = 6
@@ -35,7 +35,7 @@ def build(
   seed: int = 0,
   num_examples: int | None = None,
 ) -> dict[str, Any]:
-  """Evaluates networks on the test split; writes `report.json` and figures.
+  """Evaluates networks on the test split; writes `report.json`; calls `draw`.
 
   With several processes, all make the same call, and only the first writes.
 
@@ -116,24 +116,56 @@ def build(
     report["runs"].append({"name": name, **network.about, **entry})
   if processes.is_first():
     store.save(report, output / "report.json")
-    draw(report, output)
+  shown = None
   if source.image_shape[2] in (1, 3):
-    label_names = report["data"]["label_names"]
-    _draw_examples(used, split, label_names, settings, output)
+    shown = _examples(used, split, settings)
+  if processes.is_first():
+    draw(report, output, shown)
   return report
 
 
-def draw(report: Mapping[str, Any], output: pathlib.Path) -> None:
-  """Draws every figure that needs the report only."""
-  from robust_info.report import figures
+def draw(
+  report: Mapping[str, Any],
+  output: str | os.PathLike[str],
+  shown: portrayed.Examples | None = None,
+) -> None:
+  """Writes everything of a report that is made from its numbers.
 
-  figures.training_curves(report, output / "training_curves.png")
-  figures.robust_accuracy(report, output / "robust_accuracy.png")
-  figures.components(report, output / "components.png")
-  figures.cckl_matrices(report, output / "cckl_matrices.png")
+  These are the figures, as PNG and SVG, `report.html`, and per run an entry of
+  RobustBench and a model card.
+
+  Args:
+    report: a report from `build` or `report.load`.
+    output: directory of the report; it exists.
+    shown: single examples, for their figure and for the page; a report has none
+      in itself.
+  """
+  from robust_info.report import cards, figures, page
+
+  output = pathlib.Path(output)
+  # Without a suffix: as PNG and as SVG, which the page shows.
+  figures.training_curves(report, output / "training_curves")
+  figures.robust_accuracy(report, output / "robust_accuracy")
+  figures.components(report, output / "components")
+  figures.cckl_matrices(report, output / "cckl_matrices")
   # Ensembles alone have strength curves.
-  if any(run.get("strength_curve") for run in report["runs"]):
-    figures.strength(report, output / "strength.png")
+  if any(run["strength_curve"] for run in report["runs"]):
+    figures.strength(report, output / "strength")
+  if shown is not None:
+    figures.examples(
+      shown.images,
+      shown.eigenvectors,
+      shown.adversarial,
+      shown.probabilities,
+      shown.adversarial_probabilities,
+      output / "examples.png",
+      labels=shown.labels,
+      label_names=report["data"]["label_names"],
+      run_names=[run["name"] for run in report["runs"]],
+      threat=shown.threat,
+    )
+  page.write(report, output, shown)
+  cards.write(report, output)
 
 
 def _make(output: pathlib.Path) -> None:
@@ -241,33 +273,26 @@ def _fingerprint(
   )
 
 
-def _draw_examples(used, split, label_names, settings, output) -> None:
-  """Draws single examples, the first ones of different classes."""
+def _examples(used, split, settings) -> portrayed.Examples:
+  """Single examples, the first ones of different classes."""
   _, first = np.unique(split.labels, return_index=True)
   indices = np.sort(first)[:_NUM_PORTRAITS]
   found = [
     portraits.portraits(evaluator, network.variables, indices)
     for _, network, evaluator in used
   ]
-  if not processes.is_first():
-    return
-  from robust_info.report import figures
-
-  figures.examples(
-    split.images[indices] / 255.0,
-    *(
-      np.stack([portrait[key] for portrait in found])
+  return portrayed.Examples(
+    images=split.images[indices] / 255.0,
+    **{
+      key: np.stack([portrait[key] for portrait in found])
       for key in (
         "eigenvectors",
         "adversarial",
         "probabilities",
         "adversarial_probabilities",
       )
-    ),
-    output / "examples.png",
+    },
     labels=split.labels[indices].tolist(),
-    label_names=label_names,
-    run_names=[name for name, _, _ in used],
     threat=(
       f"{attacked.attack_name('pgd', settings)}, {settings.norm} "
       f"{settings.epsilon:g}"

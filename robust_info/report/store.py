@@ -17,6 +17,17 @@ _VERBATIM = ("objective", "checkpoint", "step", "config", "starts")
 # Former names of fields, section -> old name -> new name: reports written with
 # them stay readable.
 _FORMER = {"fisher": {"spectral": "spectral_norm"}}
+# Fields that older versions did not write, section -> fields.
+_ADDED: dict[str, dict[str, Any]] = {"robustness": {"warnings": []}}
+
+
+def json_schema() -> dict[str, Any]:
+  """The JSON Schema of `report.json`, of draft 2020-12.
+
+  It describes a report as this version writes it; reports may have more fields.
+  """
+  text = pathlib.Path(__file__).with_name("report.schema.json").read_text()
+  return json.loads(text)
 
 
 def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -28,7 +39,8 @@ def save(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
   """Reads a report written by `save`, also by an older version.
 
-  Null numbers become NaN, and fields with former names get their present ones.
+  Null numbers become NaN, fields with former names get their present ones, and
+  fields that the older version did not write are empty.
 
   Raises:
     ValueError: the file is not a report of this schema.
@@ -42,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     raise ValueError(f"Expected {path} to be a report of schema {SCHEMA}.")
   runs = [
     {
-      k: v if k in _VERBATIM else _with_nan(_renamed(k, v))
+      k: v if k in _VERBATIM else _with_nan(_updated(k, v))
       for k, v in run.items()
     }
     for run in found["runs"]
@@ -50,11 +62,13 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
   return {**found, "runs": runs}
 
 
-def _renamed(section: str, value: Any) -> Any:
-  if section not in _FORMER:
+def _updated(section: str, value: Any) -> Any:
+  """A section of a run as the present version writes it."""
+  if section not in _FORMER and section not in _ADDED:
     return value
-  names = _FORMER[section]
-  return {names.get(name, name): item for name, item in value.items()}
+  names = _FORMER.get(section, {})
+  renamed = {names.get(name, name): item for name, item in value.items()}
+  return {**_ADDED.get(section, {}), **renamed}
 
 
 def _nullified(value: Any) -> Any:

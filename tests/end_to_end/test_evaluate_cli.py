@@ -148,8 +148,12 @@ def test_report_table_and_figures_are_written(undisturbed):
   assert all(run["performance"]["accuracy"] > 0.5 for run in found["runs"])
   table = table_lib.render(found)
   assert result.stdout.startswith(table)
-  assert str(output) in result.stdout.splitlines()[-1]
-  assert "report.json" in result.stdout.splitlines()[-1]
+  last = result.stdout.splitlines()[-1]
+  assert last.startswith(f"Open {output / 'report.html'}; ")
+  assert "report.json" in last
+  page = (output / "report.html").read_text()
+  assert "standard (best)" in page
+  assert page.count("data:image/png") > 6 * 4
   assert "Traceback" not in result.stderr
 
 

@@ -7,6 +7,7 @@ import math
 import pathlib
 
 import jax
+import jsonschema
 import numpy as np
 import pytest
 import tiny_problem as tiny
@@ -16,7 +17,15 @@ from robust_info.evaluation import metrics, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
-from robust_info.report import _build, figures, networks, store, table
+from robust_info.report import (
+  _build,
+  cards,
+  figures,
+  networks,
+  page,
+  store,
+  table,
+)
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -28,7 +37,8 @@ SETTINGS = tiny.make_settings(
 )
 
 
-ALWAYS_DRAWN = set(figures.__all__) - {"strength"}
+ALWAYS_DRAWN = [name for name in figures.__all__ if name != "strength"]
+ALWAYS_DRAWN += ["write", "write"]  # The page, the cards.
 
 
 def make_source(channels=1):
@@ -70,11 +80,15 @@ def make_run(workdir, *, seed=0, checkpoint="last", model=MODEL, data_name="x"):
 
 @pytest.fixture
 def drawn(monkeypatch):
-  """Names of the figures that would be drawn; their contents are not tested."""
+  """Names of all that would be drawn; the contents are not tested."""
   names = []
-  for name in figures.__all__:
+  for module, name in (
+    *((figures, name) for name in figures.__all__),
+    (page, "write"),
+    (cards, "write"),
+  ):
     monkeypatch.setattr(
-      figures, name, lambda *args, name=name, **kw: names.append(name)
+      module, name, lambda *args, name=name, **kw: names.append(name)
     )
   nothing = collections.defaultdict(lambda: np.zeros(()))
   monkeypatch.setattr(_build.portraits, "portraits", lambda *args: nothing)
@@ -146,6 +160,15 @@ def sanity():
 def build(runs, output, *, source=None, settings=SETTINGS, **options):
   return _build.build(
     runs, source or make_source(), settings, output=output, **options
+  )
+
+
+def measure_nothing(monkeypatch, strength_curve=()):
+  """Replaces all measurements by nothing, and perhaps a curve."""
+  monkeypatch.setattr(
+    metrics,
+    "measure",
+    lambda *args, **kwargs: {"strength_curve": list(strength_curve)},
   )
 
 
@@ -250,7 +273,7 @@ def test_runs_of_one_architecture_share_an_evaluator(
       super().__init__(*args, **kwargs)
 
   monkeypatch.setattr(evaluation, "Evaluator", Evaluator)
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
+  measure_nothing(monkeypatch)
   other = dataclasses.replace(MODEL, name="mlp", hidden_sizes=(5,))
   found = build(
     [make_run("a"), make_run("b", seed=1), make_run("c", model=other)],
@@ -286,30 +309,69 @@ def test_only_the_first_examples(tmp_path, drawn, calls):
 
 
 def test_images_that_cannot_be_shown_are_left_out(tmp_path, drawn, monkeypatch):
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: {})
+  measure_nothing(monkeypatch)
   model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
   build([make_run("a", model=model)], tmp_path, source=make_source(2))
-  assert sorted(drawn) == sorted(ALWAYS_DRAWN - {"examples"})
+  expected = [name for name in ALWAYS_DRAWN if name != "examples"]
+  assert sorted(drawn) == sorted(expected)
 
 
 def test_an_ensemble_is_drawn_by_strength(tmp_path, drawn, monkeypatch):
-  measured = {"strength_curve": [{}]}
-  monkeypatch.setattr(metrics, "measure", lambda *args, **kwargs: measured)
+  measure_nothing(monkeypatch, strength_curve=["none", "APGD"])
   settings = dataclasses.replace(SETTINGS, attack="apgd")
   found = build([make_run("a")], tmp_path, settings=settings)
   assert "strength" in drawn
   assert found["settings"]["attack"] == "apgd"
 
 
-def test_figures_are_drawn(tmp_path, calls):
-  build([make_run("a"), make_run("b", seed=1)], tmp_path / "new" / "out")
-  assert {path.stem for path in (tmp_path / "new" / "out").glob("*.png")} == {
-    "training_curves",
-    "robust_accuracy",
-    "components",
-    "cckl_matrices",
-    "examples",
+def test_everything_is_written(tmp_path, calls):
+  output = tmp_path / "new" / "out"
+  build([make_run("a"), make_run("b", seed=1)], output)
+  both = {"training_curves", "robust_accuracy", "components", "cckl_matrices"}
+  assert {path.stem for path in output.glob("*.svg")} == both
+  assert {path.stem for path in output.glob("*.png")} == {*both, "examples"}
+  assert {path.name for path in (output / "robustbench").iterdir()} == {
+    "a.json",
+    "b.json",
   }
+  assert 'id="examples"' in (output / "report.html").read_text()
+  # A report follows its schema, which names all of its fields.
+  found = strict(output / "report.json")
+  schema = store.json_schema()
+  jsonschema.Draft202012Validator.check_schema(schema)
+  jsonschema.validate(found, schema, jsonschema.Draft202012Validator)
+  assert not sorted(undescribed(found, schema, schema))
+
+
+def undescribed(value, schema, root, place=""):
+  """Places of the fields of a valid value that its schema does not name."""
+  parts = list(alternatives(schema, root))
+  named = {
+    name: below
+    for part in parts
+    for name, below in part.get("properties", {}).items()
+  }
+  if isinstance(value, dict) and named:
+    for name, item in value.items():
+      if name in named:
+        yield from undescribed(item, named[name], root, f"{place}/{name}")
+      else:
+        yield f"{place}/{name}"
+  elif isinstance(value, list):
+    for items in (part["items"] for part in parts if "items" in part):
+      for item in value:
+        yield from undescribed(item, items, root, place)
+
+
+def alternatives(schema, root):
+  """The schema, and all that it refers to or consists of."""
+  yield schema
+  if "$ref" in schema:
+    name = schema["$ref"].rpartition("/")[2]
+    yield from alternatives(root["$defs"][name], root)
+  for key in ("allOf", "anyOf"):
+    for part in schema.get(key, ()):
+      yield from alternatives(part, root)
 
 
 @pytest.mark.parametrize(
@@ -413,9 +475,7 @@ def test_a_report_of_an_older_version_is_shown_like_a_new_one(tmp_path):
   figures.components(found, tmp_path / "components.png")
   # Saved again, it is a report of today.
   store.save(found, tmp_path / "report.json")
-  assert (
-    "spectral_norm" in strict(tmp_path / "report.json")["runs"][0]["fisher"]
-  )
+  jsonschema.validate(strict(tmp_path / "report.json"), store.json_schema())
 
 
 def test_a_save_that_fails_leaves_the_old_report(tmp_path):

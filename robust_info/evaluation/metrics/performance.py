@@ -40,8 +40,8 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
     "Performance",
     runs,
     [
-      ("objective, model", _origin),
-      ("checkpoint", _checkpoint),
+      ("objective, model", origin),
+      ("checkpoint", checkpoint),
       ("accuracy", cell(rows.percent, "accuracy")),
       ("cross-entropy", cell(rows.number, "cross_entropy")),
       ("calibration error", cell(rows.percent, "calibration_error")),
@@ -49,12 +49,13 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
   )
 
 
-def _origin(run: rows.Run) -> str:
-  # A network that is not of a run has no objective and no checkpoint.
+def origin(run: rows.Run) -> str:
+  """Objective and model; a network that is not of a run has no objective."""
   return ", ".join(filter(None, (run["objective"], run["model"])))
 
 
-def _checkpoint(run: rows.Run) -> str:
+def checkpoint(run: rows.Run) -> str:
+  """Checkpoint and step of a run; "n/a" for any other network."""
   if run["checkpoint"] is None:
     return "n/a"
   return f"{run['checkpoint']}, step {run['step']:,}"

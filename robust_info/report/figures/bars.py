@@ -32,7 +32,7 @@ def components(
   Args:
     report: with `runs`, each with `name`, `local_lens`, `path_lens` and
       `epsilon_lens`.
-    path: path of the PNG file; missing directories are created.
+    path: path of the file, see `style.figure`; missing directories are created.
 
   Returns:
     The path.
@@ -118,7 +118,7 @@ def _bar(
     non_robust,
     _BAR,
     left=start,
-    color=style.tint(hue, 0.15),
+    color=style.tint(hue, style.PALE),
     edgecolor=hue,
     hatch=_HATCH,
     linewidth=0.8,
@@ -138,7 +138,7 @@ def _caption(axes: matplotlib.axes.Axes, run: int, text: str) -> None:
     run - _CAPTION,
     style.signed(text),
     transform=axes.get_yaxis_transform(),
-    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+    bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
     fontsize=8.5,
     va="bottom",
   )
@@ -163,7 +163,7 @@ def _legend() -> list:
   return [
     matplotlib.patches.Patch(facecolor=grey, edgecolor=grey, label="robust"),
     matplotlib.patches.Patch(
-      facecolor=style.tint(grey, 0.15),
+      facecolor=style.tint(grey, style.PALE),
       edgecolor=grey,
       hatch=_HATCH,
       label="non-robust",

@@ -61,7 +61,7 @@ def training_curves(
 
   Args:
     report: with `runs`, each with `name` and `curves`.
-    path: path of the PNG file; missing directories are created.
+    path: path of the file, see `style.figure`; missing directories are created.
 
   Returns:
     The path.
@@ -101,7 +101,7 @@ def robust_accuracy(
     report: with `data.num_classes` and `runs`, each with `name` and
       `robust_accuracy`, a list of points with `attack`, `norm`, `epsilon`,
       `accuracy` and `standard_error`.
-    path: path of the PNG file; missing directories are created.
+    path: path of the file, see `style.figure`; missing directories are created.
 
   Returns:
     The path.
@@ -168,7 +168,7 @@ def _curve(
     linestyle=dash,
     marker=style.marker(run),
     markevery=[int(np.flatnonzero(shown)[-1])],
-    markerfacecolor=style.colour(run) if dash == "-" else "white",
+    markerfacecolor=style.colour(run) if dash == "-" else style.PAPER,
   )
   return True
 

@@ -15,6 +15,10 @@ from robust_info.report.figures import style
 
 _MAP = "viridis"
 _MAX_NAMED = 30
+# Light on every colour of the map, also where the page is dark.
+_OUTLINE = "#fafafa"
+# Not "'", which Matplotlib draws in a font that other programs lack.
+_PRIME = "\N{PRIME}"
 
 
 def cckl_matrices(
@@ -30,7 +34,7 @@ def cckl_matrices(
   Args:
     report: with `data.label_names` and `runs`, each with `name` and
       `cckl_matrix` [C, C].
-    path: path of the PNG file; missing directories are created.
+    path: path of the file, see `style.figure`; missing directories are created.
 
   Returns:
     The path.
@@ -50,11 +54,11 @@ def cckl_matrices(
       image = _heat_map(axes, matrix, report["data"]["label_names"], top)
       style.title(axes, style.shorten(run["name"], 30))
       axes.set_ylabel(r"class of $x$")
-      axes.set_xlabel(r"class of $x'$")
+      axes.set_xlabel(f"class of $x{_PRIME}$")
     bar = figure.colorbar(
       image, ax=grid, shrink=0.8, aspect=30 * rows, pad=0.02
     )
-    bar.set_label(r"mean $KL(p(x)\,\|\,p(x'))$ (nats)")
+    bar.set_label(rf"mean $KL(p(x)\,\|\,p(x{_PRIME}))$ (nats)")
     style.plain_ticks(bar.ax.yaxis)
     bar.outline.set_visible(False)
     note = "outlined: within a class, no part of CCKL"
@@ -91,7 +95,7 @@ def _heat_map(
         for i in range(num_classes)
       ],
       facecolor="none",
-      edgecolor="white",
+      edgecolor=_OUTLINE,
       linewidth=min(1.5, 24 / num_classes),
     )
   )

@@ -34,7 +34,7 @@ def strength(
       points with `attack`, `norm`, `epsilon`, and `accuracy`,
       `label_information` and `cckl`, each with `robust` and
       `standard_errors.robust`; the same attacks in all runs that have any.
-    path: path of the PNG file; missing directories are created.
+    path: path of the file, see `style.figure`; missing directories are created.
 
   Returns:
     The path.

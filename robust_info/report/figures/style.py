@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,9 +24,11 @@ from matplotlib.backends import backend_agg
 
 WIDTH = 9.0  # In inches; about the width of a README at 100 dpi.
 DPI = 150
+PAPER = "#ffffff"
 INK = "#222222"
 QUIET = "#666666"
 FAINT = "#d9d9d9"
+PALE = 0.15  # Share of a colour in its tint.
 ALARM = "#b2182b"
 
 # The colour-blind-safe palette of Okabe and Ito, without its yellow.
@@ -38,6 +41,22 @@ _COLOURS = (
   "#56B4E9",
   "#444444",
 )
+# The colours on a dark page, by those on a white one, of which each keeps its
+# hue.
+DARK = {
+  PAPER: "#15181c",
+  INK: "#e8e6e3",
+  QUIET: "#a5aab1",
+  FAINT: "#353a41",
+  ALARM: "#ff8f83",
+  "#0072B2": "#4aa3df",
+  "#D55E00": "#f08641",
+  "#009E73": "#2fbf94",
+  "#CC79A7": "#dd9cc0",
+  "#E69F00": "#eeb13a",
+  "#56B4E9": "#9bd4f7",
+  "#444444": "#c9c9c9",
+}
 _MARKERS = "osD^vPX"
 _SETTINGS = {
   "axes.axisbelow": True,
@@ -49,7 +68,7 @@ _SETTINGS = {
   "axes.spines.right": False,
   "axes.spines.top": False,
   "axes.titlesize": 10,
-  "figure.facecolor": "white",
+  "figure.facecolor": PAPER,
   "font.family": "DejaVu Sans",
   "font.size": 9,
   "grid.color": FAINT,
@@ -60,7 +79,9 @@ _SETTINGS = {
   "lines.linewidth": 1.8,
   "lines.markersize": 4.5,
   "savefig.bbox": None,
-  "savefig.facecolor": "white",
+  "savefig.facecolor": PAPER,
+  "svg.fonttype": "none",  # Text stays text.
+  "svg.hashsalt": "robust_info",  # Identifiers that do not change.
   "text.color": INK,
   "text.parse_math": True,
   "text.usetex": False,
@@ -75,7 +96,14 @@ _SETTINGS = {
 def figure(
   path: str | os.PathLike, *, width: float, height: float
 ) -> Iterator[matplotlib.figure.Figure]:
-  """An empty figure; saved to `path` as PNG if the block ends without error."""
+  """An empty figure; saved if the block ends without error.
+
+  Args:
+    path: path of a file, PNG or SVG by its suffix; without a suffix, both are
+      written, for about a third more time than one.
+    width: width in inches.
+    height: height in inches.
+  """
   with matplotlib.rc_context(_SETTINGS):
     made = matplotlib.figure.Figure(
       figsize=(width, height), dpi=DPI, layout="constrained"
@@ -85,6 +113,23 @@ def figure(
     yield made
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+      # Names may hold characters that the font lacks, such as emoji.
+      warnings.filterwarnings("ignore", "Glyph .* missing from font")
+      for name in (target,) if target.suffix else _both(target):
+        _save(canvas, name)
+        made.set_layout_engine("none")  # The next file keeps the layout.
+
+
+def _both(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+  return path.with_suffix(".png"), path.with_suffix(".svg")
+
+
+def _save(canvas: backend_agg.FigureCanvasAgg, target: pathlib.Path) -> None:
+  if target.suffix == ".svg":
+    # Without a date: the same figure gives the same file.
+    canvas.print_figure(target, format="svg", metadata={"Date": None})
+  else:
     canvas.print_figure(target, format="png", dpi="figure")
 
 
@@ -98,10 +143,23 @@ def marker(run: int) -> str:
   return _MARKERS[(run + run // len(_COLOURS)) % len(_MARKERS)]
 
 
-def tint(hue: str, share: float) -> tuple[float, ...]:
-  """A colour mixed with white: 0 is white, 1 the colour."""
-  rgb = np.array(matplotlib.colors.to_rgb(hue))
-  return tuple(1 - share * (1 - rgb))
+def tint(hue: str, share: float, paper: str = PAPER) -> tuple[float, ...]:
+  """A colour mixed with that of the page: 0 is the page, 1 the colour."""
+  page = np.array(matplotlib.colors.to_rgb(paper))
+  return tuple(page - share * (page - matplotlib.colors.to_rgb(hue)))
+
+
+def on_dark() -> dict[str, str]:
+  """Colours of the figures, as in SVG files, and their likes on a dark page.
+
+  Tints of the palette are among them; colours of colour maps are not.
+  """
+  found = {light.lower(): dark for light, dark in DARK.items()}
+  for light in (*_COLOURS, QUIET):
+    pale = matplotlib.colors.to_hex(tint(light, PALE))
+    dark = tint(DARK[light], 1.5 * PALE, DARK[PAPER])
+    found[pale] = matplotlib.colors.to_hex(dark)
+  return found
 
 
 def shorten(name: str, length: int) -> str:
