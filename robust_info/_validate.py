@@ -31,7 +31,7 @@ _FOREIGN = {
 
 # Number of rows to search for probabilities, and the tolerance for their sum: a
 # softmax in bfloat16 keeps 8 bits.
-_SAMPLE, _SUM_TOLERANCE = 64, 0.01
+SAMPLE, _SUM_TOLERANCE = 64, 0.01
 
 
 def is_concrete(value: Any) -> bool:
@@ -287,17 +287,22 @@ class ProbabilitiesAsLogits(UserWarning):
   """Numbers that look like probabilities were passed as logits."""
 
 
-def warn_of_probabilities(name: str, value: Any, where: Any = None) -> None:
+def warn_of_probabilities(
+  name: str, value: Any, where: Any = None, *, stacklevel: int = 4
+) -> None:
   """Warns if the first counted rows [N, C] are all probabilities.
 
   That is, they are concrete, lie in [0, 1] and sum to 1. Rows of zeros with a
-  single 1 do not count as probabilities: they may well be logits.
+  single 1 do not count as probabilities: they may well be logits. `stacklevel`
+  is that of `warnings.warn`: 4 for a call from a decorated public function.
   """
   if not (is_concrete(value) and (where is None or is_concrete(where))):
     return
-  rows = np.asarray(value[:_SAMPLE], np.float64)
+  # A slice of an array on a device is a program of its own.
+  first = value if len(value) <= SAMPLE else value[:SAMPLE]
+  rows = np.asarray(first, np.float64)
   if where is not None:
-    rows = rows[np.asarray(where)[:_SAMPLE]]
+    rows = rows[np.asarray(where)[:SAMPLE]]
   if not rows.size or rows.min() < 0 or (rows.max(axis=-1) == 1).all():
     return
   if (np.abs(rows.sum(axis=-1) - 1) < _SUM_TOLERANCE).all():
@@ -306,7 +311,7 @@ def warn_of_probabilities(name: str, value: Any, where: Any = None) -> None:
       "in [0, 1] and sums to 1). Hand over jnp.log(p), or what comes before "
       "the softmax.",
       ProbabilitiesAsLogits,
-      stacklevel=4,
+      stacklevel=stacklevel,
     )
 
 
