@@ -11,10 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax.extend import core
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
+# The state outside of `jax.jit`, `jax.grad` and the like.
+_EAGER = core.get_opaque_trace_state()
 
 
 def once(fn: Function) -> Function:
@@ -26,7 +29,7 @@ def once(fn: Function) -> Function:
 
   `fn` is called as it is, without a program,
 
-  * with a traced argument: the caller compiles, maps or differentiates;
+  * under tracing: the caller compiles, maps or differentiates;
   * with a function that is neither a Partial nor named in this package: it may
     hold values that change from call to call, which a program would not see;
   * with anything unhashable;
@@ -82,6 +85,8 @@ class _Form(NamedTuple):
 
 def _split(args: Any, kwargs: Any) -> tuple[_Form, list[Any]] | None:
   """The form and the arrays of a call, or `None` if it has no program."""
+  if core.get_opaque_trace_state() != _EAGER:
+    return None
   if callable(args[0]) and not isinstance(args[0], jax.tree_util.Partial):
     return None
   leaves, structure = jax.tree.flatten((args, kwargs))
