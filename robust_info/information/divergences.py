@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 
 
 def log_softmax(logits: ArrayLike) -> jax.Array:
@@ -46,7 +46,12 @@ def entropy(logits: Float[ArrayLike, "*batch C"]) -> Float[Array, " *batch"]:
     for confident predictions too (a logit gap of 50 gives about 1e-20, not 0).
     NaN in gives NaN out.
   """
-  log_p = log_softmax(logits)
+  return _entropy(_check_logits("logits", logits))
+
+
+@compiled.once
+def _entropy(logits):
+  log_p = _log_softmax(logits)
   p = jnp.exp(log_p)
   possible = log_p > -jnp.inf
   terms = jnp.where(p == 0, 0.0, p * jnp.where(possible, log_p, 0.0))
@@ -82,6 +87,11 @@ def kl_divergence(
   logits_p = _check_logits("logits_p", logits_p)
   logits_q = _check_logits("logits_q", logits_q)
   _validate.same_shape("logits_q", logits_q, "logits_p", logits_p)
+  return _kl_of_any(logits_p, logits_q)
+
+
+@compiled.once
+def _kl_of_any(logits_p, logits_q):
   dtype = jnp.promote_types(logits_p.dtype, logits_q.dtype)
   return _kl(logits_p.astype(dtype), logits_q.astype(dtype))
 
@@ -109,6 +119,11 @@ def fisher_rao_distance(
   logits_p = _check_logits("logits_p", logits_p)
   logits_q = _check_logits("logits_q", logits_q)
   _validate.same_shape("logits_q", logits_q, "logits_p", logits_p)
+  return _fisher_rao_distance(logits_p, logits_q)
+
+
+@compiled.once
+def _fisher_rao_distance(logits_p, logits_q):
   root_p = jnp.exp(0.5 * log_softmax(logits_p))
   root_q = jnp.exp(0.5 * log_softmax(logits_q))
   squared = jnp.sum((root_p - root_q) ** 2, axis=-1)

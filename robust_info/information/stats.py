@@ -147,22 +147,35 @@ def information_stats(
     TypeError: labels that are not integers.
     ValueError: wrong shapes, or labels out of range.
   """
+  logits, labels, where = check_labelled(logits, labels, where)
+  return stats_of_groups(logits, labels, where, logits.shape[-1])
+
+
+def check_labelled(
+  logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns valid logits [N, C], labels [N] and a mask [N], or raises."""
   logits = check_batch(logits)
   num_examples, num_classes = logits.shape
   where = _validate.mask("where", where, num_examples)
   labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
-  _validate.warn_of_probabilities("logits", logits, where)
-  return stats_of_groups(logits, labels, where, num_classes)
+  _validate.warn_of_probabilities("logits", logits, where, stacklevel=5)
+  return logits, labels, where
 
 
-def unlabelled_stats(
+def check_unlabelled(
   logits: ArrayLike, where: ArrayLike | None
-) -> InformationStats:
-  """Statistics of all rows as a single group: fields [1, C] and [1]."""
+) -> tuple[jax.Array, jax.Array]:
+  """Returns valid logits [N, C] and a mask [N], or raises an error."""
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
-  _validate.warn_of_probabilities("logits", logits, where)
+  _validate.warn_of_probabilities("logits", logits, where, stacklevel=5)
+  return logits, where
+
+
+def unlabelled_stats(logits: jax.Array, where: jax.Array) -> InformationStats:
+  """Statistics of all rows as a single group: fields [1, C] and [1]."""
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
   return stats_of_groups(logits, labels, where, 1)
 
