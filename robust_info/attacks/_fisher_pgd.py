@@ -8,7 +8,6 @@ the prediction is saturated. Shape letters: N examples, C classes.
 
 import dataclasses
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
@@ -85,7 +84,7 @@ def fisher_pgd(
     checked,
     vectors[:, 0],
     epsilon,
-    jnp.asarray(step_size, x.dtype),
+    radii.of(step_size, x),
     num_steps=num_steps,
     norm=norm,
     loss=losses.resolve(loss),

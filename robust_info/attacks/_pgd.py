@@ -235,7 +235,7 @@ def attack_in_ball(
     key,
     clean,
     epsilon,
-    jnp.asarray(step_size, checked.x.dtype),
+    radii.of(step_size, checked.x),
     inputs.ids(example_ids, num_examples),
     make_objective=make_objective,
     options=options,
