@@ -295,7 +295,9 @@ def _attack_in_ball(
     )
     start = projection(start, centres, epsilons, **box)
   tries = ascent.ascend(
-    make_objective(evaluate, tile(checked.y, restarts), clean, start, **options),
+    make_objective(
+      evaluate, tile(checked.y, restarts), clean, start, **options
+    ),
     centres,
     start,
     tile(checked.where & valid, restarts),

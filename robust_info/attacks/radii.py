@@ -67,8 +67,6 @@ def along(epsilon: ArrayLike, x: jax.Array) -> jax.Array | np.ndarray:
   return results.rows(of(epsilon, x), x)
 
 
-def tile(
-  value: jax.Array | np.ndarray, times: int
-) -> jax.Array | np.ndarray:
+def tile(value: jax.Array | np.ndarray, times: int) -> jax.Array | np.ndarray:
   """Repeats [N] for `times` copies of the batch: [] or [times * N]."""
   return jnp.tile(value, times) if value.ndim else value
