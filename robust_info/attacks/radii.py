@@ -51,22 +51,28 @@ def _require_shape(name: str, shape: tuple[int, ...], num_examples: int):
     )
 
 
-def of(epsilon: ArrayLike, x: jax.Array) -> jax.Array | np.ndarray:
-  """Casts [] or [N] to the type of inputs [N, ...]; refuses other shapes.
-
-  A number of the host stays there: to move it takes longer than a small step.
-  """
-  module = jnp if isinstance(epsilon, jax.Array) else np
-  epsilon = module.asarray(epsilon, x.dtype)
+def of(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
+  """Casts [] or [N] to the type of inputs [N, ...]; refuses other shapes."""
+  epsilon = jnp.asarray(epsilon, x.dtype)
   _require_shape("epsilon", epsilon.shape, x.shape[0])
   return epsilon
 
 
-def along(epsilon: ArrayLike, x: jax.Array) -> jax.Array | np.ndarray:
+def argument(value: ArrayLike, x: jax.Array) -> jax.Array | np.ndarray:
+  """A valid radius as the argument of a compiled function.
+
+  A number of the host stays there: JAX takes longer to move one than to call.
+  """
+  return (
+    of(value, x) if isinstance(value, jax.Array) else np.asarray(value, x.dtype)
+  )
+
+
+def along(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
   """`of` with trailing axes of length one, to broadcast over `x` [N, ...]."""
   return results.rows(of(epsilon, x), x)
 
 
-def tile(value: jax.Array | np.ndarray, times: int) -> jax.Array | np.ndarray:
+def tile(value: jax.Array, times: int) -> jax.Array:
   """Repeats [N] for `times` copies of the batch: [] or [times * N]."""
   return jnp.tile(value, times) if value.ndim else value

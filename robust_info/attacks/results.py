@@ -84,9 +84,7 @@ def correct(logits: Any, labels: Any) -> Any:
   return finite(logits) & (best == labels)
 
 
-def rows(
-  selected: jax.Array | np.ndarray, like: jax.Array
-) -> jax.Array | np.ndarray:
+def rows(selected: jax.Array, like: jax.Array) -> jax.Array:
   """Adds trailing axes of length one to [N], to broadcast over `like`."""
   return selected.reshape(selected.shape + (1,) * (like.ndim - selected.ndim))
 

@@ -178,7 +178,7 @@ def _at_one_node(logits_fn, x, x_other, key):
 
 
 def _is_half(epsilon: jax.Array | float) -> bool:
-  return epsilon > jnp.finfo(jnp.float32).eps
+  return bool(epsilon > jnp.finfo(jnp.float32).eps)
 
 
 def _warn_of_half_precision(epsilon: jax.Array | float) -> None:

@@ -43,8 +43,6 @@ LONG = {
   "attacks/_apgd.method": "one iteration of the published attack, in order",
   "attacks/_apgd.step": "see method, which holds it",
   "attacks/_fab.method": "one iteration of the published attack, in order",
-  "attacks/_pgd._attack_in_ball": "start, ascent and restarts of PGD",
-  "attacks/_pgd.attack_in_ball": "checks of the sixteen arguments of PGD",
   "attacks/_square.method": "one iteration of the published attack, in order",
   "attacks/ascent.ascend": "the loop of PGD with its bookkeeping",
   "attacks/autoattack/ensemble._evaluate": "the order of the ensemble",
@@ -60,7 +58,7 @@ LONG = {
   "report/figures/examples.examples": "the layout of one figure",
   "training/step.make_train_step": "the step, which closes over its options",
 }
-LONG_FILES = {"fisher/norms": "four public norms with their contracts"}
+LONG_FILES = {}
 
 
 def modules():
