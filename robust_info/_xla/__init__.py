@@ -1,1 +1,4 @@
-"""Workarounds for the compiler; delete each one when its fault is fixed."""
+"""How programs are compiled, and workarounds for faults of the compiler.
+
+Delete each workaround when its fault is fixed.
+"""

@@ -306,13 +306,8 @@ def apgd(
   _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
-    label_method(
-      loss,
-      norm=norm,
-      num_steps=num_steps,
-      low=checked.low,
-      high=checked.high,
-    ),
+    label_method,
+    {"loss": loss, "norm": norm, "num_steps": num_steps},
     logits_fn,
     checked,
     key,
@@ -354,12 +349,8 @@ def apgd_targeted(
   _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
-    target_method(
-      norm=norm,
-      num_steps=num_steps,
-      low=checked.low,
-      high=checked.high,
-    ),
+    target_method,
+    {"norm": norm, "num_steps": num_steps},
     logits_fn,
     checked,
     key,

@@ -362,13 +362,12 @@ def _fab(
   _validate.one_of("norm", norm, projections.COMMON_NORMS)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
-    method(
-      norm=norm,
-      num_steps=num_steps,
-      low=checked.low,
-      high=checked.high,
-      targeted=tries[0] == "num_targets",
-    ),
+    method,
+    {
+      "norm": norm,
+      "num_steps": num_steps,
+      "targeted": tries[0] == "num_targets",
+    },
     logits_fn,
     checked,
     key,

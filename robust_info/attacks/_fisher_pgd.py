@@ -8,12 +8,11 @@ the prediction is saturated. Shape letters: N examples, C classes.
 
 import dataclasses
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate, fisher
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.attacks import (
   ascent,
   inputs,
@@ -72,25 +71,50 @@ def fisher_pgd(
   _validate.positive_int("num_steps", num_steps)
   _validate.one_of("norm", norm, ("linf", "l2"))
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
-  x, y = checked.x, checked.y
+  x = checked.x
   num_classes = inputs.num_classes(logits_fn, x)
-  _validate.labels_in_range("y", y, num_classes, checked.where)
+  _validate.labels_in_range("y", checked.y, num_classes, checked.where)
   radii.check("epsilon", epsilon, len(x))
-  epsilon = radii.of(epsilon, x)
+  epsilon = radii.argument(epsilon, x)
   step_size = epsilon / 4 if step_size is None else step_size
   radii.check("step_size", step_size, len(x))
+  _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
+  return _refined(
+    logits_fn,
+    checked,
+    vectors[:, 0],
+    epsilon,
+    radii.argument(step_size, x),
+    num_steps=num_steps,
+    norm=norm,
+    loss=losses.resolve(loss),
+    num_classes=num_classes,
+  )
+
+
+@compiled.once
+def _refined(
+  logits_fn,
+  checked,
+  vector,
+  epsilon,
+  step_size,
+  *,
+  num_steps,
+  norm,
+  loss,
+  num_classes,
+):
+  """The better of both steps along a vector [N, ...], then PGD."""
+  x = checked.x
+  epsilon, step_size = (radii.of(v, x) for v in (epsilon, step_size))
   valid = inputs.valid(checked, num_classes, epsilon, step_size)
   box = {"low": checked.low, "high": checked.high}
   project = projections.BY_NORM[norm]
   objective = ascent.label_objective(
-    ascent.evaluator(logits_fn, None),
-    y,
-    losses.resolve(loss),
-    targeted=False,
+    ascent.evaluator(logits_fn, None), checked.y, loss, targeted=False
   )
-
-  _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
-  vector, lost = ascent.finite_gradient(vectors[:, 0])
+  vector, lost = ascent.finite_gradient(vector)
   move = radii.along(epsilon, x) * steps.BY_NORM[norm](vector, x, **box)
   ahead = project(x + move, x, epsilon, **box)
   behind = project(x - move, x, epsilon, **box)
@@ -102,7 +126,7 @@ def fisher_pgd(
     checked.where & valid,
     None,
     epsilon=epsilon,
-    step_size=jnp.asarray(step_size, x.dtype),
+    step_size=step_size,
     num_steps=num_steps,
     step_rule=steps.BY_NORM[norm],
     projection=project,

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.attacks import (
   _pgd,
   ascent,
@@ -75,40 +75,43 @@ def kl_pgd(
   """
   _validate.one_of("anchor", anchor, ("clean", "start"))
   checked = inputs.check(logits_fn, x, None, bounds=bounds, where=where)
-  inputs.num_classes(logits_fn, checked.x)
-  clean = logits_fn(checked.x)
-  known = results.finite(clean)
-  checked = dataclasses.replace(
-    checked, y=jnp.argmax(clean, axis=-1).astype(jnp.int32)
-  )
-
-  def objective(evaluate, start, labels):
-    if anchor == "clean":
-      reference = _pgd.tile(clean, restarts)
-    else:
-      reference = logits_fn(start)
-
-    def divergence(logits, labels):
-      del labels
-      return divergences.kl_divergence(reference, logits)
-
-    return ascent.label_objective(evaluate, labels, divergence, targeted=False)
-
+  clean, prediction = _clean_prediction(logits_fn, checked.x)
   return _pgd.attack_in_ball(
+    _divergence,
+    {"anchor": anchor},
     logits_fn,
-    checked,
+    dataclasses.replace(checked, y=prediction),
     key,
-    objective,
-    known=known,
+    _pgd.Settings(
+      num_steps=num_steps,
+      norm=norm,
+      random_start=True,
+      restarts=restarts,
+      momentum=momentum,
+      keep=keep,
+      eot_samples=None,
+      projection=projection,
+    ),
+    clean=clean,
     epsilon=epsilon,
     step_size=step_size,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=True,
-    restarts=restarts,
-    momentum=momentum,
-    keep=keep,
     example_ids=example_ids,
-    eot_samples=None,
-    projection=projection,
   )
+
+
+@compiled.once
+def _clean_prediction(logits_fn, x):
+  """Logits [N, C] and classes [N]."""
+  _validate.network("logits_fn", logits_fn, x)
+  logits = logits_fn(x)
+  return logits, jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def _divergence(evaluate, labels, clean, start, *, anchor):
+  reference = clean if anchor == "clean" else evaluate(start, None)[0]
+
+  def divergence(logits, labels):
+    del labels
+    return divergences.kl_divergence(reference, logits)
+
+  return ascent.label_objective(evaluate, labels, divergence, targeted=False)

@@ -1,16 +1,14 @@
 """Projected gradient descent (PGD).
 
-A pure function, meant to be called under `jax.jit` (outside it each
-call traces and compiles again). Pass as an argument anything that changes
-between calls, so that it needs no new compilation. For example, pass parameters
-in a `jax.tree_util.Partial`:
+A pure function that compiles once for each architecture, shape and setting if
+the network is a `jax.tree_util.Partial` of its parameters:
 
-    attack = jax.jit(
-      attacks.pgd, static_argnames=("num_steps", "norm", "restarts", "loss"))
     logits_fn = jax.tree_util.Partial(model.apply, variables)
-    result = attack(logits_fn, x, y, key, epsilon=0.1, num_steps=20)
+    result = attacks.pgd(logits_fn, x, y, key, epsilon=0.1, num_steps=20)
 
-Here new `variables`, `x`, `epsilon` or `step_size` reuse the program.
+Here new `variables`, `x`, `epsilon` or `step_size` reuse the program. With a
+plain function, or a `loss` or `projection` of your own, which may hold values
+that change, each call outside `jax.jit` traces and compiles again.
 
 Shape letters: N examples, C classes, D inputs flattened.
 """
@@ -24,7 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.attacks import (
   ascent,
   initial,
@@ -131,29 +129,30 @@ def pgd(
     TypeError: x is not float, y not integer, or a key is missing.
   """
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
-  loss = losses.resolve(loss)
-
-  def objective(evaluate, start, labels):
-    del start
-    return ascent.label_objective(evaluate, labels, loss, targeted=targeted)
-
   return attack_in_ball(
+    _label_objective,
+    {"loss": losses.resolve(loss), "targeted": targeted},
     logits_fn,
     checked,
     key,
-    objective,
+    Settings(
+      num_steps=num_steps,
+      norm=norm,
+      random_start=random_start,
+      restarts=restarts,
+      momentum=momentum,
+      keep=keep,
+      eot_samples=eot_samples,
+      projection=projection,
+    ),
     epsilon=epsilon,
     step_size=step_size,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=random_start,
-    restarts=restarts,
-    momentum=momentum,
-    keep=keep,
     example_ids=example_ids,
-    eot_samples=eot_samples,
-    projection=projection,
   )
+
+
+def _label_objective(evaluate, labels, *_, loss, targeted):
+  return ascent.label_objective(evaluate, labels, loss, targeted=targeted)
 
 
 def tile(array: jax.Array, restarts: int) -> jax.Array:
@@ -183,87 +182,123 @@ def _random_start(
   )
 
 
+class Settings(NamedTuple):
+  """Arguments of `pgd` that are part of its program; see there."""
+
+  num_steps: int
+  norm: str
+  random_start: bool
+  restarts: int
+  momentum: float
+  keep: str
+  eot_samples: int | None
+  projection: projections.Projection | None
+
+
 def attack_in_ball(
+  make_objective: Callable[..., ascent.Objective],
+  options: dict[str, Any],
   logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
-  make_objective: Callable[..., ascent.Objective],
+  settings: Settings,
   *,
-  known: jax.Array | bool = True,
+  clean: jax.Array | None = None,
   epsilon: ArrayLike,
   step_size: ArrayLike | None,
-  num_steps: int,
-  norm: str,
-  random_start: bool,
-  restarts: int,
-  momentum: float,
-  keep: str,
   example_ids: ArrayLike | None,
-  eot_samples: int | None,
-  projection: projections.Projection | None,
 ) -> results.AttackResult:
   """Runs start, ascent and worst case over restarts; arguments as in `pgd`.
 
-  `make_objective(evaluate, start, labels)` makes the loss to maximise for the
-  batch of all restarts. Rows where `known` is False are not valid: they lack
-  the data that it needs (for example, a finite clean prediction).
+  `make_objective(evaluate, labels, clean, start, **options)` makes the loss to
+  maximise for the batch of all restarts. `clean` [N, C] are the clean logits,
+  if it needs them: rows where they are not finite are not valid.
   """
-  num_examples = checked.x.shape[0]
-  _validate.positive_int("num_steps", num_steps)
-  _validate.positive_int("restarts", restarts)
+  num_examples, eot_samples = checked.x.shape[0], settings.eot_samples
+  _validate.positive_int("num_steps", settings.num_steps)
+  _validate.positive_int("restarts", settings.restarts)
   radii.check("epsilon", epsilon, num_examples)
-  _validate.one_of("norm", norm, projections.NORMS)
-  _validate.one_of("keep", keep, ("last", "worst"))
-  _validate.at_least("momentum", momentum, 0)
-  epsilon = radii.of(epsilon, checked.x)
+  _validate.one_of("norm", settings.norm, projections.NORMS)
+  _validate.one_of("keep", settings.keep, ("last", "worst"))
+  _validate.at_least("momentum", settings.momentum, 0)
+  epsilon = radii.argument(epsilon, checked.x)
   if step_size is None:
-    step_size = _REACH * epsilon / num_steps
+    step_size = _REACH * epsilon / settings.num_steps
   radii.check("step_size", step_size, num_examples)
-  step_size = jnp.asarray(step_size, checked.x.dtype)
   if eot_samples is not None:
     _validate.positive_int("eot_samples", eot_samples)
-  if restarts > 1 and not random_start:
+  if settings.restarts > 1 and not settings.random_start:
     raise ValueError(
-      f"Expected restarts=1 with random_start=False, got restarts={restarts}: "
-      "every restart would be the same."
+      "Expected restarts=1 with random_start=False, got "
+      f"restarts={settings.restarts}: every restart would be the same."
     )
-  start_key = draw_key = None
-  if random_start or eot_samples is not None:
+  if settings.random_start or eot_samples is not None:
     inputs.require_key(key)
-    start_key, draw_key = jax.random.split(key)
-  if eot_samples is None:
-    draw_key = None
-  evaluate = ascent.evaluator(logits_fn, eot_samples)
-  num_classes = inputs.num_classes(
-    lambda points: evaluate(points, draw_key)[0], checked.x
-  )
+  num_classes = inputs.num_classes(logits_fn, checked.x, key, eot_samples)
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
-  valid = inputs.valid(checked, num_classes, epsilon, step_size) & known
+  return _attack_in_ball(
+    logits_fn,
+    checked,
+    key,
+    clean,
+    epsilon,
+    radii.argument(step_size, checked.x),
+    inputs.ids(example_ids, num_examples),
+    (make_objective, options),
+    settings,
+    num_classes,
+  )
+
+
+@compiled.once
+def _attack_in_ball(
+  logits_fn,
+  checked,
+  key,
+  clean,
+  epsilon,
+  step_size,
+  example_ids,
+  goal,
+  settings,
+  num_classes,
+):
+  norm, restarts = settings.norm, settings.restarts
+  epsilon, step_size = (radii.of(v, checked.x) for v in (epsilon, step_size))
+  start_key, draw_key = (None, None) if key is None else jax.random.split(key)
+  evaluate = ascent.evaluator(logits_fn, settings.eot_samples)
+  valid = inputs.valid(checked, num_classes, epsilon, step_size)
+  if clean is not None:
+    valid &= results.finite(clean)
+    clean = tile(clean, restarts)
 
   # Restarts run as one batch of `restarts * N` rows.
   box = {"low": checked.low, "high": checked.high}
   epsilons = radii.tile(epsilon, restarts)
-  project = projection or projections.BY_NORM[norm]
+  project = settings.projection or projections.BY_NORM[norm]
   centres = tile(checked.x, restarts)
   start = centres
-  if random_start:
+  if settings.random_start:
     start = _random_start(
       start_key, centres, epsilons, norm, restarts, example_ids
     )
     start = project(start, centres, epsilons, **box)
+  make_objective, options = goal
   tries = ascent.ascend(
-    make_objective(evaluate, start, tile(checked.y, restarts)),
+    make_objective(
+      evaluate, tile(checked.y, restarts), clean, start, **options
+    ),
     centres,
     start,
     tile(checked.where & valid, restarts),
-    draw_key,
+    draw_key if settings.eot_samples else None,
     epsilon=epsilons,
     step_size=radii.tile(step_size, restarts),
-    num_steps=num_steps,
+    num_steps=settings.num_steps,
     step_rule=steps.BY_NORM[norm],
     projection=project,
-    momentum=momentum,
-    keep=keep,
+    momentum=settings.momentum,
+    keep=settings.keep,
     **box,
   )
   if restarts > 1:

@@ -263,14 +263,13 @@ def square(
     raise ValueError(f"Expected share in (0, 1], got share={share}.")
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=where)
   return methods.iterate(
-    method(
-      norm=norm,
-      num_queries=num_queries,
-      share=share,
-      low=checked.low,
-      high=checked.high,
-      reach_edges=reach_edges,
-    ),
+    method,
+    {
+      "norm": norm,
+      "num_queries": num_queries,
+      "share": share,
+      "reach_edges": reach_edges,
+    },
     logits_fn,
     checked,
     key,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info import _validate
-from robust_info.attacks import radii
+from robust_info._xla import compiled
+from robust_info.attacks import ascent, radii
 
 Bounds = tuple[float, float] | None
 
@@ -19,6 +20,7 @@ Bounds = tuple[float, float] | None
 _SLACK = 1e-6
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
   """Validated arguments of an attack.
@@ -34,8 +36,8 @@ class Inputs:
   x: jax.Array | np.ndarray
   y: jax.Array | np.ndarray
   where: jax.Array | np.ndarray
-  low: float
-  high: float
+  low: float = dataclasses.field(metadata={"static": True})
+  high: float = dataclasses.field(metadata={"static": True})
 
 
 def images(name: str, value: Any, bounds: Bounds, where: Any) -> jax.Array:
@@ -167,9 +169,20 @@ def valid(checked: Inputs, num_classes: int, *sizes: jax.Array) -> jax.Array:
   return found
 
 
-def num_classes(evaluate: _validate.LogitsFn, x: jax.Array) -> int:
-  """C, from the shape of the logits; computes no logits."""
-  return _validate.network("logits_fn", evaluate, x)
+def num_classes(
+  logits_fn: _validate.LogitsFn,
+  x: jax.Array,
+  key: Any = None,
+  eot_samples: int | None = None,
+) -> int:
+  """C of a network, see `ascent.evaluator`; computes no logits."""
+  return int(_num_classes(logits_fn, x, key, eot_samples))
+
+
+@compiled.once
+def _num_classes(logits_fn, x, key, eot_samples):
+  evaluate = ascent.evaluator(logits_fn, eot_samples, backward=False)
+  return _validate.network("logits_fn", lambda v: evaluate(v, key)[0], x)
 
 
 def channels_last(name: str, value: Any) -> None:
@@ -195,6 +208,13 @@ def require_key(key: Any) -> None:
       "Expected key to be a PRNG key, got None; pass jax.random.key(seed) (or "
       "random_start=False where nothing else is random)."
     )
+
+
+def ids(example_ids: Any, num_examples: int) -> Any:
+  """Validates `example_ids`; `None` stands for 0..N-1."""
+  if example_ids is None:
+    return None
+  return _validate.labels("example_ids", example_ids, num_examples)
 
 
 def example_keys(key: Any, example_ids: Any, num_examples: int) -> jax.Array:

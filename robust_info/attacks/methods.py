@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _validate
-from robust_info._xla import loops
+from robust_info._xla import compiled, loops
 from robust_info.attacks import ascent, inputs, losses, radii, results
 
 
@@ -81,7 +81,8 @@ class Method(NamedTuple):
 
 
 def iterate(
-  method: Method,
+  make: Callable[..., Method],
+  options: dict[str, Any],
   logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
@@ -98,7 +99,9 @@ def iterate(
   at the most likely wrong classes of the clean prediction in turn.
 
   Args:
-    method: attack to run.
+    make: function of `options` and the box (`low`, `high`) that makes the
+      attack; a program is compiled for each `make` and `options`.
+    options: see `make`.
     logits_fn: network, [N, ...] -> [N, C].
     checked: validated inputs.
     key: PRNG key, consumed.
@@ -114,15 +117,47 @@ def iterate(
   inputs.require_key(key)
   if eot_samples is not None:
     _validate.positive_int("eot_samples", eot_samples)
-  x, y = checked.x, checked.y
-  num_examples = x.shape[0]
+  num_examples = checked.x.shape[0]
   radii.check("epsilon", epsilon, num_examples)
+  num_classes = inputs.num_classes(logits_fn, checked.x, key, eot_samples)
+  _validate.labels_in_range("y", checked.y, num_classes, checked.where)
+  return _iterated(
+    logits_fn,
+    checked,
+    key,
+    radii.argument(epsilon, checked.x),
+    inputs.ids(example_ids, num_examples),
+    make=make,
+    options=options,
+    loss=loss,
+    tries=tries,
+    eot_samples=eot_samples,
+    num_classes=num_classes,
+  )
+
+
+@compiled.once
+def _iterated(
+  logits_fn,
+  checked,
+  key,
+  epsilon,
+  example_ids,
+  *,
+  make,
+  options,
+  loss,
+  tries,
+  eot_samples,
+  num_classes,
+):
+  method = make(low=checked.low, high=checked.high, **options)
+  x, y = checked.x, checked.y
   epsilon = radii.of(epsilon, x)
+  num_examples = x.shape[0]
   evaluate = ascent.evaluator(logits_fn, eot_samples, backward=method.backward)
   try_key, draw_key = jax.random.split(key)
   draw_keys = jax.random.split(draw_key, method.num_steps + 2)
-  num_classes = inputs.num_classes(lambda v: evaluate(v, draw_key)[0], x)
-  _validate.labels_in_range("y", y, num_classes, checked.where)
   valid = inputs.valid(checked, num_classes, epsilon)
   targets = jnp.zeros((num_examples, tries), jnp.int32)
   if method.targeted:

@@ -4,10 +4,9 @@
 norms that merge the improbable classes.
 """
 
+from robust_info.fisher._routes import AUTO_CLASSES, FisherNorms
 from robust_info.fisher.coarse import coarse_fisher_norms
 from robust_info.fisher.norms import (
-  AUTO_CLASSES,
-  FisherNorms,
   fisher_eigenvectors,
   fisher_frobenius,
   fisher_gram,

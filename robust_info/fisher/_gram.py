@@ -45,13 +45,13 @@ def reduced_gram(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> ReducedGram:
   """One forward pass, C - 1 pullbacks and the products of their rows."""
-  return from_pullback(*_pullback(logits_fn, x))
+  return from_pullback(*logits_and_pullback(logits_fn, x))
 
 
 def from_pullback(
   logits: jax.Array, pullback: Callable[[jax.Array], tuple[jax.Array]]
 ) -> ReducedGram:
-  """`reduced_gram` from logits and their pullback to the inputs (`jax.vjp`)."""
+  """`reduced_gram` from the results of `logits_and_pullback`."""
   rows, reference, log_p = _pullbacks_of_differences(logits, pullback)
   num_classes = log_p.shape[-1]
   others = reference[:, None] + jnp.arange(1, num_classes)[None, :]
@@ -70,11 +70,20 @@ def from_pullback(
   return ReducedGram(gram, weights, rows, logits)
 
 
-def full_gram(
+def logits_and_pullback(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array]]]:
+  """Logits [N, C] and their pullback to the inputs (`jax.vjp`)."""
+  logits, pullback = jax.vjp(loops.side_by_side(logits_fn), x)
+  _validate.logits_shape(logits.shape, x.shape[0])
+  return logits, pullback
+
+
+def full_gram(
+  logits: jax.Array, pullback: Callable[[jax.Array], tuple[jax.Array]]
 ) -> jax.Array:
   """`G_kl = sqrt(p_k p_l) g_k . g_l` over all classes, [N, C, C]."""
-  rows, reference, log_p = _pullbacks_of_differences(*_pullback(logits_fn, x))
+  rows, reference, log_p = _pullbacks_of_differences(logits, pullback)
   num_classes = log_p.shape[-1]
   # Return to all classes: row and column c of the differences are zero, and
   # g_k = J~_k - sum_l p_l J~_l.
@@ -136,13 +145,6 @@ def eigenvectors(reduced: ReducedGram, k: int) -> tuple[jax.Array, jax.Array]:
   missing = k - values.shape[1]
   values = jnp.pad(values, ((0, 0), (0, missing)))
   return values, jnp.pad(flat, ((0, 0), (0, missing), (0, 0)))
-
-
-def _pullback(logits_fn, x):
-  logits, pullback = jax.vjp(loops.side_by_side(logits_fn), x)
-  _validate.logits_shape(logits.shape, x.shape[0])
-  _validate.warn_of_probabilities("the output of logits_fn", logits)
-  return logits, pullback
 
 
 def _pullbacks_of_differences(logits, pullback):

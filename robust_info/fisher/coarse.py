@@ -29,9 +29,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import contractions, explicit_meshes, loops
-from robust_info.fisher import _gram, _rounding, products
-from robust_info.fisher import norms as norms_lib
+from robust_info._xla import compiled, contractions, explicit_meshes, loops
+from robust_info.fisher import _gram, _rounding, _routes, products
 from robust_info.information import divergences
 
 
@@ -45,7 +44,7 @@ def coarse_fisher_norms(
   num_probes: int = 4,
   batch_size: int | None = None,
   key: PRNGKeyArray | None = None,
-) -> norms_lib.FisherNorms:
+) -> _routes.FisherNorms:
   """Norms of `F(x)` from the most probable classes, with their deficit.
 
   For many classes of which few matter for any one example. See `fisher_norms`
@@ -75,56 +74,71 @@ def coarse_fisher_norms(
   _validate.positive_int("max_classes", max_classes)
   _validate.positive_int("num_probes", num_probes)
   _validate.nonnegative_int("num_eigenvectors", num_eigenvectors)
-  logits_fn, x = products.check_inputs(logits_fn, x)
-  products.check_count(num_eigenvectors, x)
-  num_classes = jax.eval_shape(logits_fn, x).shape[-1]
-  if max_classes >= num_classes - 1:
-    return norms_lib.fisher_norms(
-      logits_fn,
-      x,
-      method="gram",
-      num_eigenvectors=num_eigenvectors,
-      batch_size=batch_size,
-    )
-  key = jax.random.key(0) if key is None else key
-  epsilon = _rounding.epsilon(logits_fn, x)
+  _validate.logits_fn("logits_fn", logits_fn)
+  x = _validate.inputs("x", x, "[N, ...]")
+  found, logits = _in_batches(
+    logits_fn,
+    x,
+    key,
+    batch_size,
+    max_classes=max_classes,
+    num_eigenvectors=num_eigenvectors,
+    num_probes=num_probes,
+  )
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  return found
 
-  # Classes are chosen and merged outside the network, whose batch may be
-  # split into parts.
-  def measure(x):
-    logits, pullback = jax.vjp(loops.side_by_side(logits_fn), x)
-    _validate.logits_shape(logits.shape, x.shape[0])
-    _validate.warn_of_probabilities("the output of logits_fn", logits)
-    _, kept = jax.lax.top_k(jax.lax.stop_gradient(logits), max_classes)
-    is_kept = jnp.any(
-      kept[:, :, None] == jnp.arange(num_classes, dtype=kept.dtype)[None, None],
-      axis=1,
-    )
 
-    def coarse(logits):
-      logits = _validate.float_array("logits", logits)
-      merged = jax.nn.logsumexp(
-        jnp.where(is_kept, -jnp.inf, logits), axis=-1, keepdims=True
-      )
-      apart = jnp.take_along_axis(logits, kept, axis=-1)
-      return jnp.concatenate([apart, merged], axis=-1)
-
-    coarse_logits, split = jax.vjp(coarse, logits)
-    reduced = _gram.from_pullback(
-      coarse_logits, lambda cotangent: pullback(*split(cotangent))
-    )
-    norms = norms_lib.norms_of_gram(reduced, x, num_eigenvectors, epsilon)
-    left_out = _variance_within(logits, pullback, is_kept, key, num_probes)
-    return dataclasses.replace(
-      norms,
-      trace_error=norms.trace_error + left_out,
-      frobenius_error=norms.frobenius_error + left_out,
-      spectral_norm_error=norms.spectral_norm_error + left_out,
-    )
-
+@compiled.once
+def _in_batches(logits_fn, x, key, batch_size, **options):
+  """The norms of all rows, and the logits of a few."""
+  num_classes = _validate.network("logits_fn", logits_fn, x)
+  products.check_count(options["num_eigenvectors"], x)
   if batch_size is not None:
     _validate.positive_int("batch_size", batch_size)
-  return loops.in_batches(measure, x, batch_size=batch_size)
+  key = jax.random.key(0) if key is None else key
+
+  def measure(x):
+    if options["max_classes"] >= num_classes - 1:
+      return _routes.norms_by_gram(logits_fn, x, options["num_eigenvectors"])
+    return _norms_and_logits(logits_fn, x, key, **options)
+
+  found, logits = loops.in_batches(measure, x, batch_size=batch_size)
+  return found, logits[: _validate.SAMPLE]
+
+
+def _norms_and_logits(
+  logits_fn, x, key, *, max_classes, num_eigenvectors, num_probes
+):
+  # Classes are chosen and merged outside the network, whose batch may be
+  # split into parts.
+  logits, pullback = _gram.logits_and_pullback(logits_fn, x)
+  _, kept = jax.lax.top_k(jax.lax.stop_gradient(logits), max_classes)
+  classes = jnp.arange(logits.shape[-1], dtype=kept.dtype)
+  is_kept = jnp.any(kept[:, :, None] == classes[None, None], axis=1)
+
+  def coarse(logits):
+    logits = _validate.float_array("logits", logits)
+    merged = jax.nn.logsumexp(
+      jnp.where(is_kept, -jnp.inf, logits), axis=-1, keepdims=True
+    )
+    apart = jnp.take_along_axis(logits, kept, axis=-1)
+    return jnp.concatenate([apart, merged], axis=-1)
+
+  coarse_logits, split = jax.vjp(coarse, logits)
+  reduced = _gram.from_pullback(
+    coarse_logits, lambda cotangent: pullback(*split(cotangent))
+  )
+  epsilon = _rounding.epsilon(logits_fn, x)
+  norms = _routes.norms_of_gram(reduced, x, num_eigenvectors, epsilon)
+  left_out = _variance_within(logits, pullback, is_kept, key, num_probes)
+  norms = dataclasses.replace(
+    norms,
+    trace_error=norms.trace_error + left_out,
+    frobenius_error=norms.frobenius_error + left_out,
+    spectral_norm_error=norms.spectral_norm_error + left_out,
+  )
+  return norms, logits
 
 
 def _variance_within(logits, pullback, is_kept, key, num_probes):

@@ -14,12 +14,13 @@ chooses between two routes [ours]:
 * `"auto"`: "gram" up to `AUTO_CLASSES` classes, "matrix_free" beyond.
 
 `logits_fn: [N, ...] -> [N, C]` treats rows independently and is deterministic
-(evaluation mode). To pass parameters without recompiling, make them arguments
-of one compiled function:
+(evaluation mode). Pass parameters in a `jax.tree_util.Partial`: the first call
+compiles, and later ones with other parameters or inputs of the same shapes run
+the same program. A plain function may hold values that change, so it is traced
+at every call, operation by operation outside `jax.jit`:
 
-    @jax.jit
-    def trace(variables, x):
-      return fisher_trace(lambda x: model.apply(variables, x), x)
+    logits_fn = jax.tree_util.Partial(model.apply, variables)
+    trace = fisher_trace(logits_fn, x)
 
 Keyword arguments common to the norms:
 
@@ -33,64 +34,12 @@ Shapes: `N` examples, `C` classes, `D` inputs (flattened). Fisher information
 is in nats per squared input unit.
 """
 
-import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes, loops
-from robust_info.fisher import _gram, _lanczos, _rounding, products
-
-# Above this number of classes "auto" is matrix-free. On a CPU the default 16
-# steps and 16 probes cost as much as some 80 pullbacks (see
-# docs/results/core_cpu.md); an exact answer is worth the difference for data
-# sets of up to a hundred classes.
-AUTO_CLASSES = 100
-METHODS = ("auto", "gram", "matrix_free")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class FisherNorms:
-  """Norms of `F(x)` of N examples, and their errors.
-
-  Every error includes the rounding of the network and of the computation,
-  `16 eps (1 + max_k |logit_k|)` times the norm, with the eps of the coarsest
-  dtype that `logits_fn` computes in (see `_rounding`).
-
-  Attributes:
-    trace: [N], `tr F`.
-    frobenius: [N], `||F||_F`.
-    spectral_norm: [N], `lambda_max(F)`.
-    trace_error: [N], standard error of `trace` over the probes, plus rounding;
-      only rounding if exact. An estimate: with eight probes one such error
-      covered 59 to 65 % of 600 keys, two covered 84 to 88 %.
-    frobenius_error: [N], the same for `frobenius`.
-    spectral_norm_error: [N], norm of the residual of the top Ritz pair, plus
-      rounding: an eigenvalue lies within this distance of `spectral_norm`,
-      which never exceeds lambda_max except by rounding; only rounding if exact.
-    values: [N, k], the leading eigenvalues; `None` unless requested.
-    vectors: [N, k, ...], their unit eigenvectors in the shape of x; `None`
-      unless requested.
-    residuals: [N, k], norms of `F v - value v`, plus rounding; `None` unless
-      requested.
-  """
-
-  trace: jax.Array
-  frobenius: jax.Array
-  spectral_norm: jax.Array
-  trace_error: jax.Array
-  frobenius_error: jax.Array
-  spectral_norm_error: jax.Array
-  values: jax.Array | None = None
-  vectors: jax.Array | None = None
-  residuals: jax.Array | None = None
+from robust_info._xla import explicit_meshes
+from robust_info.fisher import _routes
 
 
 @explicit_meshes.accepted(rows=True)
@@ -116,8 +65,13 @@ def fisher_gram(
     gives NaN out. Cost: one forward and C - 1 backward passes; `4 N C D` bytes
     in float32.
   """
-  logits_fn, x = products.check_inputs(logits_fn, x)
-  return _in_batches(lambda x: _gram.full_gram(logits_fn, x), x, batch_size)
+  return _routes.measured(
+    _routes.full_gram,
+    None,
+    logits_fn,
+    x,
+    _routes.Options("gram", batch_size, num_steps=1),
+  )
 
 
 @explicit_meshes.accepted(rows=True)
@@ -131,7 +85,7 @@ def fisher_norms(
   num_steps: int = 16,
   num_probes: int = 16,
   key: PRNGKeyArray | None = None,
-) -> FisherNorms:
+) -> _routes.FisherNorms:
   """Trace, Frobenius and spectral norm of `F(x)` at the cost of one of them.
 
   Args:
@@ -157,41 +111,16 @@ def fisher_norms(
     ValueError: the method is unknown, or a count is out of range.
   """
   _validate.nonnegative_int("num_eigenvectors", num_eigenvectors)
-  logits_fn, x, is_exact = _check(
-    logits_fn, x, method, num_steps, num_probes, num_eigenvectors
+  return _routes.measured(
+    _routes.norms_by_gram,
+    _routes.norms_by_lanczos,
+    logits_fn,
+    x,
+    _routes.Options(
+      method, batch_size, num_steps, num_probes, num_eigenvectors
+    ),
+    key,
   )
-  k = num_eigenvectors
-
-  epsilon = _rounding.epsilon(logits_fn, x)
-
-  def exact(x):
-    return norms_of_gram(_gram.reduced_gram(logits_fn, x), x, k, epsilon)
-
-  def matrix_free(x, key):
-    key_start, key_probe = jax.random.split(key)
-    fisher = products.operator(logits_fn, x)
-    found = _lanczos.lanczos(
-      fisher, x.shape[0], key_start, num_steps=_steps(num_steps, x)
-    )
-    values, vectors, residuals = _lanczos.ritz_vectors(found, max(k, 1))
-    trace, frobenius, trace_error, frobenius_error = (
-      _lanczos.trace_and_frobenius(
-        fisher, found, key_probe, num_probes=num_probes
-      )
-    )
-    rounding = _rounding.relative(fisher.logits, epsilon).astype(trace.dtype)
-    residuals = residuals + (rounding * values[:, 0])[:, None]
-    norms = FisherNorms(
-      trace,
-      frobenius,
-      values[:, 0],
-      trace_error=jnp.hypot(trace_error, rounding * trace),
-      frobenius_error=jnp.hypot(frobenius_error, rounding * frobenius),
-      spectral_norm_error=residuals[:, 0],
-    )
-    return _with_vectors(norms, values, vectors, residuals, x) if k else norms
-
-  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
 
 
 @explicit_meshes.accepted(rows=True)
@@ -212,20 +141,14 @@ def fisher_trace(
   (Hutchinson's estimator outside the Lanczos subspace); a probe costs one JVP;
   `fisher_norms` reports the standard error. Arguments as for `fisher_norms`.
   """
-  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
-
-  def exact(x):
-    return _gram.trace(_gram.reduced_gram(logits_fn, x))
-
-  def matrix_free(x, key):
-    key_start, key_probe = jax.random.split(key)
-    fisher = products.operator(logits_fn, x)
-    found = _lanczos.lanczos(
-      fisher, x.shape[0], key_start, num_steps=_steps(num_steps, x)
-    )
-    return _lanczos.trace(fisher, found, key_probe, num_probes=num_probes)[0]
-
-  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
+  return _routes.measured(
+    _routes.trace_by_gram,
+    _routes.trace_by_lanczos,
+    logits_fn,
+    x,
+    _routes.Options(method, batch_size, num_steps, num_probes),
+    key,
+  )
 
 
 @explicit_meshes.accepted(rows=True)
@@ -246,22 +169,14 @@ def fisher_frobenius(
   derivative is taken as 0. With "matrix_free": the square is unbiased;
   `fisher_norms` reports the standard error. Arguments as for `fisher_norms`.
   """
-  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps, num_probes)
-  if not is_exact:
-    return fisher_norms(
-      logits_fn,
-      x,
-      method=method,
-      batch_size=batch_size,
-      num_steps=num_steps,
-      num_probes=num_probes,
-      key=key,
-    ).frobenius
-
-  def exact(x):
-    return _gram.frobenius(_gram.reduced_gram(logits_fn, x))
-
-  return _in_batches(exact, x, batch_size)
+  return _routes.measured(
+    _routes.frobenius_by_gram,
+    _routes.frobenius_by_lanczos,
+    logits_fn,
+    x,
+    _routes.Options(method, batch_size, num_steps, num_probes),
+    key,
+  )
 
 
 @explicit_meshes.accepted(rows=True)
@@ -285,15 +200,14 @@ def fisher_spectral_norm(
   `num_steps` Lanczos steps, which never exceeds lambda_max except by rounding;
   `fisher_norms` reports its residual. Arguments as for `fisher_norms`.
   """
-  logits_fn, x, is_exact = _check(logits_fn, x, method, num_steps)
-
-  def exact(x):
-    return _gram.spectral_norm(_gram.reduced_gram(logits_fn, x))
-
-  def matrix_free(x, key):
-    return _ritz(logits_fn, x, key, num_steps, 1)[0][:, 0]
-
-  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
+  return _routes.measured(
+    _routes.spectral_norm_by_gram,
+    _routes.spectral_norm_by_lanczos,
+    logits_fn,
+    x,
+    _routes.Options(method, batch_size, num_steps),
+    key,
+  )
 
 
 @explicit_meshes.accepted(rows=True)
@@ -332,104 +246,11 @@ def fisher_eigenvectors(
     ValueError: k < 1, k > D, or fewer steps than k.
   """
   _validate.positive_int("k", k)
-  logits_fn, x, is_exact = _check(
-    logits_fn, x, method, num_steps, num_eigenvectors=k
+  return _routes.measured(
+    _routes.eigenvectors_by_gram,
+    _routes.eigenvectors_by_lanczos,
+    logits_fn,
+    x,
+    _routes.Options(method, batch_size, num_steps, k=k),
+    key,
   )
-
-  def exact(x):
-    reduced = _gram.reduced_gram(logits_fn, x)
-    values, vectors = _gram.eigenvectors(reduced, k)
-    return values, vectors.reshape((x.shape[0], k, *x.shape[1:]))
-
-  def matrix_free(x, key):
-    values, vectors, _ = _ritz(logits_fn, x, key, num_steps, k)
-    return values, vectors.reshape((x.shape[0], k, *x.shape[1:]))
-
-  return _by_route(is_exact, exact, matrix_free, x, batch_size, key)
-
-
-def norms_of_gram(
-  reduced: _gram.ReducedGram, x: jax.Array, k: int, epsilon: float
-) -> FisherNorms:
-  """Norms and k eigenvectors by the Gram route, exact up to rounding."""
-  trace = _gram.trace(reduced)
-  frobenius = _gram.frobenius(reduced)
-  spectral_norm = _gram.spectral_norm(reduced)
-  rounding = _rounding.relative(reduced.logits, epsilon).astype(trace.dtype)
-  norms = FisherNorms(
-    trace,
-    frobenius,
-    spectral_norm,
-    trace_error=rounding * trace,
-    frobenius_error=rounding * frobenius,
-    spectral_norm_error=rounding * spectral_norm,
-  )
-  if not k:
-    return norms
-  values, vectors = _gram.eigenvectors(reduced, k)
-  residuals = jnp.where(values > 0, (rounding * values[:, 0])[:, None], 0.0)
-  return _with_vectors(norms, values, vectors, residuals, x)
-
-
-def _check(
-  logits_fn, x, method, num_steps, num_probes=1, num_eigenvectors=0
-) -> tuple[_validate.LogitsFn, jax.Array, bool]:
-  """Validates the common arguments and chooses the route: exact or not."""
-  logits_fn, x = products.check_inputs(logits_fn, x)
-  _validate.one_of("method", method, METHODS)
-  _validate.positive_int("num_steps", num_steps)
-  _validate.positive_int("num_probes", num_probes)
-  products.check_count(num_eigenvectors, x)
-  is_exact = method == "gram"
-  if method == "auto":
-    shape = jax.eval_shape(logits_fn, x).shape
-    _validate.logits_shape(shape, x.shape[0])
-    is_exact = shape[-1] <= AUTO_CLASSES
-  if not is_exact and num_eigenvectors > num_steps:
-    raise ValueError(
-      f"Expected num_steps >= k={num_eigenvectors} to find as many "
-      f"eigenvectors, got num_steps={num_steps}."
-    )
-  return logits_fn, x, is_exact
-
-
-def _steps(num_steps: int, x: jax.Array) -> int:
-  """Limits the number of Lanczos steps to the number of dimensions."""
-  return max(1, min(num_steps, math.prod(x.shape[1:])))
-
-
-def _ritz(logits_fn, x, key, num_steps, k):
-  found = _lanczos.lanczos(
-    products.operator(logits_fn, x),
-    x.shape[0],
-    jax.random.split(key)[0],
-    num_steps=_steps(num_steps, x),
-  )
-  return _lanczos.ritz_vectors(found, k)
-
-
-def _with_vectors(norms, values, vectors, residuals, x):
-  shape = (*values.shape, *x.shape[1:])
-  return dataclasses.replace(
-    norms, values=values, vectors=vectors.reshape(shape), residuals=residuals
-  )
-
-
-def _by_route(
-  is_exact: bool,
-  exact: Callable[[jax.Array], Any],
-  matrix_free: Callable[[jax.Array, jax.Array], Any],
-  x: jax.Array,
-  batch_size: int | None,
-  key: jax.Array | None,
-) -> Any:
-  if is_exact:
-    return _in_batches(exact, x, batch_size)
-  key = jax.random.key(0) if key is None else key
-  return _in_batches(lambda x: matrix_free(x, key), x, batch_size)
-
-
-def _in_batches(fn, x, batch_size):
-  if batch_size is not None:
-    _validate.positive_int("batch_size", batch_size)
-  return loops.in_batches(fn, x, batch_size=batch_size)

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes, loops
+from robust_info._xla import compiled, explicit_meshes, loops
 from robust_info.information import divergences
 
 
@@ -53,9 +53,17 @@ def fisher_vector_product(
     The shape of x. Linear in v, and `u . F v = v . F u`. Cost: one
     forward-mode and one backward pass, for any C; memory of one backward pass.
   """
-  logits_fn, x, v = _check_direction(logits_fn, x, v)
-  product = operator(logits_fn, x).product
-  return product(v.reshape(x.shape[0], math.prod(x.shape[1:]))).reshape(x.shape)
+  found, logits = _product(*_check_direction(logits_fn, x, v))
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  return found
+
+
+@compiled.once
+def _product(logits_fn, x, v):
+  _validate.network("logits_fn", logits_fn, x)
+  fisher = operator(logits_fn, x)
+  image = fisher.product(v.reshape(x.shape[0], fisher.size))
+  return image.reshape(x.shape), fisher.logits[: _validate.SAMPLE]
 
 
 @explicit_meshes.accepted(rows=True)
@@ -75,11 +83,17 @@ def fisher_quadratic(
     [N], at least 0. `KL(p(x) || p(x + h v)) = h^2/2 v^T F v + O(h^3)`. Cost:
     one JVP (about two forward passes), no backward pass.
   """
-  logits_fn, x, v = _check_direction(logits_fn, x, v)
+  found, logits = _quadratic(*_check_direction(logits_fn, x, v))
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  return found
+
+
+@compiled.once
+def _quadratic(logits_fn, x, v):
+  _validate.network("logits_fn", logits_fn, x)
   logits, tangent = jax.jvp(logits_fn, (x,), (v,))
   _validate.logits_shape(logits.shape, x.shape[0])
-  _validate.warn_of_probabilities("the output of logits_fn", logits)
-  return prediction_variance(logits, tangent)
+  return prediction_variance(logits, tangent), logits[: _validate.SAMPLE]
 
 
 def prediction_variance(logits: jax.Array, values: jax.Array) -> jax.Array:
@@ -99,7 +113,6 @@ def operator(
   """Linearises the network once; products then need no further forward pass."""
   logits, pushforward = jax.linearize(loops.side_by_side(logits_fn), x)
   _validate.logits_shape(logits.shape, x.shape[0])
-  _validate.warn_of_probabilities("the output of logits_fn", logits)
   pullback = jax.linear_transpose(pushforward, x)
   flat = (x.shape[0], math.prod(x.shape[1:]))
   change = _centred(logits)
@@ -155,14 +168,6 @@ def _scaled(cotangent, dtype):
   return (cotangent / scale).astype(dtype), scale
 
 
-def check_inputs(logits_fn: _validate.LogitsFn, x: ArrayLike) -> tuple:
-  """Validates `logits_fn` and returns x as floating-point inputs [N, ...]."""
-  _validate.logits_fn("logits_fn", logits_fn)
-  x = _validate.inputs("x", x, "[N, ...]")
-  _validate.network("logits_fn", logits_fn, x)
-  return logits_fn, x
-
-
 def check_count(num_eigenvectors: int, x: jax.Array) -> None:
   """Raises if there are more eigenvectors than dimensions."""
   size = math.prod(x.shape[1:])
@@ -174,7 +179,8 @@ def check_count(num_eigenvectors: int, x: jax.Array) -> None:
 
 
 def _check_direction(logits_fn, x, v):
-  logits_fn, x = check_inputs(logits_fn, x)
+  _validate.logits_fn("logits_fn", logits_fn)
+  x = _validate.inputs("x", x, "[N, ...]")
   v = jnp.asarray(v, x.dtype)
   _validate.same_shape("v", v, "x", x)
   return logits_fn, x, v

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.information import divergences, stats
 
 # The range of the search, and the halvings that exhaust float64 in it.
@@ -51,12 +51,13 @@ def fit_temperature(
     TypeError: labels that are not integers.
     ValueError: wrong shapes, or labels out of range.
   """
-  logits = stats.check_batch(logits)
+  return _temperature(*stats.check_labelled(logits, labels, where))
+
+
+@compiled.once
+def _temperature(logits, labels, where):
   num_examples, num_classes = logits.shape
-  where = _validate.mask("where", where, num_examples)
-  labels = _validate.labels("labels", labels, num_examples, where)
-  _validate.labels_in_range("labels", labels, num_classes, where)
-  _validate.warn_of_probabilities("logits", logits, where)
+  where = _validate.filled_mask(where, num_examples)
   logits = jax.lax.stop_gradient(jnp.where(where[:, None], logits, 0.0))
   labels = jnp.where(where, labels, 0)
   # A label of logit -inf has an infinite loss at every temperature.

@@ -7,6 +7,7 @@ and integer logits are computed in float32.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 
 
 def log_softmax(logits: ArrayLike) -> jax.Array:
@@ -46,7 +47,12 @@ def entropy(logits: Float[ArrayLike, "*batch C"]) -> Float[Array, " *batch"]:
     for confident predictions too (a logit gap of 50 gives about 1e-20, not 0).
     NaN in gives NaN out.
   """
-  log_p = log_softmax(logits)
+  return _entropy(_check_logits("logits", logits))
+
+
+@compiled.once
+def _entropy(logits):
+  log_p = _log_softmax(logits)
   p = jnp.exp(log_p)
   possible = log_p > -jnp.inf
   terms = jnp.where(p == 0, 0.0, p * jnp.where(possible, log_p, 0.0))
@@ -79,11 +85,12 @@ def kl_divergence(
   Raises:
     ValueError: the shapes differ.
   """
-  logits_p = _check_logits("logits_p", logits_p)
-  logits_q = _check_logits("logits_q", logits_q)
-  _validate.same_shape("logits_q", logits_q, "logits_p", logits_p)
-  dtype = jnp.promote_types(logits_p.dtype, logits_q.dtype)
-  return _kl(logits_p.astype(dtype), logits_q.astype(dtype))
+  return _kl_of_pair(*_pair(logits_p, logits_q))
+
+
+@compiled.once
+def _kl_of_pair(logits_p, logits_q):
+  return _kl(logits_p, logits_q)
 
 
 @explicit_meshes.accepted(rows=True)
@@ -105,7 +112,12 @@ def fisher_rao_distance(
     with its guarantees. Distances below about 1e-19 in float32 are 0. Where it
     is 0 the distance has a cusp, and its gradient is taken as 0.
   """
-  squared = squared_fisher_rao_distance(logits_p, logits_q)
+  return _distance(*_pair(logits_p, logits_q))
+
+
+@compiled.once
+def _distance(logits_p, logits_q):
+  squared = _squared_distance(logits_p, logits_q)
   is_zero = squared == 0
   return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
 
@@ -136,17 +148,18 @@ def squared_fisher_rao_distance(
   Raises:
     ValueError: the shapes differ.
   """
-  logits_p = _check_logits("logits_p", logits_p)
-  logits_q = _check_logits("logits_q", logits_q)
-  _validate.same_shape("logits_q", logits_q, "logits_p", logits_p)
-  dtype = jnp.promote_types(logits_p.dtype, logits_q.dtype)
-  chord = _squared_chord(logits_p.astype(dtype), logits_q.astype(dtype))
+  return _squared_distance(*_pair(logits_p, logits_q))
+
+
+@compiled.once
+def _squared_distance(logits_p, logits_q):
+  chord = _squared_chord(logits_p, logits_q)
   # arcsin^2(t) = sum_n (2 t)^(2 n) / (n^2 binom(2 n, n)) / 2; with (2 t)^2 at
   # most 1/4 every term is less than a sixteenth of the one before.
   is_near = chord <= 0.25
   near = jnp.where(is_near, chord, 0.0)
   series = jnp.zeros_like(chord)
-  for n in range(7 if dtype == jnp.float32 else 14, 0, -1):
+  for n in range(7 if chord.dtype == jnp.float32 else 14, 0, -1):
     series = (series + 8 / (n**2 * math.comb(2 * n, n))) * near
   far = 16 * jnp.arcsin(jnp.sqrt(jnp.where(is_near, 1.0, chord)) / 2) ** 2
   return jnp.where(is_near, series, far)
@@ -164,6 +177,15 @@ def kl_from_log_ratio(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
   far = q - p - p * u
   terms = jnp.where(p == 0, q, jnp.where(is_near, near, far))
   return jnp.sum(terms, axis=-1)
+
+
+def _pair(logits_p: Any, logits_q: Any) -> tuple[jax.Array, jax.Array]:
+  """Two arrays of logits [..., C] of one shape and dtype."""
+  logits_p = _check_logits("logits_p", logits_p)
+  logits_q = _check_logits("logits_q", logits_q)
+  _validate.same_shape("logits_q", logits_q, "logits_p", logits_p)
+  dtype = jnp.promote_types(logits_p.dtype, logits_q.dtype)
+  return logits_p.astype(dtype), logits_q.astype(dtype)
 
 
 def _check_logits(name: str, logits: ArrayLike) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.information import stats as stats_lib
 from robust_info.information.stats import InformationStats
 
@@ -45,17 +45,18 @@ def grouped_information_stats(
     TypeError: labels or groups that are not integers.
     ValueError: wrong shapes, or labels or groups out of range.
   """
-  logits = stats_lib.check_batch(logits)
-  num_examples, num_classes = logits.shape
   _validate.positive_int("num_groups", num_groups)
-  where = _validate.mask("where", where, num_examples)
-  labels = _validate.labels("labels", labels, num_examples, where)
-  _validate.labels_in_range("labels", labels, num_classes, where)
-  _validate.warn_of_probabilities("logits", logits, where)
-  groups = _validate.labels("groups", groups, num_examples, where)
+  logits, labels, where = stats_lib.check_labelled(logits, labels, where)
+  groups = _validate.labels("groups", groups, logits.shape[0], where)
   _validate.labels_in_range(
     "groups", groups, num_groups, where, meaning="num_groups"
   )
+  return _grouped(logits, labels, groups, where, num_groups)
+
+
+@compiled.once
+def _grouped(logits, labels, groups, where, num_groups):
+  num_classes = logits.shape[-1]
   # One row of statistics for each group and class; a label out of range must
   # not land in the next group.
   in_range = (labels >= 0) & (labels < num_classes)
@@ -78,6 +79,7 @@ def split_groups(stacked: InformationStats) -> list[InformationStats]:
 
 
 @explicit_meshes.accepted(rows=False)
+@compiled.once
 def merge_groups(stacked: InformationStats) -> InformationStats:
   """The union of G groups: fields [G, ...] to fields [...]."""
   start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), stacked)

@@ -147,22 +147,37 @@ def information_stats(
     TypeError: labels that are not integers.
     ValueError: wrong shapes, or labels out of range.
   """
+  logits, labels, where = check_labelled(logits, labels, where)
+  return stats_of_groups(logits, labels, where, logits.shape[-1])
+
+
+def check_labelled(
+  logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+  """Returns valid logits [N, C], labels [N] and mask [N] or `None`."""
   logits = check_batch(logits)
   num_examples, num_classes = logits.shape
   where = _validate.mask("where", where, num_examples)
   labels = _validate.labels("labels", labels, num_examples, where)
   _validate.labels_in_range("labels", labels, num_classes, where)
-  _validate.warn_of_probabilities("logits", logits, where)
-  return stats_of_groups(logits, labels, where, num_classes)
+  _validate.warn_of_probabilities("logits", logits, where, stacklevel=5)
+  return logits, labels, where
+
+
+def check_unlabelled(
+  logits: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array | None]:
+  """Returns valid logits [N, C] and mask [N] or `None`."""
+  logits = check_batch(logits)
+  where = _validate.mask("where", where, logits.shape[0])
+  _validate.warn_of_probabilities("logits", logits, where, stacklevel=5)
+  return logits, where
 
 
 def unlabelled_stats(
-  logits: ArrayLike, where: ArrayLike | None
+  logits: jax.Array, where: jax.Array | None
 ) -> InformationStats:
   """Statistics of all rows as a single group: fields [1, C] and [1]."""
-  logits = check_batch(logits)
-  where = _validate.mask("where", where, logits.shape[0])
-  _validate.warn_of_probabilities("logits", logits, where)
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
   return stats_of_groups(logits, labels, where, 1)
 
@@ -247,10 +262,14 @@ def _zero_stats(num_groups, logits):
 
 @functools.partial(jax.jit, static_argnames="num_groups")
 def stats_of_groups(
-  logits: jax.Array, labels: jax.Array, where: jax.Array, num_groups: int
+  logits: jax.Array,
+  labels: jax.Array,
+  where: jax.Array | None,
+  num_groups: int,
 ) -> InformationStats:
   """Statistics [G, C] of rows [N, C] by group: `labels` [N] in [0, G)."""
   num_examples, num_classes = logits.shape
+  where = _validate.filled_mask(where, num_examples)
   bad = where & ((labels < 0) | (labels >= num_groups))
   # Masked rows may hold any values: neutralise them before any arithmetic, so
   # that they reach neither values nor gradients.

@@ -27,7 +27,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.information import _mean_divergences, divergences
 from robust_info.information import stats as stats_lib
 from robust_info.information._compensated import Compensated
@@ -203,23 +203,31 @@ def pointwise_information(
   Raises:
     ValueError: `stats` has another number of classes.
   """
-  logits = stats_lib.check_batch(logits)
   if stats is None:
-    stats = stats_lib.unlabelled_stats(logits, where)
+    logits, where = stats_lib.check_unlabelled(logits, where)
+    return _pointwise_information(logits, where, stats)
+  logits = stats_lib.check_batch(logits)
   if stats.num_classes != logits.shape[-1]:
     raise ValueError(
       f"Expected stats of the {logits.shape[-1]} classes of the logits, got "
       f"num_classes={stats.num_classes}."
     )
+  where = _validate.mask("where", where, logits.shape[0])
+  return _pointwise_information(logits, where, stats)
+
+
+@compiled.once
+def _pointwise_information(logits, where, stats):
+  if stats is None:
+    stats = stats_lib.unlabelled_stats(logits, where)
   prob_sum = stats_lib.total(stats.prob_sum).value
   log_pbar = stats_lib.safe_log(prob_sum / _count(stats, prob_sum.dtype))
-  if where is not None:
-    where = _validate.mask("where", where, logits.shape[0])
-    logits = jnp.where(where[:, None], logits, 0.0)
+  where = _validate.filled_mask(where, logits.shape[0])
+  logits = jnp.where(where[:, None], logits, 0.0)
   divergence = divergences.kl_divergence(
     logits, jnp.broadcast_to(log_pbar.astype(logits.dtype), logits.shape)
   )
-  return divergence if where is None else jnp.where(where, divergence, 0.0)
+  return jnp.where(where, divergence, 0.0)
 
 
 @explicit_meshes.accepted(rows=False)
@@ -241,6 +249,11 @@ def mutual_information(
     is biased low for small N (bounded by log N): for a data set, merge
     `information_stats` instead of averaging over batches. Cost O(N C).
   """
+  return _mutual_information(*stats_lib.check_unlabelled(logits, where))
+
+
+@compiled.once
+def _mutual_information(logits, where):
   stats = stats_lib.unlabelled_stats(logits, where)
   return _per_example(stats.spread, stats)
 
@@ -261,7 +274,7 @@ def lautum_information(
     `mutual_information` it adds up to the mean of `KL(p_i||p_j)` over all N^2
     ordered pairs (Identity A [ours]). Cost O(N C).
   """
-  return _lautum_information(stats_lib.unlabelled_stats(logits, where))
+  return _lautum_information(*stats_lib.check_unlabelled(logits, where))
 
 
 @explicit_meshes.accepted(rows=False)
@@ -283,9 +296,14 @@ def label_information(
   Returns:
     [], nats, in [0, I(X;Y^)]. NaN if no row counts. Cost O(N C + C^3).
   """
-  return summarize(
-    information_stats(logits, labels, where=where)
-  ).label_information
+  return _label_information(*stats_lib.check_labelled(logits, labels, where))
+
+
+@_validate.promises_nan
+@compiled.once
+def _label_information(logits, labels, where):
+  stats = stats_lib.stats_of_groups(logits, labels, where, logits.shape[-1])
+  return summarize(stats).label_information
 
 
 @explicit_meshes.accepted(rows=False)
@@ -309,11 +327,19 @@ def cckl(
     [], nats, at least 0, unbounded. NaN if no two counted rows differ in
     label.
   """
-  return summarize(information_stats(logits, labels, where=where)).cckl
+  return _cckl(*stats_lib.check_labelled(logits, labels, where))
 
 
-@jax.jit
-def _lautum_information(stats: InformationStats) -> jax.Array:
+@_validate.promises_nan
+@compiled.once
+def _cckl(logits, labels, where):
+  stats = stats_lib.stats_of_groups(logits, labels, where, logits.shape[-1])
+  return summarize(stats).cckl
+
+
+@compiled.once
+def _lautum_information(logits, where):
+  stats = stats_lib.unlabelled_stats(logits, where)
   log_mean, log_geometric = _log_centres(stats)
   between = divergences.kl_divergence(log_mean, log_geometric)[0]
   return between + _per_example(stats.dual_spread, stats)

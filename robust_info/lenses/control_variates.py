@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Real
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -71,8 +71,7 @@ def pair_mean(
   values = _validate.float_array("values", values)
   control = _validate.float_array("control", control)
   _validate.rank("values", values, 1, "[P]")
-  controls = control if control.ndim > 1 else control[None]
-  for row in controls:
+  for row in control if control.ndim > 1 else (control,):
     _validate.same_shape("control", row, "values", values)
   for name, known in (
     ("control_mean", control_mean),
@@ -84,6 +83,15 @@ def pair_mean(
         f"got {jnp.shape(known)}."
       )
   where = _validate.mask("where", where, values.shape[0])
+  # Arrays are arguments of the compiled program, floats a part of it.
+  control_mean, control_error = map(jnp.asarray, (control_mean, control_error))
+  return _pair_mean(values, control, control_mean, control_error, where)
+
+
+@compiled.once
+def _pair_mean(values, control, control_mean, control_error, where):
+  controls = control if control.ndim > 1 else control[None]
+  where = _validate.filled_mask(where, values.shape[0])
   num_pairs = jnp.sum(where).astype(values.dtype)
   plain = jnp.mean(values, where=where)
   deviation = jnp.where(where, values - plain, 0.0)

@@ -10,10 +10,10 @@ with a number of this lens.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from robust_info import information
-from robust_info._xla import explicit_meshes
+from robust_info import _validate, information
+from robust_info._xla import compiled, explicit_meshes
 
 
 @jax.tree_util.register_dataclass
@@ -75,25 +75,32 @@ def epsilon_lens(
       "Expected attacked statistics of the classes of the clean ones, got "
       f"num_classes={attacked.num_classes} and {clean.num_classes}."
     )
-  before = information.summarize(clean)
-  after = information.summarize(attacked)
-  counts = (before.class_count, after.class_count)
-  if not any(isinstance(c, jax.core.Tracer) for c in counts) and bool(
-    jnp.any(counts[0] != counts[1])
+  found, counts = _split(clean, attacked)
+  if all(map(_validate.is_concrete, counts)) and bool(
+    (np.asarray(counts[0]) != np.asarray(counts[1])).any()
   ):
+    before, after = (int(np.sum(count)) for count in counts)
     raise ValueError(
       "Expected attacked statistics of the same examples as the clean ones, "
-      f"got {int(after.count)} and {int(before.count)} examples, or other "
-      "labels."
+      f"got {after} and {before} examples, or other labels."
     )
+  return found
+
+
+@compiled.once
+def _split(clean, attacked):
+  """The lens, and the examples by class of both sides."""
+  before = information.summarize(clean)
+  after = information.summarize(attacked)
 
   def split(name):
     total, robust = getattr(before, name), getattr(after, name)
     return EpsilonComponents(total, robust, total - robust)
 
-  return EpsilonLens(
+  lens = EpsilonLens(
     accuracy=split("accuracy"),
     label_information=split("label_information"),
     cckl=split("cckl"),
     cckl_matrix=split("cckl_matrix"),
   )
+  return lens, (before.class_count, after.class_count)

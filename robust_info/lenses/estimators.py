@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Real
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.information import _jackknife
 from robust_info.lenses import components as components_lib
 from robust_info.lenses import control_variates
@@ -123,7 +123,11 @@ def lens_means(
     matter. The variance reduction counts pairs and not passes: it does not
     account for the cost of the many coarse pairs.
   """
-  cckl = jnp.asarray(cckl)
+  return _means(components, jnp.asarray(cckl), coarse)
+
+
+@compiled.once
+def _means(components, cckl, coarse):
   control, means, errors = _controls(components, cckl, coarse)
   return LensMeans(
     total=cckl,
@@ -210,6 +214,12 @@ def lens_errors(
     num_groups,
     "the length of cckl_deleted",
   )
+  return _errors(components, sides, deleted, coarse, coarse_sides)
+
+
+@compiled.once
+def _errors(components, sides, deleted, coarse, coarse_sides):
+  num_groups = deleted.shape[0]
 
   def without(group, cckl):
     where, coarse_where = (
@@ -267,6 +277,12 @@ def lens_matrices(
   coarse_sides = _coarse_sides(
     "coarse_labels", coarse_labels, coarse, num_classes
   )
+  return _matrices(components, sides, matrix, coarse, coarse_sides)
+
+
+@compiled.once
+def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
+  num_classes = matrix.shape[0]
   off_diagonal = ~jnp.eye(num_classes, dtype=bool)
   total = jnp.where(off_diagonal, matrix, jnp.nan)
   cell = sides[0] * num_classes + sides[1]
@@ -302,7 +318,7 @@ def lens_matrices(
   )
   if coarse is not None:
     _check_same(coarse, components)
-    many = lens_matrices(coarse.many, *coarse_sides, matrix)
+    many = _matrices(coarse.many, coarse_sides, matrix)
     in_two_levels = estimate(
       jnp.stack([coarse.same.non_robust, components.total]),
       jnp.stack([many.non_robust, total]),

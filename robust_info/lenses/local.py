@@ -4,7 +4,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes
+from robust_info._xla import compiled, explicit_meshes
 from robust_info.fisher import products
 from robust_info.information import divergences
 from robust_info.lenses import components
@@ -29,9 +29,18 @@ def disentangle_local(
     mean: look at quantiles, too. Cost: one JVP and one forward pass.
   """
   x, x_other = components.check_pair(logits_fn, x, x_other)
-  logits, tangent = components.derivative(logits_fn, x, x_other - x)
+  found, logits = _split(logits_fn, x, x_other)
   _validate.warn_of_probabilities("the output of logits_fn", logits)
+  return found
+
+
+@compiled.once
+def _split(logits_fn, x, x_other):
+  """The components, and the logits of a few rows."""
+  _validate.network("logits_fn", logits_fn, x)
+  logits, tangent = components.derivative(logits_fn, x, x_other - x)
   logits_other = components.logits_at(logits_fn, x_other)
   total = divergences.kl_divergence(logits, logits_other)
   non_robust = 0.5 * products.prediction_variance(logits, tangent)
-  return components.Components(total, non_robust, total - non_robust)
+  found = components.Components(total, non_robust, total - non_robust)
+  return found, logits[: _validate.SAMPLE]

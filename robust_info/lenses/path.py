@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes, loops
+from robust_info._xla import compiled, explicit_meshes, loops
 from robust_info.fisher import _rounding, products
 from robust_info.information import divergences
 from robust_info.lenses import _path_rule, components
@@ -95,11 +95,11 @@ def disentangle_path(
     pairs that met 1e-3 by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 had
     a larger error. Features narrower than the node spacing go undetected;
     increase `num_nodes`. Half precision, in the network or in x, gives a
-    warning (once per trace) except with "jvp": rounding of the differences
-    between nodes adds to the Fisher part in proportion to n^2; `error` includes
-    `(n eps max|logit|)^2 / 12` for it. Differentiable with respect to any value
-    that `logits_fn` depends on; on CPUs the gradient of "extrapolated" is slow
-    for convolutional networks.
+    warning (under `jax.jit` once per trace) except with "jvp": rounding of the
+    differences between nodes adds to the Fisher part in proportion to n^2;
+    `error` includes `(n eps max|logit|)^2 / 12` for it. Differentiable with
+    respect to any value that `logits_fn` depends on; on CPUs the gradient of
+    "extrapolated" is slow for convolutional networks.
 
     Cost: n + 1 forward passes (chords) or n JVPs and one forward ("jvp");
     memory of one pass ("chord" and "jvp" on CPUs: of all up to n = 127, which
@@ -116,19 +116,28 @@ def disentangle_path(
   _validate.one_of("method", method, ("chord", "extrapolated", "jvp"))
   if rtol is not None:
     _check_tolerance(method, rtol, num_nodes, max_nodes)
-  epsilon = 0.0 if method == "jvp" else _half_epsilon(logits_fn, x)
+    # An array is an argument of the compiled program, a float a part of it.
+    rtol = jnp.asarray(rtol)
+  found, logits, epsilon = _split(
+    logits_fn, x, x_other, rtol, num_nodes, method, max_nodes
+  )
+  _validate.warn_of_probabilities("the output of logits_fn", logits)
+  _warn_of_half_precision(epsilon)
+  return found
+
+
+@compiled.once
+def _split(logits_fn, x, x_other, rtol, num_nodes, method, max_nodes):
+  """The components, the logits of a few rows, and the eps of chord sums."""
+  _validate.network("logits_fn", logits_fn, x)
+  epsilon = 0.0 if method == "jvp" else _rounding.epsilon(logits_fn, x)
   if rtol is not None:
-    return _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes, epsilon)
-  if method == "extrapolated":
-    return _extrapolated(logits_fn, x, x_other, num_nodes, epsilon)
-  estimate = _chord if method == "chord" else _trapezoid
-  stride = _smallest_divisor(num_nodes)
-  ends, non_robust, coarse = estimate(logits_fn, x, x_other, num_nodes, stride)
-  error = jnp.abs(non_robust - coarse)
-  if num_nodes == 1:
-    error = jnp.full_like(error, jnp.nan)
-  nodes = jnp.full(error.shape, num_nodes, jnp.int32)
-  return _components(*ends, non_robust, error, nodes, epsilon)
+    parts = _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes)
+  elif method == "extrapolated":
+    parts = _extrapolated(logits_fn, x, x_other, num_nodes)
+  else:
+    parts = _at_fixed_nodes(logits_fn, x, x_other, num_nodes, method)
+  return _components(*parts, epsilon), parts[0][: _validate.SAMPLE], epsilon
 
 
 @explicit_meshes.accepted(rows=True)
@@ -154,6 +163,12 @@ def path_fisher_estimate(
     that of a single point of a peaked integrand. Cost: one JVP.
   """
   x, x_other = components.check_pair(logits_fn, x, x_other)
+  return _at_one_node(logits_fn, x, x_other, key)
+
+
+@compiled.once
+def _at_one_node(logits_fn, x, x_other, key):
+  _validate.network("logits_fn", logits_fn, x)
   t = jax.random.uniform(key, x.shape[:1])
   shape = (-1,) + (1,) * (x.ndim - 1)
   point = components.point(x, x_other, t.reshape(shape))
@@ -162,27 +177,27 @@ def path_fisher_estimate(
   return (1 - t).astype(variance.dtype) * variance
 
 
-def _half_epsilon(logits_fn, x) -> float:
-  """The eps of any half precision in the network, with a warning, or 0."""
-  epsilon = _rounding.epsilon(logits_fn, x)
-  if epsilon <= jnp.finfo(jnp.float32).eps:
-    return 0.0
-  warnings.warn(
-    f"logits_fn or x is of half precision (eps={epsilon:.1e}): rounding adds "
-    "about (num_nodes eps max|logit|)^2 / 12 nats to the Fisher part of chord "
-    'sums; compute the network in float32 or take method="jvp".',
-    UserWarning,
-    stacklevel=4,
-  )
-  return epsilon
+def _is_half(epsilon: jax.Array | float) -> bool:
+  return bool(epsilon > jnp.finfo(jnp.float32).eps)
+
+
+def _warn_of_half_precision(epsilon: jax.Array | float) -> None:
+  """Warns of an eps of half precision, in the network or in x."""
+  if _is_half(epsilon):
+    warnings.warn(
+      f"logits_fn or x is of half precision (eps={epsilon:.1e}): rounding adds "
+      "about (num_nodes eps max|logit|)^2 / 12 nats to the Fisher part of "
+      'chord sums; compute the network in float32 or take method="jvp".',
+      UserWarning,
+      stacklevel=4,
+    )
 
 
 def _components(
-  first, last, non_robust, error, nodes, epsilon=0.0
+  first, last, non_robust, error, nodes, epsilon
 ) -> components.Components:
-  """Combines the parts of the path lens; `logits` are those of both ends."""
-  _validate.warn_of_probabilities("the output of logits_fn", first)
-  if epsilon:
+  """Combines the logits at both ends and the results of the quadrature."""
+  if _is_half(epsilon):
     size = jnp.maximum(_largest(first), _largest(last))
     noise = (nodes.astype(error.dtype) * epsilon * size) ** 2 / 12
     error = error + noise.astype(error.dtype)
@@ -213,7 +228,7 @@ def _check_tolerance(method, rtol, num_nodes, max_nodes):
     )
 
 
-def _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes, epsilon):
+def _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes):
   logits = _logits_between(
     logits_fn, x, x_other, np.arange(num_nodes + 1), num_nodes
   )
@@ -235,12 +250,21 @@ def _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes, epsilon):
     return jax.lax.cond(is_done, lambda logits: estimate, double, logits)
 
   found = refine(_path_rule.from_nodes(logits), logits)
-  return _components(
-    first, last, found.value, found.error, found.nodes, epsilon
-  )
+  return first, last, found.value, found.error, found.nodes
 
 
-def _extrapolated(logits_fn, x, x_other, num_nodes, epsilon):
+def _at_fixed_nodes(logits_fn, x, x_other, num_nodes, method):
+  estimate = _chord if method == "chord" else _trapezoid
+  stride = _smallest_divisor(num_nodes)
+  ends, non_robust, coarse = estimate(logits_fn, x, x_other, num_nodes, stride)
+  error = jnp.abs(non_robust - coarse)
+  if num_nodes == 1:
+    error = jnp.full_like(error, jnp.nan)
+  nodes = jnp.full(error.shape, num_nodes, jnp.int32)
+  return *ends, non_robust, error, nodes
+
+
+def _extrapolated(logits_fn, x, x_other, num_nodes):
   if num_nodes % 4:
     raise ValueError(
       'Expected num_nodes to be a multiple of 4 with method="extrapolated" '
@@ -248,9 +272,7 @@ def _extrapolated(logits_fn, x, x_other, num_nodes, epsilon):
     )
   logits = _node_logits(logits_fn, x, x_other, num_nodes, differentiable=False)
   found = _path_rule.from_nodes(logits)
-  return _components(
-    logits[0], logits[-1], found.value, found.error, found.nodes, epsilon
-  )
+  return logits[0], logits[-1], found.value, found.error, found.nodes
 
 
 def _interleave(even, odd):
