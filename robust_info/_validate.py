@@ -56,16 +56,22 @@ def promises_nan(fn: Callable[..., Any]) -> Callable[..., Any]:
   return call
 
 
+def as_array(name: str, value: Any) -> jax.Array:
+  """`value` as an array of numbers."""
+  if isinstance(value, jax.Array):
+    return value
+  try:
+    return jnp.asarray(value)
+  # NumPy and JAX have several errors for what is no array.
+  except (TypeError, ValueError) as error:
+    raise TypeError(
+      f"Expected {name} to be an array of numbers, got {type(value).__name__}."
+    ) from error
+
+
 def float_array(name: str, value: Any) -> jax.Array:
   """`value` as a float array, half precision and integers as float32."""
-  array = value
-  if not isinstance(value, jax.Array):
-    try:
-      array = jnp.asarray(value)
-    except TypeError as error:
-      raise TypeError(
-        f"Expected {name} to be an array, got {type(value).__name__}."
-      ) from error
+  array = as_array(name, value)
   if jnp.issubdtype(array.dtype, jnp.complexfloating):
     raise TypeError(f"Expected {name} to be real, got dtype={array.dtype}.")
   if array.dtype in (jnp.float32, jnp.float64):
@@ -353,7 +359,7 @@ def logits_shape(shape: tuple[int, ...], num_examples: int) -> None:
 
 def inputs(name: str, value: Any, shape: str) -> jax.Array:
   """Network inputs: floating point, with at least one axis after the first."""
-  array = jnp.asarray(value)
+  array = as_array(name, value)
   if not jnp.issubdtype(array.dtype, jnp.floating):
     raise TypeError(
       f"Expected {name} to be floating point, got dtype={array.dtype}; "

@@ -236,7 +236,7 @@ def attack_in_ball(
     inputs.require_key(key)
   num_classes = inputs.num_classes(logits_fn, checked.x, key, eot_samples)
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
-  return _attack_in_ball(
+  found = _attack_in_ball(
     logits_fn,
     checked,
     key,
@@ -248,6 +248,10 @@ def attack_in_ball(
     settings,
     num_classes,
   )
+  _validate.warn_of_probabilities(
+    "the output of logits_fn", found.logits, checked.where, stacklevel=5
+  )
+  return found
 
 
 @compiled.once

@@ -42,7 +42,7 @@ class Inputs:
 
 def images(name: str, value: Any, bounds: Bounds, where: Any) -> jax.Array:
   """Validates float inputs [N, ...]: unmasked concrete rows lie in the box."""
-  array = jnp.asarray(value)
+  array = _validate.as_array(name, value)
   _require_float(name, array.dtype)
   array = _validate.float_array(name, array)
   _validate.min_rank(name, array, 2, "[N, ...]")

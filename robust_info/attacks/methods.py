@@ -121,7 +121,7 @@ def iterate(
   radii.check("epsilon", epsilon, num_examples)
   num_classes = inputs.num_classes(logits_fn, checked.x, key, eot_samples)
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
-  return _iterated(
+  found = _iterated(
     logits_fn,
     checked,
     key,
@@ -134,6 +134,10 @@ def iterate(
     eot_samples=eot_samples,
     num_classes=num_classes,
   )
+  _validate.warn_of_probabilities(
+    "the output of logits_fn", found.logits, checked.where, stacklevel=5
+  )
+  return found
 
 
 @compiled.once

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _validate
@@ -68,6 +67,6 @@ def check_pair(
   """
   _validate.logits_fn("logits_fn", logits_fn)
   x = _validate.inputs("x", x, "[P, ...]")
-  x_other = jnp.asarray(x_other, x.dtype)
+  x_other = _validate.inputs("x_other", x_other, "[P, ...]").astype(x.dtype)
   _validate.same_shape("x_other", x_other, "x", x)
   return x, x_other
