@@ -49,7 +49,7 @@ from robust_info.config import registry
 from robust_info.report import networks
 from robust_info.report import table as table_lib
 from robust_info.runtime import command_line, environment, memory, processes
-from robust_info.training import agreement, checkpoints, workdir
+from robust_info.training import agreement, checkpoints, own_parts, workdir
 
 _WORKDIR = flags.DEFINE_multi_string(
   "workdir", [], "Directory of a run; repeat it to compare several."
@@ -101,6 +101,19 @@ _SETTINGS = command_line.define_fields(
   open_choices=["attack"],
 )
 flags.mark_flags_as_required(["output"])
+
+
+@flags.multi_flags_validator(
+  ["attack", "workdir"],
+  f"Expected --attack to be one of {', '.join(config_lib.ATTACKS)}, or "
+  "registered by a configuration file.",
+)
+def _attack_may_exist(values: dict[str, Any]) -> bool:
+  """Names of attacks that a run has registered are not known yet."""
+  known = {None, *config_lib.ATTACKS}
+  known |= {part.name for part in registry.active() if part.kind == "attack"}
+  stored = [pathlib.Path(run) / own_parts.NAME for run in values["workdir"]]
+  return values["attack"] in known or any(path.exists() for path in stored)
 
 
 def _settings(

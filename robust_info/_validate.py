@@ -263,10 +263,10 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
   except Exception as error:
     if str(error).startswith("Expected "):
       raise
-    reason = str(error).strip().split("\n")[0]
+    reason = str(error).strip().split("\n")[0].rstrip(".")
     raise TypeError(
       f"Expected {name} to be a pure function of JAX arrays, of "
-      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason} "
+      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason}. "
       "robust_info.adapters makes one of a network of Flax, Equinox, Haiku, "
       "Keras or PyTorch, in evaluation mode."
     ) from error

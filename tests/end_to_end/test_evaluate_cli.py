@@ -19,6 +19,7 @@ from robust_info.report import table as table_lib
 from robust_info.training import setup
 
 ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = f"--config={ROOT}/configs/digits.py"
 FIGURES = {
   "cckl_matrices.png",
   "components.png",
@@ -203,6 +204,39 @@ def test_a_run_gives_its_network_and_data_in_python(undisturbed, runs):
   )
 
 
+def test_a_network_of_a_file_has_the_numbers_of_its_run(
+  evaluate, undisturbed, runs, home
+):
+  (home / "network.py").write_text(
+    "from robust_info import training\n"
+    f"def load():\n  return training.restore_run({str(runs[0])!r}).logits_fn\n"
+  )
+  settings = [
+    f"--{name}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
+    for name, v in SETTINGS.items()
+    if name != "validation_examples"
+  ]
+  result = evaluate(
+    f"--model={home}/network.py:load",
+    f"--output={home}/other",
+    f"--cache_dir={home}/cache",
+    DIGITS,
+    *settings,
+  )
+  assert result.returncode == 0, result.stderr
+  [found] = report.load(home / "other/report.json")["runs"]
+  expected = report.load(undisturbed[0] / "report.json")["runs"][0]
+  assert found["name"] == "network.py:load"
+  for section in ("performance", "information", "fisher", "path_lens"):
+    assert jax.tree.all(
+      jax.tree.map(
+        lambda a, b: a == b or np.isclose(a, b, rtol=1e-3, equal_nan=True),
+        found[section],
+        expected[section],
+      )
+    ), section
+
+
 @pytest.mark.parametrize(
   ("flags", "code", "message"),
   [
@@ -223,6 +257,13 @@ def test_a_run_gives_its_network_and_data_in_python(undisturbed, runs):
       "Cannot write to output {standard}/config.json: File exists",
     ),
     (["--workdir={standard}"], 2, "flag --output=None"),
+    (["--output={home}/x"], 1, "Expected a network, got none; give --workdir"),
+    (["--output={home}/x", "--model=a.py:b"], 1, "Expected --config with the"),
+    (
+      ["--output={home}/x", "--model={home}/none.py:f", DIGITS],
+      1,
+      "Cannot read {home}/none.py: No such file or directory.",
+    ),
     (
       ["--workdir=a", "--output=b", "--epsilon_grid=0.1,x"],
       2,
@@ -236,7 +277,7 @@ def test_a_run_gives_its_network_and_data_in_python(undisturbed, runs):
     (
       ["--workdir=a", "--output=b", "--attack=fgsm"],
       2,
-      "flag --attack=fgsm: value should be one of <pgd|apgd|autoattack>",
+      "Expected --attack to be one of pgd, apgd, autoattack, or registered",
     ),
     (["--workdir=a", "--output=b", "--chekpoint=best"], 2, "Unknown command"),
     (

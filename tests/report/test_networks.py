@@ -1,0 +1,167 @@
+"""Networks of a report that are not of a run."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_problem as tiny
+
+from robust_info import data, evaluation
+from robust_info.config import file as file_lib
+from robust_info.report import networks
+
+WEIGHTS = """
+import jax, jax.numpy as jnp, numpy as np
+from flax import linen, nnx
+
+rng = np.random.default_rng(0)
+W = rng.normal(size=(16, 4)).astype("f4")
+
+def flat(x):
+  return x.reshape(x.shape[0], -1)
+
+def apply(w, x):
+  return flat(x) @ w
+
+def partial():
+  return jax.tree_util.Partial(apply, jnp.asarray(W))
+
+def heavier():
+  return jax.tree_util.Partial(apply, jnp.asarray(2 * W))
+
+def closure():
+  return lambda x: flat(x) @ W
+
+def other_closure():
+  return lambda x: flat(x) @ (2 * W)
+
+def of_five():
+  return lambda x: flat(x) @ np.eye(16, 5, dtype="f4")
+
+def of_three():
+  return lambda x: flat(x) @ W[:, :3]
+
+def wrong_number():
+  return partial(), {"num_classes": 5}
+
+def wrong_shape():
+  return partial(), {"image_shape": (8, 8, 1)}
+
+def described():
+  return partial(), {"num_classes": 4, "image_shape": [4, 4, 1]}
+
+class Net(nnx.Module):
+  def __init__(self):
+    self.dense = nnx.Linear(16, 4, rngs=nnx.Rngs(0))
+  def __call__(self, x):
+    return self.dense(flat(x))
+
+class Linen(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    return linen.Dense(4)(flat(x))
+
+def of_nnx():
+  return Net()
+
+def of_linen():
+  module = Linen()
+  return module, module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+
+def unbound():
+  return Linen()
+
+def nothing():
+  return None
+
+def fails():
+  return 1 / 0
+
+def eight_by_eight():
+  return lambda x: x.reshape(len(x), 64) @ np.ones((64, 4))
+"""
+
+
+@pytest.fixture(scope="module")
+def source():
+  split = tiny.make_split()
+  return data.DataSource(
+    "noise", "1", None, None, split, 4, (4, 4, 1), tuple("abcd")
+  )
+
+
+@pytest.fixture(scope="module")
+def load(source, tmp_path_factory):
+  path = tmp_path_factory.mktemp("networks") / "own.py"
+  path.write_text(WEIGHTS)
+  return lambda name: networks.from_file(f"{path}:{name}", source)
+
+
+@pytest.mark.parametrize(
+  ("name", "model"),
+  [
+    ("partial", "apply"),
+    ("closure", "function"),
+    ("described", "apply"),
+    ("of_nnx", "Net"),
+    ("of_linen", "Linen"),
+  ],
+)
+def test_a_function_returns_a_network_of_any_kind(load, source, name, model):
+  found = load(name)
+  assert found.about["model"] == model
+  assert (found.num_classes, found.image_shape) == (4, (4, 4, 1))
+  assert str(found.place).endswith(f"own.py:{name}")
+  evaluator = evaluation.Evaluator(
+    found.apply_fn,
+    source.test,
+    num_classes=4,
+    settings=tiny.make_settings(),
+    seed=0,
+  )
+  logits = evaluator.logits(found.variables)
+  assert logits.shape == (len(source.test), 4)
+  if name in ("partial", "closure"):
+    weights = np.random.default_rng(0).normal(size=(16, 4))
+    x = source.test.images.reshape(-1, 16) / 255
+    np.testing.assert_allclose(logits, x @ weights, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_is_identified_by_what_it_computes(load):
+  def parts(name):
+    found = load(name)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(found.variables)]
+    return found.identity, leaves
+
+  program, (weights,) = parts("partial")
+  assert parts("partial")[0] == program  # Also of another object.
+  heavier, (doubled,) = parts("heavier")
+  assert heavier == program
+  np.testing.assert_allclose(doubled, 2 * weights)
+  assert parts("closure")[0] == parts("closure")[0]
+  assert parts("closure")[0] != parts("other_closure")[0]
+
+
+def test_more_classes_than_the_data_have_are_fine(load):
+  assert load("of_five").num_classes == 5
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("of_three", "to have the 4 classes of noise, got logits of 3"),
+    ("wrong_number", "to have num_classes=5, got logits of 4 classes"),
+    ("wrong_shape", r"images \(8, 8, 1\), got noise with images \(4, 4, 1\)"),
+    ("unbound", r"or \(Linen module, variables\), got Linen"),
+    ("nothing", "got NoneType"),
+    ("fails", "line .*: ZeroDivisionError: division by zero"),
+    ("missing", "a function 'missing' in .*own.py, got none; it has flat"),
+    ("eight_by_eight", "to be a pure function of JAX arrays"),
+    ("not a name", "to be FILE.py:FUNCTION"),
+  ],
+)
+def test_what_is_no_network_of_these_data_is_one_line(load, name, message):
+  with pytest.raises(
+    (ValueError, TypeError, file_lib.FileError), match=message
+  ) as error:
+    load(name)
+  assert "\n" not in str(error.value)
