@@ -1,7 +1,8 @@
 """How much of a classifier's performance is fragile, how much is robust?
 
 An overview, with all values in nats; `logits_fn` is a function [N, ...] ->
-[N, C]:
+[N, C], best a `jax.tree_util.Partial(apply, variables)`, for which functions
+compile once:
 
 * `kl_divergence`, `entropy`, `fisher_rao_distance`: of predictions (logits).
 * `mutual_information`, `lautum_information`, `label_information`, `cckl`: of a

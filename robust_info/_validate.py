@@ -30,8 +30,8 @@ _FOREIGN = {
 }
 
 # Number of rows to search for probabilities, and the tolerance for their sum: a
-# softmax in bfloat16 keeps 8 bits.
-SAMPLE, _SUM_TOLERANCE = 64, 0.01
+# softmax in bfloat16 keeps 8 bits. Bytes that a host copies in no time.
+SAMPLE, _SUM_TOLERANCE, _SMALL = 64, 0.01, 2**20
 
 
 def is_concrete(value: Any) -> bool:
@@ -58,12 +58,14 @@ def promises_nan(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def float_array(name: str, value: Any) -> jax.Array:
   """`value` as a float array, half precision and integers as float32."""
-  try:
-    array = jnp.asarray(value)
-  except TypeError as error:
-    raise TypeError(
-      f"Expected {name} to be an array, got {type(value).__name__}."
-    ) from error
+  array = value
+  if not isinstance(value, jax.Array):
+    try:
+      array = jnp.asarray(value)
+    except TypeError as error:
+      raise TypeError(
+        f"Expected {name} to be an array, got {type(value).__name__}."
+      ) from error
   if jnp.issubdtype(array.dtype, jnp.complexfloating):
     raise TypeError(f"Expected {name} to be real, got dtype={array.dtype}.")
   if array.dtype in (jnp.float32, jnp.float64):
@@ -117,6 +119,8 @@ def labels(
       f"Expected {name} of shape ({num_examples},), one label an example, "
       f"got shape {tuple(array.shape)}."
     )
+  if array.dtype == np.int32:
+    return jnp.asarray(array)
   info = jnp.iinfo(array.dtype)
   if info.max > _LARGEST:
     least = max(_LEAST, int(info.min))
@@ -158,10 +162,10 @@ def labels_in_range(
     )
 
 
-def mask(name: str, value: Any, num_examples: int) -> jax.Array:
-  """A boolean mask [N]; `None` means every row counts."""
+def mask(name: str, value: Any, num_examples: int) -> jax.Array | None:
+  """A boolean mask [N], or `None`: every row counts."""
   if value is None:
-    return jnp.ones((num_examples,), bool)
+    return None
   array = jnp.asarray(value)
   if array.dtype != jnp.bool_ or array.shape != (num_examples,):
     raise ValueError(
@@ -169,6 +173,14 @@ def mask(name: str, value: Any, num_examples: int) -> jax.Array:
       f"dtype={array.dtype}, shape={tuple(array.shape)}."
     )
   return array
+
+
+def filled_mask(where: Any, num_examples: int) -> Any:
+  """The mask, or that of all rows for `None`.
+
+  To be called where the mask is used: a compiler sees that it has no effect.
+  """
+  return jnp.ones((num_examples,), bool) if where is None else where
 
 
 def at_least(name: str, value: Any, minimum: float) -> None:
@@ -298,9 +310,9 @@ def warn_of_probabilities(
   """
   if not (is_concrete(value) and (where is None or is_concrete(where))):
     return
-  # A slice of an array on a device is a program of its own.
-  first = value if len(value) <= SAMPLE else value[:SAMPLE]
-  rows = np.asarray(first, np.float64)
+  # A copy of a small array costs less than a program that takes a few rows.
+  first = _first_rows(value) if value.nbytes > _SMALL else value
+  rows = np.asarray(first)[:SAMPLE].astype(np.float64)
   if where is not None:
     rows = rows[np.asarray(where)[:SAMPLE]]
   if not rows.size or rows.min() < 0 or (rows.max(axis=-1) == 1).all():
@@ -313,6 +325,11 @@ def warn_of_probabilities(
       ProbabilitiesAsLogits,
       stacklevel=stacklevel,
     )
+
+
+@jax.jit
+def _first_rows(values):
+  return values[:SAMPLE]
 
 
 def classes(name: str, shape: tuple[int, ...]) -> None:

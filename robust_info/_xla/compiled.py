@@ -30,8 +30,9 @@ def once(fn: Function) -> Function:
   `fn` is called as it is, without a program,
 
   * under tracing: the caller compiles, maps or differentiates;
-  * with a function that is neither a Partial nor named in this package: it may
-    hold values that change from call to call, which a program would not see;
+  * with a function that is neither a Partial of arrays nor named in this
+    package: it may hold values that change from call to call, which a program
+    would not see;
   * with anything unhashable;
   * if `fn` needs numbers while it is traced.
 
@@ -87,13 +88,15 @@ def _split(args: Any, kwargs: Any) -> tuple[_Form, list[Any]] | None:
   """The form and the arrays of a call, or `None` if it has no program."""
   if core.get_opaque_trace_state() != _EAGER:
     return None
-  if callable(args[0]) and not isinstance(args[0], jax.tree_util.Partial):
-    return None
   leaves, structure = jax.tree.flatten((args, kwargs))
   if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
     return None
-  own = len(jax.tree.leaves(args[0]))
-  if not all(map(_is_constant, leaves[own:])):
+  first = jax.tree.leaves(args[0])
+  if callable(args[0]) and not (
+    isinstance(args[0], jax.tree_util.Partial) and any(map(_is_array, first))
+  ):
+    return None
+  if not all(map(_is_constant, leaves[len(first) :])):
     return None
   form = _Form(
     structure,

@@ -1,7 +1,7 @@
 """Networks of other libraries as functions that the metrics and attacks take.
 
     logits_fn = adapters.from_nnx(model)
-    norms = jax.jit(robust_info.fisher_norms)(logits_fn, images)
+    norms = robust_info.fisher_norms(logits_fn, images)
 
 Each adapter returns a `jax.tree_util.Partial` (images [N, H, W, channels] or
 any [N, ...] -> logits [N, C]) whose leaves are all parameters and statistics of

@@ -8,7 +8,6 @@ the prediction is saturated. Shape letters: N examples, C classes.
 
 import dataclasses
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
@@ -76,7 +75,7 @@ def fisher_pgd(
   num_classes = inputs.num_classes(logits_fn, x)
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
   radii.check("epsilon", epsilon, len(x))
-  epsilon = radii.of(epsilon, x)
+  epsilon = radii.argument(epsilon, x)
   step_size = epsilon / 4 if step_size is None else step_size
   radii.check("step_size", step_size, len(x))
   _, vectors = fisher.fisher_eigenvectors(logits_fn, x, k=1)
@@ -85,7 +84,7 @@ def fisher_pgd(
     checked,
     vectors[:, 0],
     epsilon,
-    jnp.asarray(step_size, x.dtype),
+    radii.argument(step_size, x),
     num_steps=num_steps,
     norm=norm,
     loss=losses.resolve(loss),
@@ -108,6 +107,7 @@ def _refined(
 ):
   """The better of both steps along a vector [N, ...], then PGD."""
   x = checked.x
+  epsilon, step_size = (radii.of(v, x) for v in (epsilon, step_size))
   valid = inputs.valid(checked, num_classes, epsilon, step_size)
   box = {"low": checked.low, "high": checked.high}
   project = projections.BY_NORM[norm]

@@ -82,18 +82,20 @@ def kl_pgd(
     logits_fn,
     dataclasses.replace(checked, y=prediction),
     key,
+    _pgd.Settings(
+      num_steps=num_steps,
+      norm=norm,
+      random_start=True,
+      restarts=restarts,
+      momentum=momentum,
+      keep=keep,
+      eot_samples=None,
+      projection=projection,
+    ),
     clean=clean,
     epsilon=epsilon,
     step_size=step_size,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=True,
-    restarts=restarts,
-    momentum=momentum,
-    keep=keep,
     example_ids=example_ids,
-    eot_samples=None,
-    projection=projection,
   )
 
 

@@ -6,9 +6,9 @@ the network is a `jax.tree_util.Partial` of its parameters:
     logits_fn = jax.tree_util.Partial(model.apply, variables)
     result = attacks.pgd(logits_fn, x, y, key, epsilon=0.1, num_steps=20)
 
-Here new `variables`, `x`, `epsilon` or `step_size` reuse the program. A plain
-function may hold values that change, so each call outside `jax.jit` traces and
-compiles it again; so does a `loss` or `projection` of your own.
+Here new `variables`, `x`, `epsilon` or `step_size` reuse the program. With a
+plain function, or a `loss` or `projection` of your own, which may hold values
+that change, each call outside `jax.jit` traces and compiles again.
 
 Shape letters: N examples, C classes, D inputs flattened.
 """
@@ -135,22 +135,23 @@ def pgd(
     logits_fn,
     checked,
     key,
+    Settings(
+      num_steps=num_steps,
+      norm=norm,
+      random_start=random_start,
+      restarts=restarts,
+      momentum=momentum,
+      keep=keep,
+      eot_samples=eot_samples,
+      projection=projection,
+    ),
     epsilon=epsilon,
     step_size=step_size,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=random_start,
-    restarts=restarts,
-    momentum=momentum,
-    keep=keep,
     example_ids=example_ids,
-    eot_samples=eot_samples,
-    projection=projection,
   )
 
 
-def _label_objective(evaluate, labels, clean, start, *, loss, targeted):
-  del clean, start
+def _label_objective(evaluate, labels, *_, loss, targeted):
   return ascent.label_objective(evaluate, labels, loss, targeted=targeted)
 
 
@@ -181,25 +182,31 @@ def _random_start(
   )
 
 
+class Settings(NamedTuple):
+  """Arguments of `pgd` that are part of its program; see there."""
+
+  num_steps: int
+  norm: str
+  random_start: bool
+  restarts: int
+  momentum: float
+  keep: str
+  eot_samples: int | None
+  projection: projections.Projection | None
+
+
 def attack_in_ball(
   make_objective: Callable[..., ascent.Objective],
   options: dict[str, Any],
   logits_fn: _validate.LogitsFn,
   checked: inputs.Inputs,
   key: Any,
+  settings: Settings,
   *,
   clean: jax.Array | None = None,
   epsilon: ArrayLike,
   step_size: ArrayLike | None,
-  num_steps: int,
-  norm: str,
-  random_start: bool,
-  restarts: int,
-  momentum: float,
-  keep: str,
   example_ids: ArrayLike | None,
-  eot_samples: int | None,
-  projection: projections.Projection | None,
 ) -> results.AttackResult:
   """Runs start, ascent and worst case over restarts; arguments as in `pgd`.
 
@@ -207,25 +214,25 @@ def attack_in_ball(
   maximise for the batch of all restarts. `clean` [N, C] are the clean logits,
   if it needs them: rows where they are not finite are not valid.
   """
-  num_examples = checked.x.shape[0]
-  _validate.positive_int("num_steps", num_steps)
-  _validate.positive_int("restarts", restarts)
+  num_examples, eot_samples = checked.x.shape[0], settings.eot_samples
+  _validate.positive_int("num_steps", settings.num_steps)
+  _validate.positive_int("restarts", settings.restarts)
   radii.check("epsilon", epsilon, num_examples)
-  _validate.one_of("norm", norm, projections.NORMS)
-  _validate.one_of("keep", keep, ("last", "worst"))
-  _validate.at_least("momentum", momentum, 0)
-  epsilon = radii.of(epsilon, checked.x)
+  _validate.one_of("norm", settings.norm, projections.NORMS)
+  _validate.one_of("keep", settings.keep, ("last", "worst"))
+  _validate.at_least("momentum", settings.momentum, 0)
+  epsilon = radii.argument(epsilon, checked.x)
   if step_size is None:
-    step_size = _REACH * epsilon / num_steps
+    step_size = _REACH * epsilon / settings.num_steps
   radii.check("step_size", step_size, num_examples)
   if eot_samples is not None:
     _validate.positive_int("eot_samples", eot_samples)
-  if restarts > 1 and not random_start:
+  if settings.restarts > 1 and not settings.random_start:
     raise ValueError(
-      f"Expected restarts=1 with random_start=False, got restarts={restarts}: "
-      "every restart would be the same."
+      "Expected restarts=1 with random_start=False, got "
+      f"restarts={settings.restarts}: every restart would be the same."
     )
-  if random_start or eot_samples is not None:
+  if settings.random_start or eot_samples is not None:
     inputs.require_key(key)
   num_classes = inputs.num_classes(logits_fn, checked.x, key, eot_samples)
   _validate.labels_in_range("y", checked.y, num_classes, checked.where)
@@ -235,19 +242,11 @@ def attack_in_ball(
     key,
     clean,
     epsilon,
-    jnp.asarray(step_size, checked.x.dtype),
+    radii.argument(step_size, checked.x),
     inputs.ids(example_ids, num_examples),
-    make_objective=make_objective,
-    options=options,
-    num_steps=num_steps,
-    norm=norm,
-    random_start=random_start,
-    restarts=restarts,
-    momentum=momentum,
-    keep=keep,
-    eot_samples=eot_samples,
-    projection=projection or projections.BY_NORM[norm],
-    num_classes=num_classes,
+    (make_objective, options),
+    settings,
+    num_classes,
   )
 
 
@@ -260,25 +259,14 @@ def _attack_in_ball(
   epsilon,
   step_size,
   example_ids,
-  *,
-  make_objective,
-  options,
-  num_steps,
-  norm,
-  random_start,
-  restarts,
-  momentum,
-  keep,
-  eot_samples,
-  projection,
+  goal,
+  settings,
   num_classes,
 ):
-  start_key = draw_key = None
-  if random_start or eot_samples is not None:
-    start_key, draw_key = jax.random.split(key)
-  if eot_samples is None:
-    draw_key = None
-  evaluate = ascent.evaluator(logits_fn, eot_samples)
+  norm, restarts = settings.norm, settings.restarts
+  epsilon, step_size = (radii.of(v, checked.x) for v in (epsilon, step_size))
+  start_key, draw_key = (None, None) if key is None else jax.random.split(key)
+  evaluate = ascent.evaluator(logits_fn, settings.eot_samples)
   valid = inputs.valid(checked, num_classes, epsilon, step_size)
   if clean is not None:
     valid &= results.finite(clean)
@@ -287,26 +275,30 @@ def _attack_in_ball(
   # Restarts run as one batch of `restarts * N` rows.
   box = {"low": checked.low, "high": checked.high}
   epsilons = radii.tile(epsilon, restarts)
+  project = settings.projection or projections.BY_NORM[norm]
   centres = tile(checked.x, restarts)
   start = centres
-  if random_start:
+  if settings.random_start:
     start = _random_start(
       start_key, centres, epsilons, norm, restarts, example_ids
     )
-    start = projection(start, centres, epsilons, **box)
+    start = project(start, centres, epsilons, **box)
+  make_objective, options = goal
   tries = ascent.ascend(
-    make_objective(evaluate, tile(checked.y, restarts), clean, start, **options),
+    make_objective(
+      evaluate, tile(checked.y, restarts), clean, start, **options
+    ),
     centres,
     start,
     tile(checked.where & valid, restarts),
-    draw_key,
+    draw_key if settings.eot_samples else None,
     epsilon=epsilons,
     step_size=radii.tile(step_size, restarts),
-    num_steps=num_steps,
+    num_steps=settings.num_steps,
     step_rule=steps.BY_NORM[norm],
-    projection=projection,
-    momentum=momentum,
-    keep=keep,
+    projection=project,
+    momentum=settings.momentum,
+    keep=settings.keep,
     **box,
   )
   if restarts > 1:

@@ -125,7 +125,7 @@ def iterate(
     logits_fn,
     checked,
     key,
-    radii.of(epsilon, checked.x),
+    radii.argument(epsilon, checked.x),
     inputs.ids(example_ids, num_examples),
     make=make,
     options=options,
@@ -153,6 +153,7 @@ def _iterated(
 ):
   method = make(low=checked.low, high=checked.high, **options)
   x, y = checked.x, checked.y
+  epsilon = radii.of(epsilon, x)
   num_examples = x.shape[0]
   evaluate = ascent.evaluator(logits_fn, eot_samples, backward=method.backward)
   try_key, draw_key = jax.random.split(key)

@@ -58,6 +58,16 @@ def of(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
   return epsilon
 
 
+def argument(value: ArrayLike, x: jax.Array) -> jax.Array | np.ndarray:
+  """A valid radius as the argument of a compiled function.
+
+  A number of the host stays there: JAX takes longer to move one than to call.
+  """
+  return (
+    of(value, x) if isinstance(value, jax.Array) else np.asarray(value, x.dtype)
+  )
+
+
 def along(epsilon: ArrayLike, x: jax.Array) -> jax.Array:
   """`of` with trailing axes of length one, to broadcast over `x` [N, ...]."""
   return results.rows(of(epsilon, x), x)

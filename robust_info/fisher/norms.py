@@ -66,7 +66,11 @@ def fisher_gram(
     in float32.
   """
   return _routes.measured(
-    _routes.full_gram, None, logits_fn, x, _routes.Options("gram", batch_size, num_steps=1)
+    _routes.full_gram,
+    None,
+    logits_fn,
+    x,
+    _routes.Options("gram", batch_size, num_steps=1),
   )
 
 
@@ -112,7 +116,9 @@ def fisher_norms(
     _routes.norms_by_lanczos,
     logits_fn,
     x,
-    _routes.Options(method, batch_size, num_steps, num_probes, num_eigenvectors),
+    _routes.Options(
+      method, batch_size, num_steps, num_probes, num_eigenvectors
+    ),
     key,
   )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Integer
 
+from robust_info import _validate
 from robust_info._xla import compiled, explicit_meshes
 from robust_info.information import divergences, stats
 
@@ -55,7 +56,8 @@ def fit_temperature(
 
 @compiled.once
 def _temperature(logits, labels, where):
-  num_classes = logits.shape[-1]
+  num_examples, num_classes = logits.shape
+  where = _validate.filled_mask(where, num_examples)
   logits = jax.lax.stop_gradient(jnp.where(where[:, None], logits, 0.0))
   labels = jnp.where(where, labels, 0)
   # A label of logit -inf has an infinite loss at every temperature.

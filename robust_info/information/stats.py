@@ -153,8 +153,8 @@ def information_stats(
 
 def check_labelled(
   logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns valid logits [N, C], labels [N] and a mask [N], or raises."""
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+  """Returns valid logits [N, C], labels [N] and mask [N] or `None`."""
   logits = check_batch(logits)
   num_examples, num_classes = logits.shape
   where = _validate.mask("where", where, num_examples)
@@ -166,15 +166,17 @@ def check_labelled(
 
 def check_unlabelled(
   logits: ArrayLike, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array]:
-  """Returns valid logits [N, C] and a mask [N], or raises an error."""
+) -> tuple[jax.Array, jax.Array | None]:
+  """Returns valid logits [N, C] and mask [N] or `None`."""
   logits = check_batch(logits)
   where = _validate.mask("where", where, logits.shape[0])
   _validate.warn_of_probabilities("logits", logits, where, stacklevel=5)
   return logits, where
 
 
-def unlabelled_stats(logits: jax.Array, where: jax.Array) -> InformationStats:
+def unlabelled_stats(
+  logits: jax.Array, where: jax.Array | None
+) -> InformationStats:
   """Statistics of all rows as a single group: fields [1, C] and [1]."""
   labels = jnp.zeros(logits.shape[:1], jnp.int32)
   return stats_of_groups(logits, labels, where, 1)
@@ -260,10 +262,14 @@ def _zero_stats(num_groups, logits):
 
 @functools.partial(jax.jit, static_argnames="num_groups")
 def stats_of_groups(
-  logits: jax.Array, labels: jax.Array, where: jax.Array, num_groups: int
+  logits: jax.Array,
+  labels: jax.Array,
+  where: jax.Array | None,
+  num_groups: int,
 ) -> InformationStats:
   """Statistics [G, C] of rows [N, C] by group: `labels` [N] in [0, G)."""
   num_examples, num_classes = logits.shape
+  where = _validate.filled_mask(where, num_examples)
   bad = where & ((labels < 0) | (labels >= num_groups))
   # Masked rows may hold any values: neutralise them before any arithmetic, so
   # that they reach neither values nor gradients.

@@ -222,6 +222,7 @@ def _pointwise_information(logits, where, stats):
     stats = stats_lib.unlabelled_stats(logits, where)
   prob_sum = stats_lib.total(stats.prob_sum).value
   log_pbar = stats_lib.safe_log(prob_sum / _count(stats, prob_sum.dtype))
+  where = _validate.filled_mask(where, logits.shape[0])
   logits = jnp.where(where[:, None], logits, 0.0)
   divergence = divergences.kl_divergence(
     logits, jnp.broadcast_to(log_pbar.astype(logits.dtype), logits.shape)

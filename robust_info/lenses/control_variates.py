@@ -91,6 +91,7 @@ def pair_mean(
 @compiled.once
 def _pair_mean(values, control, control_mean, control_error, where):
   controls = control if control.ndim > 1 else control[None]
+  where = _validate.filled_mask(where, values.shape[0])
   num_pairs = jnp.sum(where).astype(values.dtype)
   plain = jnp.mean(values, where=where)
   deviation = jnp.where(where, values - plain, 0.0)

@@ -43,7 +43,8 @@ def sample_cross_pairs(
   labels, where = _check(labels, where)
   _validate.positive_int("num_pairs", num_pairs)
   if _validate.is_concrete(labels) and _validate.is_concrete(where):
-    distinct = np.unique(np.asarray(labels)[np.asarray(where)])
+    counted = slice(None) if where is None else np.asarray(where)
+    distinct = np.unique(np.asarray(labels)[counted])
     if distinct.size < 2:
       raise ValueError(
         "Expected labels with at least two different values, got "
@@ -78,6 +79,7 @@ def sample_partners(
   """
   labels, where = _check(labels, where)
   num_examples = labels.shape[0]
+  where = _validate.filled_mask(where, num_examples)
   order, run, run_size, run_start = _runs(labels, where)
   num_valid = jnp.sum(where, dtype=jnp.int32)
   size, start = run_size[run], run_start[run]
@@ -95,7 +97,7 @@ def sample_partners(
 
 
 def _check(labels, where):
-  """Labels [N] as int32 and the mask of the rows that count."""
+  """Labels [N] as int32, and the mask of the rows that count or `None`."""
   shape = np.shape(labels)
   if len(shape) != 1:
     raise ValueError(f"Expected labels of shape [N], got shape {shape}.")
@@ -129,6 +131,7 @@ def _runs(labels, where):
 
 @functools.partial(jax.jit, static_argnames="num_pairs")
 def _sample(key, labels, where, num_pairs):
+  where = _validate.filled_mask(where, labels.shape[0])
   order, _, run_size, run_start = _runs(labels, where)
   num_valid = jnp.sum(where, dtype=jnp.int32)
   position = jnp.arange(labels.shape[0], dtype=jnp.int32)

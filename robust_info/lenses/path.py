@@ -95,11 +95,11 @@ def disentangle_path(
     pairs that met 1e-3 by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 had
     a larger error. Features narrower than the node spacing go undetected;
     increase `num_nodes`. Half precision, in the network or in x, gives a
-    warning (once per trace) except with "jvp": rounding of the differences
-    between nodes adds to the Fisher part in proportion to n^2; `error` includes
-    `(n eps max|logit|)^2 / 12` for it. Differentiable with respect to any value
-    that `logits_fn` depends on; on CPUs the gradient of "extrapolated" is slow
-    for convolutional networks.
+    warning (under `jax.jit` once per trace) except with "jvp": rounding of the
+    differences between nodes adds to the Fisher part in proportion to n^2;
+    `error` includes `(n eps max|logit|)^2 / 12` for it. Differentiable with
+    respect to any value that `logits_fn` depends on; on CPUs the gradient of
+    "extrapolated" is slow for convolutional networks.
 
     Cost: n + 1 forward passes (chords) or n JVPs and one forward ("jvp");
     memory of one pass ("chord" and "jvp" on CPUs: of all up to n = 127, which
@@ -178,7 +178,7 @@ def _at_one_node(logits_fn, x, x_other, key):
 
 
 def _is_half(epsilon: jax.Array | float) -> bool:
-  return epsilon > jnp.finfo(jnp.float32).eps
+  return bool(epsilon > jnp.finfo(jnp.float32).eps)
 
 
 def _warn_of_half_precision(epsilon: jax.Array | float) -> None:

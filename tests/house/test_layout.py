@@ -43,25 +43,22 @@ LONG = {
   "attacks/_apgd.method": "one iteration of the published attack, in order",
   "attacks/_apgd.step": "see method, which holds it",
   "attacks/_fab.method": "one iteration of the published attack, in order",
-  "attacks/_pgd.attack_in_ball": "checks, start, ascent and restarts of PGD",
   "attacks/_square.method": "one iteration of the published attack, in order",
   "attacks/ascent.ascend": "the loop of PGD with its bookkeeping",
   "attacks/autoattack/ensemble._evaluate": "the order of the ensemble",
   "attacks/autoattack/ensemble.auto_attack": "checks of fifteen arguments",
   "attacks/autoattack/pool.run": "one loop whose parts share its counters",
-  "attacks/methods.iterate": "the loop of every method in one program",
+  "attacks/methods._iterated": "the loop of every method in one program",
   "attacks/sanity/attack_checks.run": "attacks in order, then their accuracies",
   "evaluation/metrics/lenses.describe": "one entry of a report",
   "evaluation/metrics/robustness.measure": "one entry of a report",
-  "fisher/coarse.coarse_fisher_norms": "checks, and one loop over probes",
   "information/stats._block_stats": "one block, summed class by class",
-  "lenses/estimators.lens_matrices": "three estimates on one set of sums",
   "models/__init__.create": "one branch per architecture",
   "report/_build.build": "one report, in order",
   "report/figures/examples.examples": "the layout of one figure",
   "training/step.make_train_step": "the step, which closes over its options",
 }
-LONG_FILES = {"fisher/norms": "four public norms with their contracts"}
+LONG_FILES = {}
 
 
 def modules():

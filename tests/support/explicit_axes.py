@@ -72,6 +72,10 @@ def check():
   logits = apply(weights, x)
   with jax.set_mesh(mesh):
     same(ri.information_stats(logits, labels), wanted["stats"])
+  network = jax.tree_util.Partial(apply, weights)
+  attacked = ri.attacks.fgsm(network, x, labels, KEY, epsilon=0.1)
+  same(attacked, wanted["attacked"])
+  assert attacked.x_adv.sharding.shard_shape(x.shape)[0] == 3
 
   check_refusals(weights, arrays["x"], x)
   check_every_function(arrays, mesh, x, other)
