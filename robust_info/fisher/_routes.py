@@ -65,7 +65,7 @@ class FisherNorms:
 
 
 class Options(NamedTuple):
-  """Settings of a norm; see the module docstring.
+  """Settings of a norm; see `norms`.
 
   Attributes:
     method: the route.
