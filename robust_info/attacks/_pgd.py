@@ -248,10 +248,7 @@ def attack_in_ball(
     settings,
     num_classes,
   )
-  _validate.warn_of_probabilities(
-    "the output of logits_fn", found.logits, checked.where, stacklevel=5
-  )
-  return found
+  return results.noticed(found, checked.where)
 
 
 @compiled.once

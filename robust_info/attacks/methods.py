@@ -134,10 +134,7 @@ def iterate(
     eot_samples=eot_samples,
     num_classes=num_classes,
   )
-  _validate.warn_of_probabilities(
-    "the output of logits_fn", found.logits, checked.where, stacklevel=5
-  )
-  return found
+  return results.noticed(found, checked.where)
 
 
 @compiled.once

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robust_info import _validate
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,14 @@ class AttackResult:
 def finite(logits: Any) -> Any:
   """[N] bool, whether all logits of a row are finite; NumPy or JAX [N, C]."""
   return (abs(logits) < np.inf).all(axis=-1)
+
+
+def noticed(found: AttackResult, where: jax.Array) -> AttackResult:
+  """The result; warns if the network returned probabilities."""
+  _validate.warn_of_probabilities(
+    "the output of logits_fn", found.logits, where, stacklevel=6
+  )
+  return found
 
 
 def correct(logits: Any, labels: Any) -> Any:

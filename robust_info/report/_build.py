@@ -144,13 +144,8 @@ def draw(
 
   output = pathlib.Path(output)
   # Without a suffix: as PNG and as SVG, which the page shows.
-  figures.training_curves(report, output / "training_curves")
-  figures.robust_accuracy(report, output / "robust_accuracy")
-  figures.components(report, output / "components")
-  figures.cckl_matrices(report, output / "cckl_matrices")
-  # Ensembles alone have strength curves.
-  if any(run["strength_curve"] for run in report["runs"]):
-    figures.strength(report, output / "strength")
+  for name in figures.of_report(report):
+    getattr(figures, name)(report, output / name)
   if shown is not None:
     figures.examples(
       shown.images,

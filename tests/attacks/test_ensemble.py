@@ -46,9 +46,9 @@ def whole(whole_and_compiled):
   return whole_and_compiled[0]
 
 
-def test_compiles_at_most_twelve_programs_in_all(whole_and_compiled):
+def test_compiles_at_most_fourteen_programs_in_all(whole_and_compiled):
   # Fewer if another test has compiled one of them before.
-  assert whole_and_compiled[1] <= 12
+  assert whole_and_compiled[1] <= 14
 
 
 def test_each_attack_only_lowers_the_accuracy(mlp, batch, whole):

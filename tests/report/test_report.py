@@ -37,7 +37,8 @@ SETTINGS = tiny.make_settings(
 )
 
 
-ALWAYS_DRAWN = [name for name in figures.__all__ if name != "strength"]
+FIGURES = [name for name in figures.__all__ if name != "of_report"]
+ALWAYS_DRAWN = [name for name in FIGURES if name != "strength"]
 ALWAYS_DRAWN += ["write", "write"]  # The page, the cards.
 
 
@@ -83,7 +84,7 @@ def drawn(monkeypatch):
   """Names of all that would be drawn; the contents are not tested."""
   names = []
   for module, name in (
-    *((figures, name) for name in figures.__all__),
+    *((figures, name) for name in FIGURES),
     (page, "write"),
     (cards, "write"),
   ):
@@ -168,7 +169,10 @@ def measure_nothing(monkeypatch, strength_curve=()):
   monkeypatch.setattr(
     metrics,
     "measure",
-    lambda *args, **kwargs: {"strength_curve": list(strength_curve)},
+    lambda *args, **kwargs: {
+      "strength_curve": list(strength_curve),
+      "cckl_matrix": [[0.0]],
+    },
   )
 
 

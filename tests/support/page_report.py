@@ -63,9 +63,8 @@ def with_ensemble(report):
 
 def draw(report, folder, shown):
   """Writes the page with its figures; returns its text."""
-  for name in figures.__all__:
-    if name != "examples":
-      getattr(figures, name)(report, folder / f"{name}.svg")
+  for name in figures.of_report(report):
+    getattr(figures, name)(report, folder / f"{name}.svg")
   return page.write(report, folder, shown).read_text(encoding="utf-8")
 
 

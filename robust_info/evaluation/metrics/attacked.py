@@ -198,7 +198,7 @@ def describe(
     ("robust_cckl_matrix", after.estimate),
     ("robust_cckl_matrix_standard_error", after.standard_error),
   ):
-    entry[key] = rows.floats(side.cckl_matrix)
+    entry[key] = rows.matrix(side.cckl_matrix)
   return entry
 
 

@@ -39,7 +39,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
   def described(summary):
     return {
       "information": {name: float(getattr(summary, name)) for name in _FIELDS},
-      "cckl_matrix": rows.floats(summary.cckl_matrix),
+      "cckl_matrix": rows.matrix(summary.cckl_matrix),
     }
 
   return {

@@ -241,7 +241,7 @@ def describe(
   )
   entry["non_robust_share_standard_error"] = float(errors.non_robust_share)
   entry["by_class"] = {
-    name: rows.floats(getattr(matrices, name))
+    name: rows.matrix(getattr(matrices, name))
     for name in ("non_robust", "robust", "standard_error", "count")
   }
   if components.error is not None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Run = Mapping[str, Any]
+# Largest number of classes whose matrices are part of a report.
+MAX_MATRIX = 256
 
 
 class Section(NamedTuple):
@@ -58,6 +60,15 @@ def sampled(part: Mapping[str, float]) -> str:
 def pair(run: Run, name: str, part: str) -> tuple[float, float]:
   """The number `name` of a part of a run, and its standard error."""
   return run[part][name], run["standard_errors"][part][name]
+
+
+def matrix(array: Any) -> Any:
+  """A matrix [C, C] as nested lists; `[]` above `MAX_MATRIX` classes.
+
+  A thousand classes are a million numbers, 30 MB as text, several times per
+  network.
+  """
+  return floats(array) if len(array) <= MAX_MATRIX else []
 
 
 def floats(array: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from robust_info.report import portrayed
+from robust_info.report import figures, portrayed
 from robust_info.report.figures import style
 from robust_info.report.page import comparison, content, vectors
 from robust_info.runtime import files
@@ -105,11 +105,9 @@ def _colours() -> list[tuple[str, str, str]]:
 def _drawn(
   report: Mapping[str, Any], folder: pathlib.Path
 ) -> Iterator[tuple[str, markupsafe.Markup]]:
-  for name, description in _FIGURES.items():
-    # Ensembles alone have strength curves.
-    if name != "strength" or any(r["strength_curve"] for r in report["runs"]):
-      svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
-      yield (
-        name,
-        vectors.inline(svg, prefix=f"{name}-", description=description),
-      )
+  for name in figures.of_report(report):
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    yield (
+      name,
+      vectors.inline(svg, prefix=f"{name}-", description=_FIGURES[name]),
+    )
