@@ -121,17 +121,20 @@ def _jacobi(matrices):
   state = (*_quarters(a), v[:half], v[half:])
 
   def sweep(carry):
-    count, state = carry
-    active = ~_is_diagonal(state)
+    count, state, before = carry
+    off = _off_diagonal(state)
+    active = _is_active(off, before, size)
     rounds = 2 * half - 1
     state = jax.lax.fori_loop(0, rounds, lambda _, s: _round(s, active), state)
-    return count + 1, state
+    return count + 1, state, off
 
   def is_unfinished(carry):
-    count, state = carry
-    return (count < _MAX_SWEEPS) & ~jnp.all(_is_diagonal(state))
+    count, state, before = carry
+    active = _is_active(_off_diagonal(state), before, size)
+    return (count < _MAX_SWEEPS) & jnp.any(active)
 
-  _, state = jax.lax.while_loop(is_unfinished, sweep, (0, state))
+  before = jnp.full_like(_off_diagonal(state), jnp.inf)
+  _, state, _ = jax.lax.while_loop(is_unfinished, sweep, (0, state, before))
   first, _, _, last, upper, lower = state
   values = jnp.concatenate([_diagonal(first), _diagonal(last)])[:size]
   vectors = jnp.concatenate([upper, lower])[:size]
@@ -240,8 +243,23 @@ def _diagonal(quarter):
   return quarter[index, index]
 
 
-def _is_diagonal(state):
-  """[N]: whether off-diagonal entries are rounding (infinite or NaN: True)."""
+def _is_active(off, before, size):
+  """[N]: whether another sweep improves the matrix (infinite or NaN: False).
+
+  Args:
+    off: [N] result of `_off_diagonal`.
+    before: [N] the same before the last sweep.
+    size: number of rows, n.
+  """
+  eps = jnp.finfo(off.dtype).eps
+  # Rounding keeps n^2 entries of multiple eigenvalues at some eps each, which
+  # sweeps cannot lower.
+  is_rounding = (off <= (size * eps) ** 2) & (off >= 0.25 * before)
+  return (off > eps**2) & ~is_rounding
+
+
+def _off_diagonal(state):
+  """[N]: squares of the off-diagonal entries, relative to the diagonal ones."""
   tt, tb, bt, bb, *_ = state
   off = 1.0 - jnp.eye(tt.shape[0], dtype=tt.dtype)[:, :, None]
   outside = sum(
@@ -250,7 +268,7 @@ def _is_diagonal(state):
   inside = sum(
     jnp.sum(jnp.square(_diagonal(part)), axis=0) for part in (tt, bb)
   )
-  return ~(outside > jnp.finfo(tt.dtype).eps ** 2 * inside)
+  return outside / inside
 
 
 def _round(state, active):
@@ -272,7 +290,7 @@ def _round(state, active):
   upper, lower = rotated(upper, lower, axis=1)
   # Overwrite the rotated 2x2 blocks with their closed form, which is more
   # accurate.
-  here = jnp.eye(tt.shape[0], dtype=bool)[:, :, None] & active[None, None]
+  here = jnp.eye(tt.shape[0], dtype=bool)[:, :, None] & (tan != 0)[None]
   tt = jnp.where(here, (p - tan * r)[:, None], tt)
   bb = jnp.where(here, (q + tan * r)[:, None], bb)
   tb, bt = jnp.where(here, 0.0, tb), jnp.where(here, 0.0, bt)
@@ -285,7 +303,10 @@ def _round(state, active):
 
 def _tangents(p, r, q, active):
   """Tangents of the smaller angle that diagonalises [[p, r], [r, q]]."""
-  skip = (r == 0) | ~active[None]
+  # Between rows of one eigenvalue an entry of rounding would turn by any angle
+  # and refill entries that are annihilated already: convergence stalls.
+  eps = jnp.finfo(r.dtype).eps
+  skip = (r * r <= eps**2 * jnp.abs(p * q)) | (r == 0) | ~active[None]
   tau = (q - p) / (2.0 * jnp.where(skip, 1.0, r))
   # Where the square would overflow, the root is |tau| in any case.
   root = jnp.sqrt(1.0 + jnp.square(jnp.clip(tau, -1e18, 1e18)))

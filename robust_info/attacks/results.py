@@ -76,7 +76,7 @@ def finite(logits: Any) -> Any:
   return (abs(logits) < np.inf).all(axis=-1)
 
 
-def noticed(found: AttackResult, where: jax.Array) -> AttackResult:
+def noticed(found: AttackResult, where: Any) -> AttackResult:
   """The result; warns if the network returned probabilities."""
   _validate.warn_of_probabilities(
     "the output of logits_fn", found.logits, where, stacklevel=6

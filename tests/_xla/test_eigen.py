@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robust_info._xla import eigen
@@ -32,6 +32,9 @@ def _symmetric(size, kind, seed, num=7):
   return (dense + dense.transpose(0, 2, 1)) / 2
 
 
+# Here rotations within an eigenspace had kept the others from converging.
+@example(size=9, kind="signs", seed=212535)
+@example(size=9, kind="signs", seed=100)
 @settings(deadline=None, max_examples=30)
 @given(
   size=st.sampled_from((1, 2, 3, 9, 16)),
