@@ -56,8 +56,14 @@ class AttackRuns:
     self._cache = network.cache
     self._ticks = network.ticks
 
-  def pgd(self, kind: str, epsilon: float) -> dict[str, Any]:
-    """Which examples are correct under PGD or KL-PGD, and the lens."""
+  def pgd(
+    self, kind: str, epsilon: float, *, with_lens: bool = False
+  ) -> dict[str, Any]:
+    """Which examples are `correct` under PGD or KL-PGD, and perhaps the `lens`.
+
+    The lens has errors by the jackknife, which for a thousand classes costs
+    more than the attack.
+    """
     settings = self._settings
     label = (
       f"{attacked.attack_name(kind, settings)} {settings.norm} {epsilon:g}"
@@ -71,12 +77,13 @@ class AttackRuns:
         attack=kind,
         tick=self._ticks(label),
       )
-      return {
-        "correct": found.correct.astype(int).tolist(),
-        "lens": attacked.describe(self._network.clean, found),
-      }
+      correct = {"correct": found.correct.astype(int).tolist()}
+      if not with_lens:
+        return correct
+      return {**correct, "lens": attacked.describe(self._network.clean, found)}
 
-    return self._cache.get(f"{kind}-{epsilon!r}", run)
+    suffix = "-lens" if with_lens else ""
+    return self._cache.get(f"{kind}-{epsilon!r}{suffix}", run)
 
   def sanity(self) -> dict[str, Any]:
     """The sanity checks in the ball of the settings."""

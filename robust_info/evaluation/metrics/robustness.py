@@ -46,8 +46,17 @@ def measure(network: subject.Subject) -> dict[str, Any]:
   """
   runs, settings = attack_runs.AttackRuns(network), network.settings
   grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
+  # The attack at the radius of the settings is kept with its lens.
   by_radius = [
-    (epsilon, np.array(runs.pgd("pgd", epsilon)["correct"], bool))
+    (
+      epsilon,
+      np.array(
+        runs.pgd("pgd", epsilon, with_lens=epsilon == settings.epsilon)[
+          "correct"
+        ],
+        bool,
+      ),
+    )
     for epsilon in grid
     if epsilon > 0
   ]
@@ -64,7 +73,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     {
       "attack": attacked.attack_name(kind, settings),
       **threat,
-      **runs.pgd(kind, settings.epsilon)["lens"],
+      **runs.pgd(kind, settings.epsilon, with_lens=True)["lens"],
     }
     for kind in attacked.ATTACKS
   ]
