@@ -39,8 +39,8 @@ from robust_info._xla import loops
 from robust_info.runtime import sharding
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Equal programs are compiled once per process, for all tests. Those that compile
-# quickly are not kept: that would take longer than to compile them again. Each
+# Equal programs are compiled once per process, for all tests; those that
+# compile in less than 0.1 s are not kept, as keeping them takes longer. Each
 # process has its own folder, because JAX writes there without a lock.
 _programs = tempfile.mkdtemp(prefix="programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
