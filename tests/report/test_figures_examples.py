@@ -43,8 +43,6 @@ def draw_examples(arrays, path, *, label_names=None, run_names=None, **kwargs):
   [
     (1, 1, (8, 8, 1)),
     (1, 6, (28, 28, 1)),
-    (2, 5, (32, 32, 3)),
-    (3, 4, (8, 8, 1)),
     (4, 6, (32, 32, 3)),
     (2, 3, (8, 24, 3)),
   ],
