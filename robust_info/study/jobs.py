@@ -136,12 +136,15 @@ def _executor(name: str, output: pathlib.Path, parameters: Mapping[str, Any]):
 
 
 def _error(task: Any) -> str | None:
-  """The last line of the failure of a task, or None."""
+  """The failure of a task in one line, or None."""
   try:
     task.result()
   # Whatever the process raised, or a sign that it died.
   except Exception as error:
-    return str(error).strip().splitlines()[-1]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # The traceback of the task stands between two lines of dashes.
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("-")]
+    return lines[rules[-1] - 1] if len(rules) > 1 else lines[0]
   return None
 
 

@@ -182,7 +182,6 @@ def configuration(case: Case, recipe: str, seed: int) -> config_lib.Config:
 
   Raises:
     ValueError: a field does not exist, has a bad value or no effect.
-    TypeError: a value has the wrong type.
   """
   config = case.base()
   config.seed = seed
@@ -198,13 +197,14 @@ def configuration(case: Case, recipe: str, seed: int) -> config_lib.Config:
   shared = {k: v for k, v in shared.items() if k not in unread}
   try:
     config.update_from_flattened_dict({**shared, **own})
-  except (AttributeError, KeyError) as error:
+    if recipe in case.autoattack and seed == case.seeds[0]:
+      config.evaluation.attack = "autoattack"
+    return config_lib.from_config_dict(config)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(
-      f"In recipe {recipe!r} of case {case.name!r}: {error}"
+      f"In recipe {recipe!r} of case {case.name!r}: "
+      f"{str(error).splitlines()[0]}"
     ) from error
-  if case.autoattack and recipe in case.autoattack and seed == case.seeds[0]:
-    config.evaluation.attack = "autoattack"
-  return config_lib.from_config_dict(config)
 
 
 def digest(case: Case, config: config_lib.Config) -> str:

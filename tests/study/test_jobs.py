@@ -1,0 +1,75 @@
+"""Runs in processes of their own, some of which die."""
+
+import sys
+
+import cloudpickle
+import pytest
+from made_records import record
+
+from robust_info.study import jobs, plan, records, work
+
+JOBS = [plan.Job("case", f"r{i}", 0) for i in range(4)]
+
+
+def make(file, output, job):
+  """Stands for a run in a process without JAX; r1 is killed once."""
+  import os
+  import pathlib
+  import shutil
+  import signal
+
+  home = pathlib.Path(output)
+  began = home / f"{job.recipe}-began"
+  first = not began.exists()
+  began.touch()
+  if job.recipe == "r1" and first:
+    os.kill(os.getpid(), signal.SIGKILL)
+  if job.recipe == file:
+    raise ValueError("a bad run")
+  target = home / "records" / f"{job.path}.json"
+  target.parent.mkdir(parents=True, exist_ok=True)
+  shutil.copy(home / f"{job.recipe}.json", target)
+
+
+@pytest.fixture
+def done(monkeypatch):
+  # Other processes cannot import this file.
+  cloudpickle.register_pickle_by_value(sys.modules[__name__])
+  monkeypatch.setattr(work, "make", make)
+  monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.1)
+  return []
+
+
+def make_all(file, output, done):
+  for job in JOBS:
+    records.write(record(job.recipe, job.seed), output / f"{job.recipe}.json")
+  jobs.make_elsewhere(
+    file,
+    output,
+    JOBS,
+    lambda job, record: done.append(job),
+    executor="local",
+    at_most=2,
+  )
+
+
+def test_a_killed_process_starts_again(done, tmp_path, capfd):
+  make_all("none", tmp_path, done)
+  assert sorted(done) == JOBS
+  told = capfd.readouterr().err
+  assert "case, r1, seed 0 ended early and starts again." in told
+
+
+def test_a_run_that_always_fails_does_not_stop_the_others(done, tmp_path):
+  with pytest.raises(jobs.FailedRunsError, match=r"r2, seed 0 failed: .*a bad"):
+    make_all("r2", tmp_path, done)
+  assert sorted(done) == [job for job in JOBS if job.recipe != "r2"]
+
+
+def test_progress_predicts_from_runs_of_the_recipe(capfd):
+  known = [record("r0", 1, seconds=60.0), record("r1", 1, seconds=600.0)]
+  progress = jobs.Progress(6, JOBS, known)
+  progress(JOBS[0], record("r0", 0, seconds=60.0))
+  # r1: 600 s; r2 and r3: the mean of all, 240 s.
+  line = "case, r0, seed 0: 60 s; 3 of 6 runs, about 18 min left"
+  assert capfd.readouterr().err.strip() == line

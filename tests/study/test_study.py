@@ -1,0 +1,122 @@
+"""A study from its file to its results."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+from robust_info.study import __main__ as command
+from robust_info.study import jobs, plan, render, work
+
+FILE = pathlib.Path(__file__).parents[1] / "support" / "tiny_study.py"
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+def run(monkeypatch, output, *flags):
+  monkeypatch.setattr(
+    sys, "argv", ["study", str(FILE), f"--output={output}", *flags]
+  )
+  command.main()
+
+
+def contents(output):
+  return {
+    str(path.relative_to(output)): path.read_bytes()
+    for path in output.rglob("*")
+    if path.is_file() and path.relative_to(output).parts[0] in (
+      "study.json", "tables", "figures"
+    )
+  }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  home = tmp_path_factory.mktemp("study")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("ROBUST_INFO_CACHE", str(home / "cache"))
+    run(patch, home / "out")
+  return home / "out"
+
+
+def test_results_hold_every_run_and_answer(finished):
+  content = json.loads((finished / "study.json").read_text())
+  assert [r["recipe"] for r in content["records"]] == ["standard", "smooth"]
+  first = content["records"][0]
+  assert first["numbers"]["accuracy"] > 0.5
+  assert first["trajectory"]["step"] == [0, 1, 2, 4, 10]
+  # One seed decides nothing.
+  assert {a["verdict"] for a in content["answers"]} == {"undecided"}
+  assert {p.name for p in (finished / "tables").iterdir()} == {
+    "characterises.md", "rises.md", "verdicts.md"
+  }  # fmt: skip
+
+
+def test_run_again_it_makes_nothing(finished, monkeypatch):
+  before = contents(finished)
+  monkeypatch.setattr(work, "Workplace", None)
+  monkeypatch.setattr(jobs, "make_here", None)
+  run(monkeypatch, finished)
+  assert contents(finished) == before
+
+
+def test_results_alone_are_enough_to_draw_them_again(
+  finished, monkeypatch, tmp_path
+):
+  shutil.copy(finished / "study.json", tmp_path)
+  run(monkeypatch, tmp_path, "--only=render")
+  assert contents(tmp_path) == contents(finished)
+
+
+def test_a_stopped_study_ends_with_the_same_results(
+  finished, monkeypatch, tmp_path
+):
+  # The second run stopped after its training.
+  home = tmp_path / "out"
+  shutil.copytree(finished, home)
+  shutil.rmtree(home / "runs/digits/smooth/seed-0/measurements")
+  (home / "records/digits/smooth/seed-0.json").unlink()
+  (home / "study.json").unlink()
+  made = []
+  make = work.Workplace.make
+  monkeypatch.setattr(
+    work.Workplace,
+    "make",
+    lambda self, job: made.append(job) or make(self, job),
+  )
+  run(monkeypatch, home)
+  assert made == [plan.Job("digits", "smooth", 0)]
+  assert contents(home) == contents(finished)
+
+
+def test_records_of_other_configurations_do_not_count(finished, monkeypatch):
+  study = plan.load(FILE)
+  assert len(render.collect(study, finished)) == 2
+  monkeypatch.setattr(plan, "digest", lambda case, config: "other")
+  assert len(render.collect(study, finished)) == 0
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--case=mnist"], "Expected one of the cases digits, got 'mnist'."),
+    (["--jobs=0"], "Expected --jobs >= 1, got 0."),
+    (
+      ["--executor=local", "--parameter=a"],
+      "Expected --parameter=NAME=VALUE, got 'a'.",
+    ),
+  ],
+)
+def test_errors_are_one_line(monkeypatch, tmp_path, capsys, flags, message):
+  with pytest.raises(SystemExit) as error:
+    run(monkeypatch, tmp_path, *flags)
+  assert error.value.code == 1
+  assert capsys.readouterr().err.strip() == f"Error: {message}"
+
+
+def test_damaged_results_are_named(monkeypatch, tmp_path, capsys):
+  (tmp_path / "study.json").write_text("{")
+  with pytest.raises(SystemExit):
+    run(monkeypatch, tmp_path, "--only=render")
+  assert "remove it to make them again" in capsys.readouterr().err
