@@ -74,35 +74,16 @@ def examples(
   """
   colours = arguments.theme(theme)
   shape, pictures = _pictures(images)
-  given = {
-    "eigenvectors": eigenvectors,
-    "attacked": attacked,
-    "probabilities": probabilities,
-    "attacked_probabilities": attacked_probabilities,
-  }
-  networks = {
-    name: arguments.by_network(name, value)
-    for name, value in given.items()
-    if value is not None
-  }
-  first, names = next(
-    ((argument, [*found]) for argument, found in networks.items()), ("", [""])
+  blocks = _blocks(
+    {
+      "eigenvectors": eigenvectors,
+      "attacked": attacked,
+      "probabilities": probabilities,
+      "attacked_probabilities": attacked_probabilities,
+    },
+    shape,
+    pictures.shape,
   )
-  for argument, found in networks.items():
-    arguments.same_networks(argument, found, first, names)
-  drawing = arguments.drawing("pictures")
-  blocks = [
-    drawing.Block(
-      name,
-      **_block(
-        {argument: found[name] for argument, found in networks.items()},
-        name,
-        shape,
-        pictures.shape,
-      ),
-    )
-    for name in names
-  ]
   predicted = [
     array.shape[1]
     for block in blocks
@@ -110,7 +91,7 @@ def examples(
     if array is not None
   ]
   label_names = _label_names(label_names, labels, len(pictures), predicted)
-  return drawing.examples(
+  return arguments.drawing("pictures").examples(
     pictures,
     blocks,
     labels=None if labels is None else np.asarray(labels).tolist(),
@@ -144,7 +125,36 @@ def _pictures(images: Any) -> tuple[tuple[int, ...], np.ndarray]:
   return found.shape, pictures
 
 
-def _block(
+def _blocks(
+  given: Mapping[str, Any], shape: tuple[int, ...], drawn: tuple[int, ...]
+) -> list[Any]:
+  """The pictures of every network, from arrays in the shape of the images."""
+  networks = {
+    argument: arguments.by_network(argument, value)
+    for argument, value in given.items()
+    if value is not None
+  }
+  first, names = next(
+    ((argument, [*found]) for argument, found in networks.items()), ("", [""])
+  )
+  for argument, found in networks.items():
+    arguments.same_networks(argument, found, first, names)
+  block = arguments.drawing("pictures").Block
+  return [
+    block(
+      name,
+      **_arrays(
+        {argument: found[name] for argument, found in networks.items()},
+        name,
+        shape,
+        drawn,
+      ),
+    )
+    for name in names
+  ]
+
+
+def _arrays(
   given: Mapping[str, Any],
   name: str,
   shape: tuple[int, ...],

@@ -58,7 +58,6 @@ LONG = {
   "information/stats._block_stats": "one block, summed class by class",
   "models/__init__.create": "one branch per architecture",
   "report/_build.build": "one report, in order",
-  "plots/drawing/pictures.examples": "the layout of one figure",
   "training/step.make_train_step": "the step, which closes over its options",
 }
 LONG_FILES = {}
