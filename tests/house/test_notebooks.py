@@ -19,20 +19,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORTER = {
   "quickstart": {
     "num_steps=300": "num_steps=20",
-    "num_pairs=500": "num_pairs=16",
+    "num_pairs=400": "num_pairs=16",
     "num_nodes=32": "num_nodes=8",
   },
   "paper": {
     "times=(300,)": "times=(20,)",
     "times = (1, 3, 10, 30, 100, 200, 300)": "times = (1, 10)",
     "num_pairs=400": "num_pairs=16",
+    "num_nodes=32": "num_nodes=8",
+    "(4, 16, 64, 256)": "(4, 16)",
     "range(3)": "range(2)",
   },
   "attacks": {
     "num_steps=300": "num_steps=20",
     "num_steps=100": "num_steps=10",
-    "num_queries=5000": "num_queries=50",
-    "[:200]": "[:50]",
+    "slice(0, 300)": "slice(0, 50)",
+    "num_queries=5000": 'num_queries=50, attacks=("apgd-ce", "square")',
   },
 }
 COLAB = "https://colab.research.google.com/"
