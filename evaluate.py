@@ -121,15 +121,47 @@ def _settings(
 ) -> config_lib.EvaluationConfig:
   """The stored settings, with the values that the flags replace."""
   changes = command_line.field_values(_SETTINGS)
-  if given := _CONFIG.value:
-    # Settings of an attack of one's own have no flags.
-    own = {part.name for part in registry.active() if part.kind == "attack"}
-    sections = {k: v.to_dict() for k, v in given.evaluation.items() if k in own}
-    changes |= sections if changes.get("attack") in own else {}
+  name = changes.get("attack", stored.attack)
+  changes |= _of_own_attack(stored, name)
+  if _WORKDIR.value:
+    _require_effect(f"evaluation.{name}." if name in changes else None)
   try:
     return config_lib.replace_evaluation(stored, **changes)
   except ValueError as error:
     raise ValueError(str(error).replace("config.evaluation.", "--")) from error
+
+
+def _of_own_attack(
+  stored: config_lib.EvaluationConfig, name: str
+) -> dict[str, Any]:
+  """The section of an attack of --config, whose settings have no flags."""
+  own = {part.name for part in registry.active() if part.kind == "attack"}
+  if _CONFIG.value is None or name not in own:
+    return {}
+  section = _CONFIG.value.evaluation[name].to_dict()
+  if stored.attack == name:
+    given = command_line.overrides(_CONFIG)
+    section = dataclasses.asdict(getattr(stored, name)) | {
+      field: value
+      for field, value in section.items()
+      if f"evaluation.{name}.{field}" in given
+    }
+  return {name: section}
+
+
+def _require_effect(prefix: str | None) -> None:
+  """Refuses fields of --config that the settings of a run stand for."""
+  for field in command_line.overrides(_CONFIG):
+    if prefix and field.startswith(prefix):
+      continue
+    flag = field.removeprefix("evaluation.")
+    fix = "leave it out"
+    if flag in {setting.name for setting in _SETTINGS}:
+      fix = f"use --{flag}"
+    raise ValueError(
+      f"Expected no --config.{field} with --workdir, whose stored "
+      f"configuration holds; {fix}."
+    )
 
 
 def _runs() -> list[training.Run]:

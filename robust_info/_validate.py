@@ -263,10 +263,9 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
   except Exception as error:
     if str(error).startswith("Expected "):
       raise
-    reason = str(error).strip().split("\n")[0].rstrip(".")
     raise TypeError(
       f"Expected {name} to be a pure function of JAX arrays, of "
-      f"{x.dtype}{list(x.shape)} here, got {type(error).__name__}: {reason}. "
+      f"{x.dtype}{list(x.shape)} here, got {reason(error).rstrip('.')}. "
       "robust_info.adapters makes one of a network of Flax, Equinox, Haiku, "
       "Keras or PyTorch, in evaluation mode."
     ) from error
@@ -274,6 +273,12 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
   logits_shape(shape, x.shape[0])
   classes(f"the output of {name}", shape)
   return shape[-1]
+
+
+def reason(error: BaseException) -> str:
+  """Kind and first line of an error."""
+  first = str(error).strip().partition("\n")[0]
+  return f"{type(error).__name__}: {first}"
 
 
 def logits(name: str, out: Any) -> Any:

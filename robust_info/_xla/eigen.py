@@ -244,7 +244,7 @@ def _diagonal(quarter):
 
 
 def _is_active(off, before, size):
-  """[N]: whether another sweep improves the matrix (infinite or NaN: False).
+  """[N]: whether another sweep improves the matrix (NaN: False).
 
   Args:
     off: [N] result of `_off_diagonal`.

@@ -146,9 +146,12 @@ def replace_evaluation(
     ValueError: a bad value, or a field without an effect.
     TypeError: a value of the wrong type.
   """
-  parts = {part.name: part for part in registry.active()}
-  parts |= {part.name: part for part in getattr(type(config), "parts", ())}
-  cls = registry.extended(EvaluationConfig, tuple(parts.values()))
+  # Parts of the settings come first: they may be of another file.
+  own = getattr(type(config), "parts", ())
+  names = {part.name for part in own}
+  others = [p for p in registry.active() if p.kind == "attack"]
+  others = [part for part in others if part.name not in names]
+  cls = registry.extended(EvaluationConfig, (*own, *others))
   new = schema.build(
     cls, dataclasses.asdict(config) | changes, "config.evaluation"
   )

@@ -95,15 +95,7 @@ def parts_of(file: registry.Origin) -> tuple[registry.Part, ...]:
 
 def place_of(error: BaseException, path: str) -> str:
   """Kind and place of an error in a Python file, in one line."""
-  lines = []
-  trace = error.__traceback__
-  while trace is not None:
-    if trace.tb_frame.f_code.co_filename == os.path.abspath(path):
-      lines.append(trace.tb_lineno)
-    trace = trace.tb_next
-  if isinstance(error, SyntaxError):
-    lines = [error.lineno]
-  where = f", line {lines[-1]}" if lines else ""
+  where = registry.place_in(path, error)
   return f"In {path}{where}: {type(error).__name__}: {error}"
 
 

@@ -25,6 +25,7 @@ import functools
 import hashlib
 import inspect
 import keyword
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,10 @@ from robust_info.config import (
 
 class UnknownPartError(ValueError):
   """A configuration names a part that nothing registered; one line."""
+
+
+class PartError(ValueError):
+  """A part of one's own failed; one line with the place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,15 +241,46 @@ def bound(section: Any, **keywords: Any) -> Callable[..., Any]:
     section: a section that chooses a part of one's own.
     **keywords: values of the keywords of the kind; those that the function does
       not take are left out.
+
+  Returns:
+    The function. Whatever it raises becomes a `PartError`.
   """
   part = chosen(section)
   settings = getattr(section, part.name)
   return functools.partial(
-    part.build,
+    functools.partial(_call, part),
     **{name: getattr(section, name) for name in part.reads},
     **{name: getattr(settings, name) for name in schema.names(part.settings)},
     **{k: v for k, v in keywords.items() if k in part.keywords},
   )
+
+
+def _call(part: Part, /, *args: Any, **kwargs: Any) -> Any:
+  try:
+    return part.build(*args, **kwargs)
+  # It is a program of the user, which may raise anything.
+  except Exception as error:
+    where = ""
+    if part.origin is not None:
+      where = f" in {part.origin.path}{place_in(part.origin.path, error)}"
+    line = str(error).strip().partition("\n")[0]
+    raise PartError(
+      f"The {part.kind} {part.name!r} failed{where} with "
+      f"{type(error).__name__}: {line}"
+    ) from error
+
+
+def place_in(path: str, error: BaseException) -> str:
+  """The last line of a file that an error went through, such as ", line 7"."""
+  lines = []
+  trace = error.__traceback__
+  while trace is not None:
+    if trace.tb_frame.f_code.co_filename == os.path.abspath(path):
+      lines.append(trace.tb_lineno)
+    trace = trace.tb_next
+  if isinstance(error, SyntaxError):
+    lines = [error.lineno]
+  return f", line {lines[-1]}" if lines else ""
 
 
 def named(content: Any) -> dict[str, str]:

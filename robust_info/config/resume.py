@@ -3,8 +3,8 @@
 A field may change if every step taken so far would have been the same:
 
 - the location of the data and the way it is read;
-- `train.log_every`, `validate_every`, `checkpoint_every` and `keep_last`: from
-  then on, other steps are logged, validated and kept;
+- `train.log_every`, `validate_every`, `validate_at`, `checkpoint_every` and
+  `keep_last`: from then on, other steps are logged, validated and kept;
 - `train.on_nonfinite` and `max_rollbacks`;
 - `evaluation`, except for the fields that score a checkpoint: the best one is
   chosen by a score, and scores of two kinds cannot be compared. evaluate.py
@@ -24,6 +24,7 @@ _FREE = (
   *data.LOCATION_FIELDS,
   "train.log_every",
   "train.validate_every",
+  "train.validate_at",
   "train.checkpoint_every",
   "train.keep_last",
   "train.on_nonfinite",

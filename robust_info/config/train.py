@@ -34,6 +34,9 @@ class TrainConfig:
     log_every: number of steps between two training rows of the log.
     validate_every: number of epochs between two validations, each with a
       checkpoint.
+    validate_at: numbers of further steps after which to validate, with a
+      checkpoint; the network before the first step is always validated. For
+      example, 1, 2, 4, 8, ... show the beginning of training.
     checkpoint_every: number of steps between further checkpoints; 0 means none.
     keep_last: number of newest checkpoints to keep in addition to the best.
     on_nonfinite: reaction to a loss or parameters that are not finite: `stop`
@@ -62,6 +65,9 @@ class TrainConfig:
   ema_decay: float = schema.below_one(0.0)
   log_every: int = schema.positive(50)
   validate_every: int = schema.positive(1)
+  validate_at: tuple[int, ...] = schema.each(
+    (), "> 0", lambda v: v > 0, at_most=10**9
+  )
   checkpoint_every: int = schema.non_negative(0)
   keep_last: int = schema.positive(2)
   on_nonfinite: str = schema.one_of("stop", ("stop", "rollback"))

@@ -87,7 +87,8 @@ def load(
 
   Returns:
     The info of `decoding.decode`, and `<role>-images` and `<role>-labels` of
-    all three splits; `train-images` is a `RecordImages`.
+    all splits; `train-images`, if there is a training split, is a
+    `RecordImages`.
   """
 
   def names(info: dict) -> list[str]:
@@ -101,6 +102,8 @@ def load(
       directory, writer, show_progress=show_progress, encoded=("train",)
     ),
   )
+  if "train" not in info["sizes"]:
+    return info, arrays
   records = decoding.open_records(directory)
   labels = arrays["train-labels"]
   size = 0

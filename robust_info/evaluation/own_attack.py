@@ -70,18 +70,14 @@ def run(
     `settings.epsilon` or [0, 1], and a mask [N] of these rows.
 
   Raises:
-    ValueError: the attack returns another shape, or cannot be traced.
+    ValueError: the attack returns another shape.
+    registry.PartError: the attack fails, for example because it cannot be
+      traced.
   """
   name = settings.attack
-  try:
-    found = registry.bound(settings, where=where, example_ids=example_ids)(
-      logits_fn, x, label, key
-    )
-  # It is a program of the user, which may raise anything.
-  except Exception as error:
-    raise ValueError(
-      f"The attack {name!r} failed with {type(error).__name__}: {error}"
-    ) from error
+  found = registry.bound(settings, where=where, example_ids=example_ids)(
+    logits_fn, x, label, key
+  )
   x_adv = jnp.asarray(getattr(found, "x_adv", found))
   if x_adv.shape != x.shape:
     raise ValueError(

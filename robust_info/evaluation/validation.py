@@ -49,10 +49,11 @@ class Validator:
     Returns:
       `accuracy`, `cross_entropy`, `cckl`, `mutual_information`,
       `lautum_information` and `label_information` over the whole split;
-      `robust_accuracy` (PGD at `settings.epsilon`) and the mean
-      `fisher_frobenius` over the subset; and the means of `local_total`,
-      `local_non_robust`, `local_robust`, `path_total`, `path_non_robust` and
-      `path_robust` over the pairs.
+      `robust_accuracy`, `robust_cckl` and `robust_label_information` (PGD at
+      `settings.epsilon`), and the mean, `median` and `q95` of `fisher_trace`,
+      `fisher_frobenius` and `fisher_spectral_norm` over the subset; and the
+      means of `local_total`, `local_non_robust`, `local_robust`, `path_total`,
+      `path_non_robust` and `path_robust` over the pairs.
     """
     return metrics.follow(
       metrics.Followed(self._whole, self._subset, variables)

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from robust_info.information import divergences
 from robust_info.information._compensated import Compensated
 
+# Up to this many classes the [C, C, C] table of `kl_of_all_pairs` is one array.
+_DENSE_CLASSES = 64
+
 
 def kl_of_means(p: Compensated, q: Compensated) -> jax.Array:
   """`KL(p||q)` of probabilities [..., C] given with twice the digits.
@@ -61,3 +64,31 @@ def kl_of_geometric_means(p: Compensated, q: Compensated) -> jax.Array:
   far = jnp.where(impossible, 0.0, log_q) - jnp.where(impossible, 0.0, log_p)
   u = jnp.where(is_near, change - normaliser, far)
   return divergences.kl_from_log_ratio(prob_p, jnp.exp(log_q), u)
+
+
+def kl_of_all_pairs(
+  log_p: jax.Array, log_q: jax.Array, present: jax.Array
+) -> jax.Array:
+  """`KL(p_a || q_b)` of all pairs of rows [C, C].
+
+  Args:
+    log_p: [C, C], logits.
+    log_q: [C, C], logits.
+    present: [C], whether a row of `log_p` is needed. Of many rows, the others
+      are 0 and cost nothing.
+  """
+
+  def row(log_p_a):
+    return divergences.kl_divergence(
+      jnp.broadcast_to(log_p_a, log_q.shape), log_q
+    )
+
+  if log_p.shape[0] <= _DENSE_CLASSES:
+    return jax.vmap(row)(log_p)
+
+  def row_if_present(group):
+    log_p_a, is_present = group
+    nothing = jnp.zeros_like(log_q[:, 0])
+    return jax.lax.cond(is_present, row, lambda _: nothing, log_p_a)
+
+  return jax.lax.map(row_if_present, (log_p, present))

@@ -45,9 +45,6 @@ __all__ = [
   "summarize",
 ]
 
-# Up to this many classes the [C, C, C] table of the summary is one array.
-_DENSE_CLASSES = 64
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +144,7 @@ def summarize(stats: InformationStats) -> InformationSummary:
 
   matrix = (
     spread[:, None]
-    + _centre_divergences(log_mean, log_geometric, present)
+    + _mean_divergences.kl_of_all_pairs(log_mean, log_geometric, present)
     + dual_spread[None, :]
   )
   pairs = weight[:, None] * weight[None, :]
@@ -364,28 +361,6 @@ def _log_centres(stats: InformationStats) -> tuple[jax.Array, jax.Array]:
   """Logits of the arithmetic and of the geometric mean prediction by group."""
   mean = stats_lib.arithmetic_means(stats).value
   return stats_lib.safe_log(mean), stats_lib.log_prob_means(stats).value
-
-
-def _centre_divergences(log_mean, log_geometric, present):
-  """`KL(m_a || g_b)` for all pairs of groups, [C, C].
-
-  Of many groups, rows of those without examples are 0 and cost nothing.
-  """
-
-  def row(log_m):
-    return divergences.kl_divergence(
-      jnp.broadcast_to(log_m, log_geometric.shape), log_geometric
-    )
-
-  if log_mean.shape[0] <= _DENSE_CLASSES:
-    return jax.vmap(row)(log_mean)
-
-  def row_if_present(group):
-    log_m, is_present = group
-    nothing = jnp.zeros_like(log_geometric[:, 0])
-    return jax.lax.cond(is_present, row, lambda _: nothing, log_m)
-
-  return jax.lax.map(row_if_present, (log_mean, present))
 
 
 def _entropy_of_counts(counts, dtype):

@@ -190,11 +190,7 @@ def from_config(config: config_lib.ModelConfig) -> nn.Module:
     ValueError: a network of one's own cannot be built, or is no Linen module.
   """
   if part := registry.chosen(config):
-    try:
-      model = registry.bound(config)()
-    # It is a program of the user, which may raise anything.
-    except Exception as error:
-      raise ValueError(_failed(part.name, error)) from error
+    model = registry.bound(config)()
     if not isinstance(model, nn.Module):
       raise ValueError(
         f"Expected the model {part.name!r} to be a Flax Linen module, got "
@@ -256,7 +252,7 @@ def _failed(name: str, error: Exception) -> str:
   hint = ""
   if isinstance(error, errors.InvalidRngError):
     hint = " (networks draw no random numbers here: leave dropout out)"
-  return f"{name} failed with {type(error).__name__}: {error}{hint}"
+  return f"{name} failed with {_validate.reason(error)}{hint}"
 
 
 def init(
@@ -287,7 +283,8 @@ def init(
       f"Expected image_shape with {channels} channels, those of the model's "
       f"normalisation, got image_shape={tuple(image_shape)}."
     )
-  return dict(model.init(key, jnp.zeros((1, *image_shape), jnp.float32)))
+  x = jnp.zeros((1, *image_shape), jnp.float32)
+  return dict(model.init(key, x, **_modes(model, train=False)))
 
 
 @functools.cache

@@ -47,6 +47,9 @@ def examples(
   image with its prediction. Wrong predictions are red and marked with a cross.
   Rows without arrays are left out.
 
+  `eigenvectors`, `attacked` and the two kinds of probabilities are of one
+  network, or dictionaries by name, with the same names.
+
   Args:
     images: [N, H, W], or [N, H, W, 1 or 3], in [0, 1]; at most 32.
     eigenvectors: vectors of `fisher_eigenvectors` at the images, in their
@@ -59,9 +62,6 @@ def examples(
     label_names: C names of classes; by default their numbers.
     threat: see the module docstring.
     theme: see the module docstring.
-
-  All four of `eigenvectors` to `attacked_probabilities` are of one network, or
-  dictionaries of the same names.
 
   Returns:
     The figure.

@@ -59,6 +59,55 @@ def build(
       other data, or the numbers of classes differ.
     OSError: the directory cannot be written.
   """
+  report, used, split = _measured(
+    runs, source, settings, output, seed, num_examples, _ticks, {}
+  )
+  output = pathlib.Path(output)
+  if processes.is_first():
+    store.save(report, output / "report.json")
+  shown = None
+  if source.image_shape[2] in (1, 3):
+    shown = _examples(used, split, settings)
+  if processes.is_first():
+    draw(report, output, shown)
+  return report
+
+
+def measure(
+  runs: Sequence[training.Run | networks.Network],
+  source: data.DataSource,
+  settings: config_lib.EvaluationConfig,
+  *,
+  output: str | os.PathLike[str],
+  seed: int = 0,
+  num_examples: int | None = None,
+  evaluators: dict[Any, evaluation.Evaluator] | None = None,
+) -> dict[str, Any]:
+  """The report of `build`, without progress; writes only stored measurements.
+
+  Args:
+    runs: see `build`, as all other arguments, guarantees and errors.
+    source: the data.
+    settings: threat model and sizes.
+    output: directory of the stored measurements.
+    seed: seed of attacks and pairs.
+    num_examples: number of first examples of the test split to use.
+    evaluators: evaluators of former calls with the same data, settings, seed
+      and number of examples, whose compiled programs are used again; those of
+      this call are added. By the function of the network.
+
+  Returns:
+    The report.
+  """
+  return _measured(
+    runs, source, settings, output, seed, num_examples, _silent, evaluators
+  )[0]
+
+
+def _measured(
+  runs, source, settings, output, seed, num_examples, ticks, evaluators
+):
+  """The report, the measured networks with their evaluators, and the split."""
   names = _names(runs)
   _check_data([r for r in runs if isinstance(r, training.Run)], source)
   found = [
@@ -90,7 +139,7 @@ def build(
     "software": environment.of_report(),
     "runs": [],
   }
-  evaluators: dict[Any, evaluation.Evaluator] = {}
+  evaluators = {} if evaluators is None else evaluators
   used = []
   for network, name in zip(found, names, strict=True):
     # Networks of one architecture share the compiled metrics.
@@ -110,18 +159,11 @@ def build(
     )
     entry = metrics.measure(
       metrics.Subject(
-        evaluator, network.variables, settings, cache, ticks=_ticks(name)
+        evaluator, network.variables, settings, cache, ticks=ticks(name)
       )
     )
     report["runs"].append({"name": name, **network.about, **entry})
-  if processes.is_first():
-    store.save(report, output / "report.json")
-  shown = None
-  if source.image_shape[2] in (1, 3):
-    shown = _examples(used, split, settings)
-  if processes.is_first():
-    draw(report, output, shown)
-  return report
+  return report, used, split
 
 
 def draw(
@@ -287,6 +329,11 @@ def _examples(used, split, settings) -> portrayed.Examples:
       f"{settings.epsilon:g}"
     ),
   )
+
+
+def _silent(name: str) -> progress.Ticks:
+  del name
+  return lambda label: None
 
 
 def _ticks(name: str) -> progress.Ticks:

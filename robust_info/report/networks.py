@@ -230,8 +230,9 @@ def fitting_batch(
 
 
 def _layers(network: Network) -> int:
-  fn = functools.partial(network.apply_fn, network.variables)
-  return needs.bytes_per_example(fn, network.image_shape)
+  return needs.bytes_per_example(
+    network.apply_fn, network.variables, network.image_shape
+  )
 
 
 def _call(network: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

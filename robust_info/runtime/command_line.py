@@ -255,6 +255,16 @@ def require_path(
   )
 
 
+def overrides(
+  holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
+) -> dict[str, Any]:
+  """Values of the given --config.SECTION.FIELD, by "SECTION.FIELD"."""
+  flag = flag_values[holder.name]
+  if flag.value is None:
+    return {}
+  return dict(config_flags.get_override_values(flag))
+
+
 def checked_config(
   holder: flags.FlagHolder[Any], flag_values: flags.FlagValues = flags.FLAGS
 ) -> config_lib.Config:
@@ -266,7 +276,7 @@ def checked_config(
     holder: the flag, from `define_config`.
     flag_values: the flag values passed to `define_config`.
   """
-  given = config_flags.get_override_values(flag_values[holder.name])
+  given = overrides(holder, flag_values)
   try:
     return config_lib.from_config_dict(holder.value, given=given)
   except (ValueError, TypeError) as error:

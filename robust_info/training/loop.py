@@ -75,8 +75,9 @@ def train(
     split: the training split.
     validate: function variables -> metrics on the validation split, which
       include `accuracy` and `robust_accuracy`, the metrics that choose the best
-      checkpoint. It is pure, and called for the initial variables and after
-      every `config.train.validate_every` epochs.
+      checkpoint. It is pure, and called for the initial variables, after every
+      `config.train.validate_every` epochs, and after the steps of
+      `config.train.validate_at`.
     workdir: directory of the run; an interrupted run found there resumes.
       `config.resume` lists the fields that may have changed.
     stream: stream for progress; stderr by default.
@@ -293,8 +294,10 @@ class _Loop:
       if pending is not None:
         self._read(*pending)
       pending = (step, metrics)
-      validates = step == self._num_steps or (
-        step % (config.validate_every * self._steps_per_epoch) == 0
+      validates = (
+        step == self._num_steps
+        or step % (config.validate_every * self._steps_per_epoch) == 0
+        or step in config.validate_at
       )
       saves = config.checkpoint_every and step % config.checkpoint_every == 0
       if validates or saves:

@@ -5,7 +5,6 @@ of images are lower bounds. The sizes of activations are estimates: the outputs
 of all layers for the batch, of which the compiler may keep fewer.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -156,25 +155,24 @@ def _bytes_per_example(config: config_lib.ModelConfig) -> int:
     lambda key: models.init(model, key, config.image_shape), jax.random.key(0)
   )
   return bytes_per_example(
-    functools.partial(models.apply_fn(model), variables), config.image_shape
+    models.apply_fn(model), variables, config.image_shape
   )
 
 
 def bytes_per_example(
-  logits_fn: Callable[[Any], Any], image_shape: Sequence[int]
+  apply_fn: Callable[[Any, Any], Any],
+  variables: Any,
+  image_shape: Sequence[int],
 ) -> int:
   """Size of an image as bytes and as float32, and of all layers' outputs.
 
   Args:
-    logits_fn: function images [N, ...] -> logits [N, C]; its parameters may be
-      shapes and dtypes only.
+    apply_fn: function (variables, images [N, ...]) -> logits [N, C].
+    variables: its variables, or their shapes and dtypes.
     image_shape: shape of an image.
   """
   x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  variables = jax.tree_util.Partial(
-    getattr(logits_fn, "func", logits_fn), *getattr(logits_fn, "args", ())
-  )
-  program = jax.make_jaxpr(lambda network, x: network(x))(variables, x)
+  program = jax.make_jaxpr(apply_fn)(variables, x)
   return 5 * math.prod(image_shape) + sum(_layers(program.jaxpr))
 
 

@@ -142,3 +142,44 @@ def test_one_file_is_run_once_and_files_do_not_mix(tmp_path):
   assert first == second
   assert (first[0].settings().width, other[0].settings().width) == (4, 5)
   assert not registry.active()
+
+
+TWO_OF_ONE_NAME = """
+from robust_info import config, models, objectives
+from robust_info.evaluation import own_attack
+
+
+@models.register("mine")
+def model(*, num_classes, width: int = 3):
+  return None
+
+
+@objectives.register("mine")
+def objective(network, batch, key, *, progress, power: float = 2.0):
+  return None
+
+
+@own_attack.register("mine")
+def attack(logits_fn, x, label, key, *, epsilon, tries: int = 5):
+  return x
+
+
+def get_config():
+  asked = config.defaults()
+  asked.model.name = asked.objective.name = asked.evaluation.attack = "mine"
+  return asked
+"""
+
+
+@pytest.mark.usefixtures("nothing")
+def test_parts_of_several_kinds_may_have_one_name(tmp_path):
+  path = tmp_path / "parts.py"
+  path.write_text(TWO_OF_ONE_NAME)
+  asked = config.from_config_dict(file_lib.get_config(str(path)))
+  assert asked.model.mine.width == 3
+  assert asked.objective.mine.power == 2.0
+  assert asked.evaluation.mine.tries == 5
+  # Fields are replaced by those of the attack, not of its namesakes.
+  new = config.replace_evaluation(asked.evaluation, mine={"tries": 7})
+  assert new.mine.tries == 7
+  assert config.from_json(config.to_json(asked)) == asked

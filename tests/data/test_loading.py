@@ -322,10 +322,20 @@ def test_withheld_labels_are_refused(load, tmp_path):
   assert "labels outside [0, 4)" in refusal(load, "toy", tmp_path)
 
 
-@pytest.mark.parametrize("sizes", [{"train": 8}, {"test": 8}])
-def test_missing_splits_are_refused(load, tmp_path, sizes):
-  toy_data.prepare(tmp_path, sizes=sizes)
-  assert "has no t" in refusal(load, "toy", tmp_path)
+def test_data_without_a_test_split_are_refused(load, tmp_path):
+  toy_data.prepare(tmp_path, sizes={"train": 8})
+  assert "has no test split, only train" in refusal(load, "toy", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_data_without_a_training_split_serve_evaluation(load, tmp_path, split):
+  # Corrupted and re-collected test sets come this way.
+  toy_data.prepare(tmp_path, sizes={split: 8})
+  for streaming in (False, True):
+    found = load("toy", data_dir=tmp_path, streaming=streaming)
+    assert (found.train, found.validation) == (None, None)
+    assert len(found.test.labels) == 8
+    assert found.image_shape == found.test.images.shape[1:]
 
 
 @pytest.mark.parametrize(

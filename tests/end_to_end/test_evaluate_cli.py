@@ -281,6 +281,17 @@ def test_a_network_of_a_file_has_the_numbers_of_its_run(
     ),
     (["--workdir=a", "--output=b", "--chekpoint=best"], 2, "Unknown command"),
     (
+      [
+        "--workdir={standard}",
+        "--output={home}/x",
+        DIGITS,
+        "--config.evaluation.epsilon=0.3",
+      ],
+      1,
+      "Expected no --config.evaluation.epsilon with --workdir, whose stored "
+      "configuration holds; use --epsilon.",
+    ),
+    (
       ["--workdir={standard}", "--output={home}/x", "--num_examples=1"],
       1,
       "Expected --num_examples to take in two classes, at least 2, got "

@@ -27,10 +27,10 @@ def test_a_section_runs_after_the_beginning(section, tmp_path, monkeypatch):
   if title in LIBRARIES:
     pytest.importorskip(LIBRARIES[title])
   monkeypatch.chdir(tmp_path)
-  if title == "Keras" and importlib.import_module(
-    "keras"
-  ).backend.backend() != ("jax"):
-    pytest.skip("Keras runs on another backend; set KERAS_BACKEND=jax.")
+  if title == "Keras":
+    keras = importlib.import_module("keras")
+    if keras.backend.backend() != "jax":
+      pytest.skip("Keras runs on another backend; set KERAS_BACKEND=jax.")
   text = BEGINNING + section
   found = doctest.DocTestParser().get_doctest(text, {}, title, str(PAGE), 0)
   # Libraries train with the promotions of NumPy, which the tests forbid.

@@ -20,6 +20,7 @@ ROWS = (
   ("objectives", "evaluation", "plots"),
   ("training",),
   ("report",),
+  ("study",),
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 # Libraries of a package, in addition to jax and numpy; with `/file`: only in
@@ -36,6 +37,11 @@ LIBRARIES = {
   "training/metrics_log": {"tensorboardX"},
   "plots": {"matplotlib"},
   "runtime/command_line": {"absl", "ml_collections"},
+  "study": {"scipy"},
+  "study/answers": {"statsmodels"},
+  "study/jobs": {"submitit"},
+  "study/plan": {"ml_collections"},
+  "study/questions": {"matplotlib"},
   "report/page/__init__": {"jinja2", "markupsafe"},
   "report/page/pixels": {"PIL"},
   "report/page/vectors": {"markupsafe"},
@@ -57,7 +63,6 @@ LONG = {
   "evaluation/metrics/robustness.measure": "one entry of a report",
   "information/stats._block_stats": "one block, summed class by class",
   "models/__init__.create": "one branch per architecture",
-  "report/_build.build": "one report, in order",
   "training/step.make_train_step": "the step, which closes over its options",
 }
 LONG_FILES = {}
@@ -136,7 +141,7 @@ def test_modules_form_no_circle():
     visit(name)
 
 
-def test_package_has_at_most_seventeen_entries():
+def test_package_has_at_most_twenty_entries():
   # A folder that Python left behind holds no source.
   entries = {
     path.name
@@ -146,7 +151,7 @@ def test_package_has_at_most_seventeen_entries():
   assert {name.removesuffix(".py") for name in entries} == {
     "__init__", *RANK
   }  # fmt: skip
-  assert len(entries) <= 17
+  assert len(entries) <= 20
 
 
 def code_lines(node):

@@ -73,10 +73,10 @@ def test_logged_means_weigh_every_example_the_same(tmp_path):
 
 
 def test_initial_variables_are_validated_and_every_few_epochs(tmp_path):
-  config = run_config(num_epochs=5, validate_every=2)
-  train(tmp_path, config, scripted([0.1] * 4))
+  config = run_config(num_epochs=5, validate_every=2, validate_at=(13, 26, 99))
+  train(tmp_path, config, scripted([0.1] * 5))
   found = [(r["step"], r["epoch"]) for r in rows(tmp_path, "validation")]
-  assert found == [(0, 0.0), (26, 2.0), (52, 4.0), (65, 5.0)]
+  assert found == [(0, 0.0), (13, 1.0), (26, 2.0), (52, 4.0), (65, 5.0)]
 
 
 def test_the_first_step_is_seen_before_the_initial_validation(tmp_path):

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_problem as tiny
@@ -15,7 +16,7 @@ from robust_info import config as config_lib
 from robust_info import data, evaluation, training
 from robust_info.config import file as file_lib
 from robust_info.config import registry
-from robust_info.evaluation import cache, metrics
+from robust_info.evaluation import cache, metrics, own_attack
 from robust_info.evaluation.metrics import attack_runs, robustness
 from robust_info.report import networks
 from robust_info.training import own_parts, setup
@@ -211,3 +212,54 @@ def test_a_network_that_does_not_work_is_one_line(
   assert re.search(message, str(error.value))
   assert "\n" not in str(error.value)
   assert not (tmp_path / "run").exists()
+
+
+PARTS_THAT_FAIL = [
+  ("objective", "brier", "del key, progress"),
+  ("augmentation", "darker", "factor = jax.random.uniform("),
+  ("optimizer", "lion", "return optax.lion("),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "line"), PARTS_THAT_FAIL)
+def test_a_part_that_fails_is_one_line_with_its_place(
+  source, tmp_path, kind, name, line
+):
+  path = tmp_path / "parts.py"
+  text = PARTS.read_text().replace(line, f"missing.name; {line}")
+  path.write_text(text)
+  number = text[: text.index("missing.name")].count("\n") + 1
+  with pytest.raises(registry.PartError) as error:
+    train(path, source, tmp_path / "run")
+  assert str(error.value) == (
+    f"The {kind} {name!r} failed in {path}, line {number} with NameError: name "
+    "'missing' is not defined"
+  )
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "message"),
+  [
+    ("del logits_fn", "missing.name; del logits_fn", "The attack 'shift' fail"),
+    ("return jnp.clip(x + factor", "return jnp.clip(x[:1] + factor", "shape"),
+  ],
+)
+def test_an_attack_that_does_not_work_is_one_line(tmp_path, old, new, message):
+  path = tmp_path / "parts.py"
+  path.write_text(PARTS.read_text().replace(old, new))
+  with registry.using(file_lib.parts_of(file_lib.read(path))):
+    settings = config_lib.replace_evaluation(
+      tiny.make_settings(num_steps=1), attack="shift"
+    )
+  x, label = jnp.zeros((2, 4, 4, 1)), jnp.zeros(2, jnp.int32)
+  with pytest.raises(ValueError, match=message) as error:
+    own_attack.run(
+      settings,
+      lambda x: x.reshape(len(x), -1)[:, :4],
+      x,
+      label,
+      jax.random.key(0),
+      where=jnp.ones(2, bool),
+      example_ids=jnp.arange(2),
+    )
+  assert "\n" not in str(error.value)

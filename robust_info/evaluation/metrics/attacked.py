@@ -126,12 +126,17 @@ def _readers(index):
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The number of validation: accuracy under PGD."""
+  """The numbers of validation: accuracy and information under PGD."""
   subset = network.subset
   found = predictions(
     subset, network.variables, epsilon=subset.settings.epsilon
   )
-  return {"robust_accuracy": float(found.correct.mean())}
+  summary = found.summary
+  return {
+    "robust_accuracy": float(found.correct.mean()),
+    "robust_cckl": float(summary.cckl),
+    "robust_label_information": float(summary.label_information),
+  }
 
 
 def _check(attack, epsilon):

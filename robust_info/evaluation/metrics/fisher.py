@@ -18,6 +18,8 @@ _NORMS = {
   "frobenius": "Frobenius norm",
   "spectral_norm": "largest eigenvalue",
 }
+# Quantiles of validation, in addition to the mean.
+_FOLLOWED = {"median": 0.5, "q95": 0.95}
 
 
 def norms(
@@ -80,9 +82,15 @@ def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
 
 
 def follow(network: subject.Followed) -> Mapping[str, float]:
-  """The number of validation."""
+  """The numbers of validation: mean and quantiles of each norm."""
   found = norms(network.subset, network.variables)
-  return {"fisher_frobenius": float(found.frobenius.mean(dtype=np.float64))}
+  numbers = {}
+  for name in _NORMS:
+    values = getattr(found, name)
+    numbers[f"fisher_{name}"] = float(values.mean(dtype=np.float64))
+    for statistic, level in _FOLLOWED.items():
+      numbers[f"fisher_{name}_{statistic}"] = float(np.quantile(values, level))
+  return numbers
 
 
 def _norms(logits_fn, examples, key):

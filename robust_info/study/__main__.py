@@ -1,0 +1,147 @@
+r"""Runs a study and writes its results.
+
+    python -m robust_info.study configs/study/digits.py --output=runs/study
+
+trains the runs that are missing, measures those that are not measured, and
+writes study.json, tables and figures. A study that was stopped or killed goes
+on when started again; once finished, the command only writes the same files.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from robust_info import data, training
+from robust_info.config import file as file_lib
+from robust_info.runtime import interruption
+from robust_info.study import jobs, plan, render
+from robust_info.training import checkpoints, workdir
+
+_ERRORS = (
+  ValueError,
+  TypeError,
+  OSError,
+  ImportError,
+  checkpoints.CheckpointError,
+  data.UnavailableError,
+  file_lib.FileError,
+  jobs.FailedRunsError,
+  training.NonFiniteError,
+  workdir.WorkdirError,
+)
+
+
+def main() -> None:
+  """Runs the command line; errors that a user can act on are one line."""
+  options = _parser().parse_args()
+  interruption.raise_stopped()
+  try:
+    _run(options)
+  except _ERRORS as error:
+    _fail(error, 1)
+  except (interruption.Interrupted, interruption.Stopped) as error:
+    _fail(error, error.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m robust_info.study",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("study", type=pathlib.Path, help="study file")
+  parser.add_argument(
+    "--output", type=pathlib.Path, required=True, help="directory of results"
+  )
+  parser.add_argument(
+    "--only",
+    choices=("runs", "render"),
+    help="make the missing runs, or write the results of those that exist",
+  )
+  parser.add_argument(
+    "--case", action="append", default=[], help="only the runs of this case"
+  )
+  parser.add_argument(
+    "--executor",
+    choices=jobs.EXECUTORS,
+    default="here",
+    help="where runs are made: in this process, or through submitit",
+  )
+  parser.add_argument(
+    "--jobs", type=int, default=2, help="runs at a time through submitit"
+  )
+  parser.add_argument(
+    "--parameter",
+    action="append",
+    default=[],
+    metavar="NAME=VALUE",
+    help="parameter of the executor, for example slurm_partition=gpu",
+  )
+  return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+  study = plan.load(options.study)
+  for name in options.case:
+    study.case(name)
+  if options.jobs < 1:
+    raise ValueError(f"Expected --jobs >= 1, got {options.jobs}.")
+  output = options.output
+  found = render.collect(study, output)
+  wanted = [*plan.jobs(study, options.case)]
+  missing = [job for job in wanted if found.get(*job) is None]
+  if options.only != "render" and missing:
+    _make(options, study, wanted, missing, found)
+    found = render.collect(study, output)
+  if options.only == "runs":
+    return
+  verdicts = render.render(study, found, output)
+  absent = sum(found.get(*job) is None for job in plan.jobs(study))
+  if absent:
+    print(f"{absent} runs are missing; the verdicts are of the others.")
+  for question in study.questions:
+    print(f"{question.title} {verdicts[question.name]}")
+  print(f"\nOpen {output / 'tables' / 'verdicts.md'} first.")
+
+
+def _make(options, study, wanted, missing, found) -> None:
+  output = options.output
+  output.mkdir(parents=True, exist_ok=True)
+  progress = jobs.Progress(len(wanted), missing, [*found])
+  print(
+    f"{len(wanted) - len(missing)} of {len(wanted)} runs exist.",
+    file=sys.stderr,
+    flush=True,
+  )
+  if options.executor == "here":
+    jobs.make_here(study, output, missing, progress)
+    return
+  progress.at_a_time(options.jobs)
+  jobs.make_elsewhere(
+    options.study,
+    output,
+    missing,
+    progress,
+    executor=options.executor,
+    at_most=options.jobs,
+    parameters=_parameters(options.parameter),
+  )
+
+
+def _parameters(given: list[str]) -> dict[str, object]:
+  found = {}
+  for text in given:
+    name, equals, value = text.partition("=")
+    if not equals:
+      raise ValueError(f"Expected --parameter=NAME=VALUE, got {text!r}.")
+    found[name] = int(value) if value.isdigit() else value
+  return found
+
+
+def _fail(error: BaseException, code: int) -> None:
+  print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+  sys.exit(code)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,211 @@
+"""Makes the missing runs of a study: in this process, or in others."""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from robust_info import training
+from robust_info.study import plan, records, work
+from robust_info.training import checkpoints, workdir
+
+EXECUTORS = ("here", "local", "slurm")
+# How often a run is started in processes of its own before it counts as failed.
+_ATTEMPTS = 3
+_POLL_SECONDS = 1.0
+# Failures of one run, which do not stop the others.
+_OF_A_RUN = (
+  ValueError,
+  training.NonFiniteError,
+  checkpoints.CheckpointError,
+  workdir.WorkdirError,
+)
+
+
+class FailedRunsError(RuntimeError):
+  """Some runs could not be made; one line."""
+
+
+def make_here(
+  study: plan.Study,
+  output: pathlib.Path,
+  missing: Sequence[plan.Job],
+  done: Callable[[plan.Job, records.Record], None],
+) -> None:
+  """Makes runs one after the other in this process.
+
+  They share data and compiled programs, so this is the fastest way on a
+  machine that one run keeps busy.
+
+  Args:
+    study: the study.
+    output: directory of the results.
+    missing: the runs to make.
+    done: function called after each run.
+
+  Raises:
+    FailedRunsError: runs failed; the others were made.
+    interruption.Interrupted: a signal arrived; the state is saved.
+  """
+  work.store_programs()
+  place, failures = work.Workplace(study, output), {}
+  for job in missing:
+    try:
+      record = place.make(job)
+    except _OF_A_RUN as error:
+      failures[job] = error
+      _tell(f"{job} failed: {error}")
+      continue
+    done(job, record)
+  _require_none(failures)
+
+
+def make_elsewhere(
+  file: pathlib.Path,
+  output: pathlib.Path,
+  missing: Sequence[plan.Job],
+  done: Callable[[plan.Job, records.Record], None],
+  *,
+  executor: str,
+  at_most: int,
+  parameters: Mapping[str, Any] = {},
+) -> None:
+  """Makes runs in processes of their own, through submitit.
+
+  A process that dies, for example because it was killed, is started again,
+  and its run goes on from its last checkpoint.
+
+  Args:
+    file: the study file.
+    output: directory of the results, which all processes can write.
+    missing: the runs to make.
+    done: function called after each run.
+    executor: `local`, processes on this machine; or `slurm`.
+    at_most: number of runs at a time.
+    parameters: parameters of the executor, for example `slurm_partition`.
+
+  Raises:
+    FailedRunsError: runs failed; the others were made.
+    ImportError: submitit is not installed.
+    interruption.Stopped: a signal arrived; the processes are stopped.
+  """
+  pool = _executor(executor, output, parameters)
+  waiting, running, failures = [*missing], {}, {}
+  attempts = dict.fromkeys(missing, 0)
+  try:
+    while waiting or running:
+      while waiting and len(running) < at_most:
+        job = waiting.pop(0)
+        attempts[job] += 1
+        running[job] = pool.submit(work.make, str(file), str(output), job)
+      time.sleep(_POLL_SECONDS)
+      for job in [job for job, task in running.items() if task.done()]:
+        error = _error(running.pop(job))
+        record = records.read(output / "records" / f"{job.path}.json")
+        if error is None and record is not None:
+          done(job, record)
+        elif attempts[job] < _ATTEMPTS:
+          _tell(f"{job} ended early and starts again.")
+          waiting.insert(0, job)
+        else:
+          failures[job] = error
+          _tell(f"{job} failed {_ATTEMPTS} times: {error}")
+  finally:
+    for task in running.values():
+      task.cancel()
+  _require_none(failures)
+
+
+def _executor(name: str, output: pathlib.Path, parameters: Mapping[str, Any]):
+  try:
+    import submitit
+  except ImportError as error:
+    raise ImportError(
+      f"--executor={name} needs submitit; install robust_info[study]."
+    ) from error
+  folder = output / "jobs" / "%j"
+  found = {
+    "local": submitit.LocalExecutor,
+    "slurm": submitit.SlurmExecutor,
+  }[name](folder=folder)
+  # A local process has a limit of five minutes unless told otherwise.
+  limit = {"timeout_min": 24 * 60} if name == "local" else {}
+  found.update_parameters(**{**limit, **parameters})
+  return found
+
+
+def _error(task: Any) -> str | None:
+  """The last line of the failure of a task, or None."""
+  try:
+    task.result()
+  # Whatever the process raised, or a sign that it died.
+  except Exception as error:
+    return str(error).strip().splitlines()[-1]
+  return None
+
+
+def _require_none(failures: Mapping[plan.Job, Any]) -> None:
+  if failures:
+    first, reason = next(iter(failures.items()))
+    others = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    raise FailedRunsError(f"{first}{others} failed: {reason}")
+
+
+def _tell(text: str) -> None:
+  print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+class Progress:
+  """Tells how many runs are done, and the time left."""
+
+  def __init__(
+    self, total: int, missing: Sequence[plan.Job], known: Iterator | Sequence
+  ):
+    """Starts to count.
+
+    Args:
+      total: number of all runs.
+      missing: the runs to make.
+      known: records of runs that exist; their seconds predict the others.
+    """
+    self._total, self._left = total, [*missing]
+    self._at_a_time = 1
+    self._seconds: dict[tuple[str, str], list[float]] = {}
+    for record in known:
+      self._learn(record)
+
+  def at_a_time(self, number: int) -> None:
+    """Sets how many runs are made at a time."""
+    self._at_a_time = number
+
+  def __call__(self, job: plan.Job, record: records.Record) -> None:
+    """Counts a run, and prints one line."""
+    self._left.remove(job)
+    self._learn(record)
+    seconds = record.about["seconds"]
+    _tell(
+      f"{job}: {seconds:.0f} s; {self._total - len(self._left)} of "
+      f"{self._total} runs{self._time_left()}"
+    )
+
+  def _learn(self, record: records.Record) -> None:
+    key = (record.case, record.recipe)
+    self._seconds.setdefault(key, []).append(record.about["seconds"])
+
+  def _time_left(self) -> str:
+    if not self._left:
+      return ""
+    minutes = sum(map(self._expected, self._left)) / 60 / self._at_a_time
+    return f", about {minutes:.0f} min left"
+
+  def _expected(self, job: plan.Job) -> float:
+    """Seconds of a run: of its recipe, or of its case, or of any."""
+    exact = self._seconds.get((job.case, job.recipe))
+    of_case = [
+      s for (case, _), found in self._seconds.items()
+      if case == job.case for s in found
+    ]  # fmt: skip
+    every = [s for found in self._seconds.values() for s in found]
+    known = exact or of_case or every
+    return sum(known) / len(known)

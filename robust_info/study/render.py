@@ -1,0 +1,163 @@
+"""Writes the results of a study: study.json, tables and figures."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robust_info.runtime import files
+from robust_info.study import answers, plan, records
+
+SCHEMA = 1
+RESULTS = "study.json"
+
+
+def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
+  """The records of a study that exist, of its present configurations.
+
+  They lie in files of their own, or in the results of an earlier call; records
+  of other configurations are left out.
+  """
+  stored = {}
+  try:
+    text = (output / RESULTS).read_text(encoding="utf-8")
+    for content in json.loads(text)["records"]:
+      record = records.Record.from_json(content)
+      stored[record.key] = record
+  except FileNotFoundError:
+    pass
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"Expected results of a study in {output / RESULTS}, got "
+      f"{type(error).__name__}: {error}; remove it to make them again."
+    ) from error
+  found = []
+  for job in plan.jobs(study):
+    case = study.case(job.case)
+    digest = plan.digest(case, plan.configuration(case, job.recipe, job.seed))
+    own = records.read(output / "records" / f"{job.path}.json")
+    for record in (own, stored.get(tuple(job))):
+      if record is not None and record.digest == digest:
+        found.append(record)
+        break
+  return records.Records(found)
+
+
+def render(study: plan.Study, found: records.Records, output: pathlib.Path):
+  """Writes `study.json`, and a table and a figure per question.
+
+  The same records give the same files.
+
+  Args:
+    study: the study, with its questions.
+    found: its records.
+    output: directory of the results.
+
+  Returns:
+    Name of each question -> verdict.
+  """
+  given = {q.name: q.answer(found) for q in study.questions}
+  findings = answers.judge(given)
+  verdicts = {name: answers.verdict(of) for name, of in findings.items()}
+  output.mkdir(parents=True, exist_ok=True)
+  (output / "tables").mkdir(exist_ok=True)
+  (output / "figures").mkdir(exist_ok=True)
+  for question in study.questions:
+    name = question.name
+    text = "\n".join(
+      _tables(question, given[name], findings[name], verdicts[name])
+    )
+    files.write_whole(output / "tables" / f"{name}.md", text + "\n")
+    if findings[name]:
+      question.draw(found, output / "figures" / name)
+  content = {
+    "schema": SCHEMA,
+    "title": study.title,
+    "answers": [
+      {
+        "name": question.name,
+        "question": question.title,
+        "verdict": verdicts[question.name],
+        "thresholds": _thresholds(question),
+        "criteria": [_finding(f) for f in findings[question.name]],
+      }
+      for question in study.questions
+    ],
+  }
+  head = json.dumps(content, indent=1)[:-2]
+  lines = [json.dumps(record.to_json()) for record in found]
+  files.write_whole(
+    output / RESULTS,
+    head + ',\n "records": [\n' + ",\n".join(lines) + "\n ]\n}\n",
+  )
+  files.write_whole(
+    output / "tables" / "verdicts.md",
+    "\n".join(_verdicts(study, findings, verdicts)) + "\n",
+  )
+  return verdicts
+
+
+def _verdicts(study, findings, verdicts):
+  yield "| question | verdict | criteria that hold |"
+  yield "|---|---|---|"
+  for question in study.questions:
+    of = findings[question.name]
+    holding = sum(f.status == answers.HOLDS for f in of)
+    yield (
+      f"| {question.title} | **{verdicts[question.name]}** | {holding} of "
+      f"{len(of)} |"
+    )
+
+
+def _tables(question, answer, findings, verdict):
+  yield f"Verdict: **{verdict}**"
+  yield ""
+  yield (
+    "| case | criterion | threshold | estimate | 95 % interval | p, corrected "
+    "| status |"
+  )
+  yield "|---|---|---|---|---|---|---|"
+  for f in findings:
+    yield (
+      f"| {f.criterion.case} | {f.criterion.text} | > "
+      f"{_number(f.criterion.threshold)} | {_number(f.estimate)} | "
+      f"[{_number(f.low)}, {_number(f.high)}], n = {len(f.criterion.values)} | "
+      f"{_p_value(f.corrected)} | {f.status} |"
+    )
+  for table in answer.tables:
+    yield ""
+    yield f"{table.title}:"
+    yield ""
+    yield from markdown(table)
+
+
+def markdown(table: answers.Table) -> Sequence[str]:
+  """Lines of a table in Markdown."""
+  return [
+    "| " + " | ".join(map(str, table.columns)) + " |",
+    "|---" * len(table.columns) + "|",
+    *("| " + " | ".join(map(str, row)) + " |" for row in table.rows),
+  ]
+
+
+def _number(value: float) -> str:
+  return f"{value:.3g}" if math.isfinite(value) else "n/a"
+
+
+def _p_value(value: float) -> str:
+  if math.isnan(value):
+    return "n/a"
+  return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _finding(finding: answers.Finding) -> dict[str, Any]:
+  content = dataclasses.asdict(finding)
+  criterion = content.pop("criterion")
+  return records.rounded({**criterion, **content})
+
+
+def _thresholds(question: plan.Question) -> Mapping[str, Any]:
+  content = dataclasses.asdict(question)
+  return {k: v for k, v in content.items() if k not in ("name", "title")}

@@ -1,0 +1,148 @@
+"""Makes one run of a study: trains it, measures it, and writes its record."""
+
+import functools
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+
+from robust_info import config as config_lib
+from robust_info import data, evaluation, report, training
+from robust_info.evaluation import validation
+from robust_info.report import networks
+from robust_info.runtime import environment
+from robust_info.study import baselines, costs, plan, records
+from robust_info.training import checkpoints, setup
+
+LOG = "progress.txt"
+
+
+class Workplace:
+  """Data and compiled programs that the runs of one process share."""
+
+  def __init__(self, study: plan.Study, output: pathlib.Path):
+    """Stores the study and the place of its results; loads nothing yet."""
+    self._study, self._output = study, output
+    # Data, and settings of the measurements -> evaluators by network.
+    self._evaluators: dict[Any, dict[Any, evaluation.Evaluator]] = {}
+
+  def make(self, job: plan.Job) -> records.Record:
+    """Trains and measures a run, and writes its record.
+
+    A run that was stopped goes on; finished measurements are read again.
+
+    Raises:
+      interruption.Interrupted: a signal arrived; the state is saved.
+      ValueError, training.NonFiniteError, workdir.WorkdirError,
+      checkpoints.CheckpointError, data.UnavailableError: as training and
+        evaluation.
+    """
+    case = self._study.case(job.case)
+    asked = plan.configuration(case, job.recipe, job.seed)
+    source = _source(asked.data)
+    config = setup.resolve(asked, source)
+    directory = self._output / "runs" / job.path
+    directory.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with (directory / LOG).open("a", encoding="utf-8") as stream:
+      training.train(
+        config,
+        source.train,
+        validation.of_run(config, source),
+        workdir=directory / "run",
+        stream=stream,
+      )
+    run = training.restore_run(directory / "run", checkpoint=checkpoints.LAST)
+    found = self._measure(run, source, config.evaluation, case, directory)
+    record = records.Record(
+      case=job.case,
+      recipe=job.recipe,
+      seed=job.seed,
+      digest=plan.digest(case, asked),
+      numbers=found,
+      trajectory=records.trajectory_of(run.history),
+      doubts=found.pop("doubts"),
+      about={
+        "attack": found.pop("attack"),
+        "norm": config.evaluation.norm,
+        "epsilon": config.evaluation.epsilon,
+        "num_examples": found.pop("num_examples"),
+        "steps": run.step,
+        "gradients_per_example": costs.gradients(config)
+        * config.train.num_epochs,
+        "seconds": time.monotonic() - began,
+        "software": environment.agreed_versions(),
+        "processor": environment.processor(),
+      },
+    )
+    records.write(record, self._output / "records" / f"{job.path}.json")
+    return record
+
+  def _measure(
+    self,
+    run: training.Run,
+    source: data.DataSource,
+    settings: config_lib.EvaluationConfig,
+    case: plan.Case,
+    directory: pathlib.Path,
+  ) -> dict[str, Any]:
+    key = (source.name, source.version, settings, case.num_examples)
+    evaluators = self._evaluators.setdefault(key, {})
+    found = report.measure(
+      [run],
+      source,
+      settings,
+      output=directory,
+      num_examples=case.num_examples,
+      evaluators=evaluators,
+    )
+    network = networks.of_run(run)
+    [entry] = found["runs"]
+    sanity = entry["robustness"]["sanity"]
+    return {
+      **records.numbers_of(entry),
+      **baselines.measure(evaluators[network.apply_fn], network.variables),
+      "attack": entry["robustness"]["attack"],
+      "num_examples": found["data"]["num_examples"],
+      "doubts": [
+        check["name"]
+        for check in sanity.get("checks", ())
+        if not check["passed"]
+      ],
+    }
+
+
+def make(
+  file: str | os.PathLike[str], output: str | os.PathLike[str], job: plan.Job
+) -> tuple[str, str, int]:
+  """Makes one run in a process of its own; see `Workplace.make`.
+
+  Args:
+    file: the study file.
+    output: directory of the results.
+    job: the run.
+
+  Returns:
+    Case, recipe and seed.
+  """
+  store_programs()
+  study = plan.load(file)
+  return Workplace(study, pathlib.Path(output)).make(job).key
+
+
+def store_programs() -> None:
+  """Keeps compiled programs on disk, unless JAX was told where to.
+
+  The seeds of a recipe, and its runs after a restart, have equal programs.
+  """
+  if jax.config.jax_compilation_cache_dir is None:
+    home = environment.cache_root() / "programs"
+    jax.config.update("jax_compilation_cache_dir", str(home))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@functools.lru_cache(maxsize=2)
+def _source(config: config_lib.DataConfig) -> data.DataSource:
+  return data.from_config(config, progress=False)
