@@ -183,15 +183,15 @@ class Progress:
     """Counts a run, and prints one line."""
     self._left.remove(job)
     self._learn(record)
-    seconds = record.about["seconds"]
     _tell(
-      f"{job}: {seconds:.0f} s; {self._total - len(self._left)} of "
+      f"{job}: {record.seconds:.0f} s; {self._total - len(self._left)} of "
       f"{self._total} runs{self._time_left()}"
     )
 
   def _learn(self, record: records.Record) -> None:
     key = (record.case, record.recipe)
-    self._seconds.setdefault(key, []).append(record.about["seconds"])
+    if record.seconds is not None:
+      self._seconds.setdefault(key, []).append(record.seconds)
 
   def _time_left(self) -> str:
     if not self._left:

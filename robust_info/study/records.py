@@ -28,7 +28,10 @@ class Record:
       `epoch` are among them.
     doubts: names of the sanity checks that fail; the robust accuracy of such a
       run is not to be trusted.
-    about: description: attack, versions, seconds, cost.
+    about: description: attack, versions, cost.
+    seconds: wall-clock seconds that the run took, including earlier starts of
+      its training; None if unknown. Not part of the results, which are the same
+      after any interruption.
   """
 
   case: str
@@ -39,6 +42,7 @@ class Record:
   trajectory: Mapping[str, Sequence[float]]
   doubts: Sequence[str]
   about: Mapping[str, Any]
+  seconds: float | None = None
 
   @property
   def key(self) -> tuple[str, str, int]:

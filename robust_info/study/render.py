@@ -87,7 +87,10 @@ def render(study: plan.Study, found: records.Records, output: pathlib.Path):
     ],
   }
   head = json.dumps(content, indent=1)[:-2]
-  lines = [json.dumps(record.to_json()) for record in found]
+  lines = [
+    json.dumps(dataclasses.replace(record, seconds=None).to_json())
+    for record in found
+  ]
   files.write_whole(
     output / RESULTS,
     head + ',\n "records": [\n' + ",\n".join(lines) + "\n ]\n}\n",

@@ -14,7 +14,7 @@ from robust_info.evaluation import validation
 from robust_info.report import networks
 from robust_info.runtime import environment
 from robust_info.study import baselines, costs, plan, records
-from robust_info.training import checkpoints, setup
+from robust_info.training import checkpoints, metrics_log, setup
 
 LOG = "progress.txt"
 
@@ -45,7 +45,7 @@ class Workplace:
     config = setup.resolve(asked, source)
     directory = self._output / "runs" / job.path
     directory.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    began = time.monotonic() - _trained_seconds(directory / "run")
     with (directory / LOG).open("a", encoding="utf-8") as stream:
       training.train(
         config,
@@ -72,10 +72,10 @@ class Workplace:
         "steps": run.step,
         "gradients_per_example": costs.gradients(config)
         * config.train.num_epochs,
-        "seconds": time.monotonic() - began,
         "software": environment.agreed_versions(),
         "processor": environment.processor(),
       },
+      seconds=time.monotonic() - began,
     )
     records.write(record, self._output / "records" / f"{job.path}.json")
     return record
@@ -141,6 +141,12 @@ def store_programs() -> None:
     home = environment.cache_root() / "programs"
     jax.config.update("jax_compilation_cache_dir", str(home))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _trained_seconds(workdir: pathlib.Path) -> float:
+  """Seconds of training before this start."""
+  rows = metrics_log.read_rows(workdir / "metrics.jsonl")
+  return rows[-1]["seconds"] if rows else 0.0
 
 
 @functools.lru_cache(maxsize=2)
