@@ -24,9 +24,11 @@ demo: $(STAMP)
 	$(BIN)/python evaluate.py --workdir=$(RUNS)/digits-standard \
 	  --workdir=$(RUNS)/digits-pgd --output=$(RUNS)/digits-report
 
-# A file of tests stays on one process, where it shares compiled programs.
+# A file of tests stays on one process, where it shares compiled programs. Files
+# stay in their order: else those of few tests, often long, would come last, and
+# all processes but one would wait for the end.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
-  --dist=loadfile
+  --dist=loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) -m "not slow and not oracle"

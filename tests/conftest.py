@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -9,19 +10,25 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compilation takes most of the time of the tests: LLVM may optimise less, and
-# jaxlib 0.10 has a simpler code generator that is twice as fast (later versions
-# stop at the unknown flag). Flags from the environment come last and take
-# precedence.
+# jaxlib 0.10 has a simpler code generator that is twice as fast, and needs not
+# split a program for several threads, which costs a quarter more (later
+# versions may stop at an unknown flag). Flags from the environment come last
+# and take precedence.
 os.environ["XLA_FLAGS"] = " ".join(
   [
     "--xla_backend_optimization_level=0",
-    *["--xla_cpu_use_fusion_emitters=false"]
+    *[
+      "--xla_cpu_use_fusion_emitters=false",
+      "--xla_cpu_parallel_codegen_split_count=1",
+    ]
     * importlib.metadata.version("jaxlib").startswith("0.10."),
     os.environ.get("XLA_FLAGS", ""),
   ]
 ).strip()
 # Silence XLA, which logs a line for every program found in the cache.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tracing and lowering are faster without source locations.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import hypothesis
 import jax
@@ -32,12 +39,13 @@ from robust_info._xla import loops
 from robust_info.runtime import sharding
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Equal programs are compiled once per process, for all tests. Each process has
-# its own folder, because JAX writes there without a lock.
+# Equal programs are compiled once per process, for all tests; those that
+# compile in less than 0.1 s are not kept, as keeping them takes longer. Each
+# process has its own folder, because JAX writes there without a lock.
 _programs = tempfile.mkdtemp(prefix="programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _programs)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Loops are rolled as on GPU and TPU; test_loops.py compares with the unrolled
 # form.
@@ -47,6 +55,13 @@ loops.MAX_UNROLL_ON_CPU = 1
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
   hypothesis.settings.load_profile("ci")
+
+
+def pytest_collection_finish():
+  """Leaves all imported modules out of the garbage collections to come."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture

@@ -149,10 +149,15 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
   mean = float(values.mean())
   if len(values) < 2:
     return mean, math.nan, math.nan
-  if np.ptp(values) == 0:  # Without spread the interval is a point.
+  if _is_point(values):
     return mean, mean, mean
   low, high = stats.ttest_1samp(values, 0.0).confidence_interval(LEVEL)
   return mean, float(low), float(high)
+
+
+def _is_point(values: np.ndarray) -> bool:
+  """Whether values differ by rounding only; such a sample has no t-test."""
+  return np.ptp(values) <= 1e-9 * np.max(np.abs(values))
 
 
 def _tested(criterion: Criterion) -> Finding:
@@ -160,7 +165,7 @@ def _tested(criterion: Criterion) -> Finding:
   estimate, low, high = interval(values)
   p_value = math.nan
   if len(values) > 1 and np.isfinite(values).all():
-    if np.ptp(values) == 0:
+    if _is_point(values):
       p_value = 0.0 if estimate > criterion.threshold else 1.0
     else:
       p_value = float(

@@ -23,9 +23,6 @@ def folders(tmp_path_factory):
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    # Silence XLA, which logs a line for every program found in the cache.
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
   }
   moments = random.Random(0)
   # At the first report, within and between parts, and at any time.

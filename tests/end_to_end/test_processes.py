@@ -30,8 +30,6 @@ def run_pair(directory, programs, *arguments):
     "--xla_force_host_platform_device_count=1",
     "JAX_COMPILATION_CACHE_DIR": str(programs),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
   }
   program = pathlib.Path(process_pair.__file__)

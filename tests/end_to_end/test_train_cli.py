@@ -33,11 +33,7 @@ def environment(tmp_path_factory):
     "ROBUST_INFO_CACHE": str(tmp_path_factory.mktemp("data")),
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    # Silence XLA, which logs a line for every program found in the cache.
-    "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    # Tracing takes much of the time; it is faster without source locations.
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
   }
 
 

@@ -177,10 +177,13 @@ def test_functions_and_files_are_short_or_give_a_reason():
   assert long_files == set(LONG_FILES)
 
 
-def test_importing_the_package_is_quick_and_light():
+def test_imports_are_quick_and_light_and_leave_pyplot_alone():
   code = (
     "import sys, time; begin = time.process_time(); import robust_info; "
-    "print(time.process_time() - begin); print(*sys.modules)"
+    "print(time.process_time() - begin); print(*sys.modules); "
+    # Figures are drawn beside those of the user, whose pyplot has a state.
+    "from robust_info.report import figures; "
+    "assert 'matplotlib.pyplot' not in sys.modules"
   )
   output = subprocess.run(
     [sys.executable, "-c", code],

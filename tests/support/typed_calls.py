@@ -4,6 +4,8 @@ Prints "refused", then one line per violation. The import hook checks every call
 inside these rooms of the package, those of private functions among them.
 """
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -35,11 +37,6 @@ def violations():
   network = objectives.from_logits_fn(
     lambda x: tiny_problem.apply_mlp(tiny_problem.mlp(), x)
   )
-  for name in config.OBJECTIVES:
-    objective = objectives.create(config.ObjectiveConfig(name=name))
-    calls[f"objectives.{name}"] = lambda x, other, objective=objective: (
-      objective(network, batch, jax.random.key(0), progress=0.5)
-    )
   found = {}
 
   def note(name, call, *args):
@@ -48,6 +45,14 @@ def violations():
     except jaxtyping.TypeCheckError as error:
       found[name] = " ".join(str(error).split())
 
+  for name in config.OBJECTIVES:
+    objective = objectives.create(config.ObjectiveConfig(name=name))
+    note(
+      f"objectives.{name}",
+      lambda objective=objective: objective(
+        network, batch, jax.random.key(0), progress=0.5
+      ),
+    )
   x, other = arrays["x"], arrays["other"]
   for name, call in calls.items():
     note(name, call, x, other)
@@ -63,6 +68,8 @@ def violations():
 
 
 def main():
+  # A process this short does not need garbage collection.
+  gc.disable()
   with jaxtyping.install_import_hook(
     [f"robust_info.{room}" for room in ROOMS], CHECKER
   ):

@@ -113,7 +113,7 @@ class Predicts:
           x, y = _values(networks, measure, target)
           cells += [
             _with_interval(x, y),
-            f"{stats.kendalltau(x, y).statistic:.2f}",
+            _text(stats.kendalltau(x, y).statistic),
           ]
         rows.append([title, kind, *cells])
     columns = [
@@ -161,7 +161,7 @@ def _with_interval(x: np.ndarray, y: np.ndarray) -> str:
   """Spearman's correlation with a bootstrap interval over networks."""
   estimate = shared.spearman(x, y)
   if math.isnan(estimate):
-    return "n/a"
+    return _text(estimate)
   with warnings.catch_warnings():
     # Of few networks, some resamples are one network only.
     warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -177,3 +177,7 @@ def _with_interval(x: np.ndarray, y: np.ndarray) -> str:
   if math.isnan(low):
     return f"{estimate:.2f}"
   return f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _text(value: float) -> str:
+  return "n/a" if math.isnan(value) else f"{value:.2f}"
