@@ -7,7 +7,7 @@ RUNS ?= runs
 # Modules are compiled when they are first imported, not all at installation.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-matrix lint clean
+.PHONY: demo test test-slow test-matrix lint notebooks clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,13 @@ test-matrix:
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Runs every notebook and writes its outputs into it.
+notebooks: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-compile \
+	  --editable ".[notebooks]"
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV) $(RUNS) .matrix build *.egg-info

@@ -14,6 +14,7 @@ compile once:
   all pairs, with an error; `jackknife`: error over examples.
 * `attacks`, `epsilon_lens`: information that an adversary can remove, and the
   remainder.
+* `plots`: figures of these results; needs the extra `plots`.
 * `robust_info.adapters`, imported by that name: `logits_fn` of networks of
   Flax, Equinox, Haiku, Keras and PyTorch.
 * `self_check`: tests whether this device and JAX release compute correctly.
@@ -23,7 +24,7 @@ The metrics need only jax, jaxtyping and numpy. Import training and evaluation
 they need the extra `train`.
 """
 
-from robust_info import attacks
+from robust_info import attacks, plots
 from robust_info.fisher import (
   FisherNorms,
   coarse_fisher_norms,
@@ -124,6 +125,7 @@ __all__ = [
   "mutual_information",
   "pair_mean",
   "path_fisher_estimate",
+  "plots",
   "pointwise_information",
   "sample_cross_pairs",
   "self_check",

@@ -4,6 +4,8 @@ Shape letters: N examples, C classes, R tries of one example.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -92,6 +94,35 @@ def correct(logits: Any, labels: Any) -> Any:
   """
   best = logits.argmax(axis=-1).astype(labels.dtype)
   return finite(logits) & (best == labels)
+
+
+def accuracy_by_radius(
+  outcomes: Sequence[tuple[float, np.ndarray]],
+) -> list[dict[str, float]]:
+  """Robust accuracy by radius, each example at its worst point so far.
+
+  An adversarial example at one radius lies in every larger ball, so an example
+  that is broken once stays broken: the curve never rises.
+
+  Args:
+    outcomes: pairs of a radius and bool [N], whether the example is correct at
+      that radius; radii increase.
+
+  Returns:
+    Points with `epsilon`, `accuracy` and its binomial `standard_error`.
+  """
+  curve, survivors = [], True
+  for epsilon, is_correct in outcomes:
+    survivors = survivors & is_correct
+    found = share(float(survivors.mean()), len(survivors))
+    curve.append({"epsilon": epsilon, **found})
+  return curve
+
+
+def share(accuracy: float, num_examples: int) -> dict[str, float]:
+  """An accuracy with its binomial standard error."""
+  error = math.sqrt(accuracy * (1 - accuracy) / num_examples)
+  return {"accuracy": accuracy, "standard_error": error}
 
 
 def rows(selected: jax.Array, like: jax.Array) -> jax.Array:

@@ -190,16 +190,10 @@ def draw(
     getattr(figures, name)(report, output / name)
   if shown is not None:
     figures.examples(
-      shown.images,
-      shown.eigenvectors,
-      shown.adversarial,
-      shown.probabilities,
-      shown.adversarial_probabilities,
+      shown,
       output / "examples.png",
-      labels=shown.labels,
       label_names=report["data"]["label_names"],
       run_names=[run["name"] for run in report["runs"]],
-      threat=shown.threat,
     )
   page.write(report, output, shown)
   cards.write(report, output)

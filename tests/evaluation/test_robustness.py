@@ -277,23 +277,3 @@ def test_an_attack_is_named_with_its_strength(
 ):
   settings = tiny.make_settings(num_steps=steps, restarts=restarts)
   assert attacked_lib.attack_name(attack, settings) == expected
-
-
-@hypothesis.given(
-  outcomes=hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12)))
-)
-def test_accuracy_curve_is_the_worst_case_so_far(outcomes):
-  clean, *attacked = outcomes
-  before = outcomes.copy()
-  curve = robustness.accuracy_curve(
-    clean, [(0.1 * (i + 1), rows) for i, rows in enumerate(attacked)]
-  )
-  np.testing.assert_array_equal(outcomes, before)
-  worst = np.logical_and.accumulate(outcomes, axis=0).mean(axis=1)
-  assert [point["accuracy"] for point in curve] == worst.tolist()
-  assert (np.diff(worst) <= 0).all()
-  num_examples = outcomes.shape[1]
-  for point, share in zip(curve, worst, strict=True):
-    assert point["standard_error"] == pytest.approx(
-      math.sqrt(share * (1 - share) / num_examples)
-    )

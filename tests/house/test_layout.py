@@ -17,7 +17,7 @@ ROWS = (
   ("adapters", "information", "runtime", "models"),
   ("fisher", "data"),
   ("lenses", "attacks"),
-  ("objectives", "evaluation"),
+  ("objectives", "evaluation", "plots"),
   ("training",),
   ("report",),
   ("study",),
@@ -35,8 +35,8 @@ LIBRARIES = {
   "training": {"flax", "optax"},
   "training/checkpoint_directory": {"orbax"},
   "training/metrics_log": {"tensorboardX"},
+  "plots": {"matplotlib"},
   "runtime/command_line": {"absl", "ml_collections"},
-  "report/figures": {"matplotlib"},
   "study": {"scipy"},
   "study/answers": {"statsmodels"},
   "study/jobs": {"submitit"},
@@ -63,7 +63,6 @@ LONG = {
   "evaluation/metrics/robustness.measure": "one entry of a report",
   "information/stats._block_stats": "one block, summed class by class",
   "models/__init__.create": "one branch per architecture",
-  "report/figures/examples.examples": "the layout of one figure",
   "training/step.make_train_step": "the step, which closes over its options",
 }
 LONG_FILES = {}

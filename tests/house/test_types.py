@@ -12,6 +12,7 @@ import sys
 import typing
 
 import jax
+import matplotlib.figure
 import numpy as np
 import pytest
 import typed_calls
@@ -20,7 +21,7 @@ import robust_info as ri
 
 PUBLIC = [
   pytest.param(member, id=f"{module.__name__}.{name}")
-  for module in (ri, ri.attacks)
+  for module in (ri, ri.attacks, ri.plots)
   for name in module.__all__
   if inspect.isfunction(member := getattr(module, name))
 ]
@@ -28,7 +29,10 @@ PUBLIC = [
 
 @pytest.mark.parametrize("fn", PUBLIC)
 def test_arrays_of_public_functions_have_shapes(fn):
-  for name, hint in typing.get_type_hints(inspect.unwrap(fn)).items():
+  # A figure names matplotlib, which only the drawing imports.
+  names = {"matplotlib": matplotlib}
+  hints = typing.get_type_hints(inspect.unwrap(fn), localns=names)
+  for name, hint in hints.items():
     if typing.get_origin(hint) is not collections.abc.Callable:
       alternatives = [hint, *typing.get_args(hint)]
       assert jax.Array not in alternatives, name

@@ -8,10 +8,11 @@ import matplotlib
 import matplotlib.colors
 import matplotlib.patches
 import numpy as np
+import page_report
 import pytest
 
+from robust_info.plots.drawing import style
 from robust_info.report import figures
-from robust_info.report.figures import style
 
 NAMES = [f"{word} {i}" for i, word in enumerate(figure_checks.WORDS)]
 # Local lenses, the ends of their bars, and their caption.
@@ -160,6 +161,16 @@ def test_long_label_names_are_shown(figure_of):
   assert set(NAMES) <= shown
 
 
+def test_examples_of_every_run_are_written(tmp_path):
+  path = figures.examples(
+    page_report.make_examples(2, (8, 8, 1)),
+    tmp_path / "new" / "examples.png",
+    label_names=figure_checks.WORDS,
+    run_names=["standard", "pgd"],
+  )
+  figure_checks.assert_png(path)
+
+
 def test_an_unwritable_path_leaves_settings_alone(tmp_path):
   (tmp_path / "file").write_text("")
   before = dict(matplotlib.rcParams)
@@ -175,19 +186,19 @@ def test_runs_keep_their_colour_in_every_figure(figure_of):
   for draw in (figures.training_curves, figures.robust_accuracy):
     for axes in figure_of(draw, "nine")[1].axes:
       colours = {line.get_color() for line in axes.get_lines()}
-      assert {style.colour(run) for run in range(9)} <= colours
+      assert {style.LIGHT.colour(run) for run in range(9)} <= colours
   for axes in figure_of(figures.components, "nine")[1].axes:
     edges = [
       matplotlib.colors.to_hex(bar.get_edgecolor()).upper()
       for bar in bars(axes)
     ]
     assert edges == [
-      style.colour(run).upper() for run in range(9) for _ in range(2)
+      style.LIGHT.colour(run).upper() for run in range(9) for _ in range(2)
     ]
 
 
 def test_runs_beyond_the_palette_differ_by_their_mark():
-  looks = {(style.colour(run), style.marker(run)) for run in range(20)}
+  looks = {(style.LIGHT.colour(run), style.marker(run)) for run in range(20)}
   assert len(looks) == 20
 
 

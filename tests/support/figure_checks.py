@@ -7,7 +7,7 @@ import matplotlib.text
 import numpy as np
 import PIL.Image
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 
 NAN = math.nan
 LONG = "linear, standard training, softplus, cost $3 and $4, seed {}"

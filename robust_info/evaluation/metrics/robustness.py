@@ -4,12 +4,12 @@ Shapes: `N` examples. Information is in nats.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from robust_info.attacks import results
 from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
 
@@ -61,7 +61,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     if epsilon > 0
   ]
   correct = network.clean.correct
-  curve = accuracy_curve(correct, by_radius)
+  curve = results.accuracy_by_radius([(0.0, correct), *by_radius])
   survivors = np.logical_and.reduce(
     [correct] + [c for epsilon, c in by_radius if epsilon <= settings.epsilon]
   )
@@ -87,7 +87,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
       {
         "attack": settings.attack,
         "epsilon": settings.epsilon,
-        **_share(float(own.mean()), len(own)),
+        **results.share(float(own.mean()), len(own)),
       }
     )
     survivors &= own
@@ -104,7 +104,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
       {
         "attack": name,
         "epsilon": settings.epsilon,
-        **_share(accuracy, len(survivors)),
+        **results.share(accuracy, len(survivors)),
       }
       for name, accuracy in found["accuracies"].items()
     ]
@@ -127,7 +127,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     "robustness": {
       "attack": attack_runs.ensemble_name(settings),
       **threat,
-      **_share(float(survivors.mean()), len(survivors)),
+      **results.share(float(survivors.mean()), len(survivors)),
       "steps": steps,
       "sanity": sanity,
       "warnings": warnings,
@@ -237,35 +237,3 @@ def strength_curve(strengths: list[dict[str, Any]]) -> list[dict[str, Any]]:
       }
     )
   return curve
-
-
-def accuracy_curve(
-  clean: np.ndarray, attacked: list[tuple[float, np.ndarray]]
-) -> list[dict[str, float]]:
-  """Robust accuracy by radius, each example at its worst point so far.
-
-  An adversarial example at one radius lies in every larger ball, so an example
-  that is broken once stays broken: the curve never rises.
-
-  Args:
-    clean: bool [N], whether the example is correct at the clean input.
-    attacked: pairs of a radius and bool [N], whether the example is correct at
-      that radius; radii increase.
-
-  Returns:
-    Points with `epsilon`, `accuracy` and its binomial `standard_error`, from
-    radius 0 on.
-  """
-  correct = clean.copy()
-  curve = []
-  for epsilon, survivors in [(0.0, clean), *attacked]:
-    correct &= survivors
-    share = _share(float(correct.mean()), len(correct))
-    curve.append({"epsilon": epsilon, **share})
-  return curve
-
-
-def _share(accuracy: float, num_examples: int) -> dict[str, float]:
-  """An accuracy with its binomial standard error."""
-  error = math.sqrt(accuracy * (1 - accuracy) / num_examples)
-  return {"accuracy": accuracy, "standard_error": error}

@@ -14,8 +14,8 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from robust_info.plots.drawing import style
 from robust_info.report import figures, portrayed
-from robust_info.report.figures import style
 from robust_info.report.page import comparison, content, vectors
 from robust_info.runtime import files
 
@@ -76,7 +76,9 @@ def write(
     report=report,
     runs=runs,
     colours=_colours(),
-    run_colour=lambda place: vectors.variable(style.colour(place).lower()),
+    run_colour=lambda place: vectors.variable(
+      style.LIGHT.colour(place).lower()
+    ),
     figures=dict(_drawn(report, folder)),
     threat=comparison.threat_in_words(report["threat"]),
     headlines=[content.headline(report, run) for run in runs],

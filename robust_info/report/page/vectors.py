@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import markupsafe
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -21,7 +21,7 @@ def inline(svg: str, *, prefix: str, description: str) -> markupsafe.Markup:
   fixed places. Colours of the figures are CSS variables, see `variable`.
 
   Args:
-    svg: an SVG file as written by `style.figure`.
+    svg: an SVG file as written by `style.save`.
     prefix: start of the identifiers in the element, unique in the page.
     description: text for readers who do not see the figure.
 

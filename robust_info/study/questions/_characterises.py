@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
 from robust_info.study.records import Records
@@ -92,9 +92,9 @@ class Characterises:
         )
         for index, record in enumerate(found.of(case, self.recipe).values()):
           x, y = shared.curve(record, "cckl"), shared.curve(record, "accuracy")
-          hue = style.colour(index)
+          hue = style.LIGHT.colour(index)
           left.plot(x, 100 * y, color=hue, marker=".")
-          left.plot(x[:1], 100 * y[:1], "o", color=hue, mfc=style.PAPER)
+          left.plot(x[:1], 100 * y[:1], "o", color=hue, mfc=style.LIGHT.paper)
         style.title(
           right,
           f"{case}: networks",

@@ -5,7 +5,7 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
 from robust_info.study.records import Record, Records
@@ -140,11 +140,13 @@ class Fronts:
           panel.plot(
             *zip(*points, strict=True),
             style.marker(index),
-            color=style.colour(index),
+            color=style.LIGHT.colour(index),
           )
           front = _front(points)
           panel.plot(
-            *zip(*front, strict=True), color=style.colour(index), linewidth=1.0
+            *zip(*front, strict=True),
+            color=style.LIGHT.colour(index),
+            linewidth=1.0,
           )
         panel.set_xlabel("clean accuracy (%)")
         panel.set_ylabel("robust accuracy (%)")

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
 from robust_info.study.records import Records
@@ -119,7 +119,7 @@ class Nonlinearity:
               [100 * r.numbers[name] for r in records],
               [-row - 0.15 * index] * len(records),
               style.marker(index),
-              color=style.colour(index),
+              color=style.LIGHT.colour(index),
               alpha=0.7,
             )
         panel.set_yticks([-i for i in range(len(recipes))], recipes)

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
 from robust_info.study.records import Record, Records
@@ -111,7 +111,7 @@ class Regularises:
               panel.plot(
                 100 * shared.curve(record, "accuracy"),
                 shared.curve(record, name),
-                color=style.colour(index),
+                color=style.LIGHT.colour(index),
                 marker=style.marker(index),
                 markersize=3,
                 linewidth=0.9,

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
 from robust_info.study.records import Records
@@ -90,7 +90,7 @@ class Rises:
             panel.plot(
               shared.curve(record, "step") + 1,
               shared.curve(record, name),
-              color=style.colour(index),
+              color=style.LIGHT.colour(index),
               linewidth=1.0,
             )
         shared.log_axis(panel.xaxis)

@@ -12,7 +12,7 @@ import matplotlib.ticker
 import numpy as np
 from scipy import stats
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.records import Record, Records
 
@@ -125,15 +125,17 @@ def spread(values: Sequence[float]) -> str:
 def panels(
   path: pathlib.Path, count: int, *, height: float = 3.2, columns: int = 3
 ) -> Iterator[tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]]:
-  """A figure with rows of panels: the figure and its axes."""
+  """A figure with rows of panels, saved at the end: it and its axes."""
   columns = min(count, columns)
   rows = -(-count // columns)
   width = style.WIDTH * (0.62, 0.9, 1.0)[columns - 1]
-  with style.figure(path, width=width, height=0.5 + height * rows) as figure:
+  height = 0.5 + height * rows
+  with style.figure(style.LIGHT, width=width, height=height) as figure:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[count:]:
       axes.set_axis_off()
     yield figure, list(grid.flat[:count])
+  style.save(figure, path)
 
 
 def scatter(
@@ -149,7 +151,7 @@ def scatter(
         record.numbers[x],
         100 * record.numbers[y],
         "x" if record.doubts else "o",
-        color=style.ALARM if record.doubts else style.colour(0),
+        color=style.LIGHT.alarm if record.doubts else style.LIGHT.colour(0),
         alpha=0.7,
       )
 

@@ -1,9 +1,6 @@
 """Heat maps: the divergence between each pair of classes."""
 
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 import matplotlib.axes
@@ -11,7 +8,7 @@ import matplotlib.collections
 import matplotlib.patches
 import numpy as np
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 
 _MAP = "viridis"
 _MAX_NAMED = 30
@@ -21,38 +18,33 @@ _OUTLINE = "#fafafa"
 _PRIME = "\N{PRIME}"
 
 
-def cckl_matrices(
-  report: Mapping[str, Any], path: str | os.PathLike
-) -> pathlib.Path:
-  """Draws the class-by-class CCKL matrix of every run, on one colour scale.
-
-  Row a, column b: mean of KL(p(x) || p(x')) over x of class a and x' of class
-  b, in nats. The diagonal is not part of CCKL; it is the divergence within a
-  class and is outlined. Entries that are not finite (a class without examples)
-  are grey. Up to 30 classes are named; more are numbered.
+def cckl(
+  matrices: Sequence[np.ndarray],
+  names: Sequence[str],
+  label_names: Sequence[str],
+  theme: style.Theme,
+) -> style.Figure:
+  """One heat map per run, on one scale; see `plots.cckl_matrix`.
 
   Args:
-    report: with `data.label_names` and `runs`, each with `name` and
-      `cckl_matrix` [C, C].
-    path: path of the file, see `style.figure`; missing directories are created.
-
-  Returns:
-    The path.
+    matrices: float [C, C] per run, NaN where there is no number.
+    names: names of the runs.
+    label_names: C names.
+    theme: the colours.
   """
-  runs = report["runs"]
-  matrices = [_matrix(run["cckl_matrix"]) for run in runs]
   finite = np.concatenate([m[np.isfinite(m)] for m in matrices])
   top = max(finite.max(initial=0.0), 1e-12)
-  columns = min(len(runs), 2)
-  rows = -(-len(runs) // columns)
+  columns = min(len(names), 2)
+  rows = -(-len(names) // columns)
   width = style.WIDTH if columns == 2 else 0.62 * style.WIDTH
-  with style.figure(path, width=width, height=0.9 + 4.0 * rows) as figure:
+  height = 0.9 + 4.0 * rows
+  with style.figure(theme, width=width, height=height) as figure:
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(runs) :]:
+    for axes in grid.flat[len(names) :]:
       axes.set_axis_off()
-    for axes, run, matrix in zip(grid.flat, runs, matrices, strict=False):
-      image = _heat_map(axes, matrix, report["data"]["label_names"], top)
-      style.title(axes, style.shorten(run["name"], 30))
+    for axes, name, matrix in zip(grid.flat, names, matrices, strict=False):
+      image = _heat_map(axes, matrix, label_names, top)
+      style.title(axes, style.shorten(name, 30))
       axes.set_ylabel(r"class of $x$")
       axes.set_xlabel(f"class of $x{_PRIME}$")
     bar = figure.colorbar(
@@ -64,13 +56,8 @@ def cckl_matrices(
     note = "outlined: within a class, no part of CCKL"
     if not all(np.isfinite(matrix).all() for matrix in matrices):
       note += "; grey: not a number"
-    figure.supxlabel(note, fontsize=8.5, color=style.QUIET)
-  return pathlib.Path(path)
-
-
-def _matrix(rows: Sequence[Sequence[Any]]) -> np.ndarray:
-  values = np.array([[style.number(value) for value in row] for row in rows])
-  return np.where(np.isfinite(values), values, np.nan)
+    figure.supxlabel(note, fontsize=8.5, color=theme.quiet)
+  return figure
 
 
 def _heat_map(
@@ -79,7 +66,9 @@ def _heat_map(
   label_names: Sequence[str],
   top: float,
 ):
-  colours = matplotlib.colormaps[_MAP].with_extremes(bad=style.FAINT)
+  colours = matplotlib.colormaps[_MAP].with_extremes(
+    bad=style.theme_of(axes).faint
+  )
   image = axes.imshow(
     np.ma.masked_invalid(matrix),
     cmap=colours,

@@ -1,15 +1,13 @@
 """Line plots: metrics over training, and accuracy against epsilon."""
 
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.axes
 import matplotlib.ticker
 import numpy as np
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 
 _SOLID_DASHED = ("-", (0, (3, 2)))
 
@@ -49,99 +47,103 @@ _PANELS = (
 )
 
 
-def training_curves(
-  report: Mapping[str, Any], path: str | os.PathLike
-) -> pathlib.Path:
-  """Draws the metrics of each run over training, by epoch.
+class Attacked(NamedTuple):
+  """A panel: accuracy by radius, of every run.
 
-  Six panels, one line per run: clean and attacked accuracy, CCKL, I(X;Y^) and
-  I(K;Y^), the mean Frobenius norm of the input Fisher information on a log
-  scale, and the robust and non-robust parts of the local and path lens. Missing
-  values and NaN leave gaps.
+  Attributes:
+    head: its title.
+    note: the ball, and the meaning of bands.
+    points: per run, tuples of a radius, an accuracy and its standard error.
+  """
+
+  head: str
+  note: str
+  points: Sequence[Sequence[tuple[float, float, float]]]
+
+
+def training(
+  curves: Sequence[Sequence[Mapping[str, Any]]],
+  names: Sequence[str],
+  theme: style.Theme,
+) -> style.Figure:
+  """One panel per metric that some run recorded; see `plots.training_curves`.
 
   Args:
-    report: with `runs`, each with `name` and `curves`.
-    path: path of the file, see `style.figure`; missing directories are created.
-
-  Returns:
-    The path.
+    curves: per run, rows of numbers with an `epoch` or, all of them, a `step`.
+    names: names of the runs.
+    theme: the colours.
   """
-  runs = report["runs"]
-  with style.figure(path, width=style.WIDTH, height=5.6) as figure:
-    grid = figure.subplots(2, 3, sharex=True)
-    for axes, panel in zip(grid.flat, _PANELS, strict=True):
+  rows = [row for run in curves for row in run]
+  time = "epoch" if all("epoch" in row for row in rows) else "step"
+  recorded = {name for row in rows for name in row}
+  shown = [p for p in _PANELS if recorded.intersection(p[3])] or [*_PANELS]
+  columns = min(len(shown), 3)
+  lines = -(-len(shown) // columns)
+  width = style.WIDTH * (0.16 + 0.28 * columns)
+  with style.figure(theme, width=width, height=0.5 + 2.55 * lines) as figure:
+    grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
+    for axes in grid.flat[len(shown) :]:
+      axes.set_axis_off()
+    lowest = grid.flat[max(len(shown) - columns, 0) : len(shown)]
+    for axes in lowest:  # Also above a panel that is not shown.
+      axes.tick_params(labelbottom=True)
+    for axes, panel in zip(grid.flat, shown, strict=False):
       head, note, scale, keys = panel
       style.title(axes, head, note)
       drawn = [
-        _curve(axes, run["curves"], key, index, dash, scale)
-        for index, run in enumerate(runs)
+        _curve(axes, run, key, index, (time, dash), scale)
+        for index, run in enumerate(curves)
         for key, dash in zip(keys, _SOLID_DASHED, strict=False)
       ]
       _scale(axes, scale, any(drawn))
-    for axes in grid[-1]:
-      axes.set_xlabel("epoch")
+    for axes in lowest:
+      axes.set_xlabel(time)
       axes.xaxis.set_major_locator(
         matplotlib.ticker.MaxNLocator(
           5, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]
         )
       )
-    style.run_legend(figure, [run["name"] for run in runs])
-  return pathlib.Path(path)
+    style.run_legend(figure, names)
+  return figure
 
 
-def robust_accuracy(
-  report: Mapping[str, Any], path: str | os.PathLike
-) -> pathlib.Path:
-  """Draws accuracy against epsilon: panels by attack and norm, lines by run.
-
-  Bands show two standard errors on each side; a thin line marks chance, 1/C.
-  NaN leaves gaps.
+def robustness(
+  panels: Sequence[Attacked],
+  names: Sequence[str],
+  chance: float | None,
+  theme: style.Theme,
+) -> style.Figure:
+  """One panel per attack, one line per run; see `plots.robustness_curve`.
 
   Args:
-    report: with `data.num_classes` and `runs`, each with `name` and
-      `robust_accuracy`, a list of points with `attack`, `norm`, `epsilon`,
-      `accuracy` and `standard_error`.
-    path: path of the file, see `style.figure`; missing directories are created.
-
-  Returns:
-    The path.
+    panels: the panels; none gives a figure that says so.
+    names: names of the runs.
+    chance: accuracy of guessing, or `None`.
+    theme: the colours.
   """
-  runs = report["runs"]
-  groups = list(
-    dict.fromkeys(
-      (point["attack"], point["norm"])
-      for run in runs
-      for point in run["robust_accuracy"]
-    )
-  ) or [None]
-  columns = min(len(groups), 3)
-  rows = -(-len(groups) // columns)
+  columns = max(min(len(panels), 3), 1)
+  rows = max(-(-len(panels) // columns), 1)
   width = style.WIDTH if columns > 1 else 0.7 * style.WIDTH
-  with style.figure(path, width=width, height=0.7 + 3.2 * rows) as figure:
+  with style.figure(theme, width=width, height=0.7 + 3.2 * rows) as figure:
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes in grid.flat[len(groups) :]:
+    for axes in grid.flat[max(len(panels), 1) :]:
       axes.set_axis_off()
-    for axes, group in zip(grid.flat, groups, strict=False):
+    for axes, panel in zip(
+      grid.flat,
+      panels or [Attacked("Accuracy under attack", "", ())],
+      strict=False,
+    ):
       axes.set_xlabel("ε (input units)")
-      if group is None:
-        style.title(axes, "Accuracy under attack")
-        style.no_data(axes)
-        continue
-      attack, norm = group
-      style.title(
-        axes,
-        f"Accuracy under {style.shorten(attack, 24)}",
-        f"{style.literal(norm)} ball, bands: ± 2 standard errors",
-      )
+      style.title(axes, panel.head, panel.note)
       drawn = [
-        _against_epsilon(axes, run["robust_accuracy"], attack, norm, index)
-        for index, run in enumerate(runs)
+        _against_epsilon(axes, points, index)
+        for index, points in enumerate(panel.points)
       ]
       _scale(axes, {"percent": True}, any(drawn))
-      if any(drawn):
-        _chance(axes, 1 / report["data"]["num_classes"])
-    style.run_legend(figure, [run["name"] for run in runs])
-  return pathlib.Path(path)
+      if any(drawn) and chance is not None:
+        _chance(axes, chance)
+    style.run_legend(figure, names)
+  return figure
 
 
 def _curve(
@@ -149,11 +151,12 @@ def _curve(
   rows: Sequence[Mapping[str, Any]],
   key: str,
   run: int,
-  dash: Any,
+  look: tuple[str, Any],
   scale: Mapping[str, bool],
 ) -> bool:
   """Draws one metric of one run; returns whether there was anything to draw."""
-  epochs = np.array([style.number(row["epoch"]) for row in rows])
+  time, dash = look
+  times = np.array([style.number(row[time]) for row in rows])
   values = np.array([style.number(row.get(key)) for row in rows])
   shown = np.isfinite(values)
   if "log" in scale:
@@ -161,40 +164,29 @@ def _curve(
   if not shown.any():
     return False
   values[~shown] = np.nan
+  theme = style.theme_of(axes)
   axes.plot(
-    epochs,
+    times,
     values,
-    color=style.colour(run),
+    color=theme.colour(run),
     linestyle=dash,
     marker=style.marker(run),
     markevery=[int(np.flatnonzero(shown)[-1])],
-    markerfacecolor=style.colour(run) if dash == "-" else style.PAPER,
+    markerfacecolor=theme.colour(run) if dash == "-" else theme.paper,
   )
   return True
 
 
 def _against_epsilon(
   axes: matplotlib.axes.Axes,
-  points: Sequence[Mapping[str, Any]],
-  attack: str,
-  norm: str,
+  points: Sequence[tuple[float, float, float]],
   run: int,
 ) -> bool:
-  table = np.array(
-    sorted(
-      (
-        style.number(point["epsilon"]),
-        style.number(point["accuracy"]),
-        style.number(point["standard_error"]),
-      )
-      for point in points
-      if (point["attack"], point["norm"]) == (attack, norm)
-    )
-  ).reshape(-1, 3)
+  table = np.array(sorted(points), np.float64).reshape(-1, 3)
   epsilon, accuracy, error = table.T
   if not np.isfinite(accuracy).any():
     return False
-  hue, spread = style.colour(run), 2 * error
+  hue, spread = style.theme_of(axes).colour(run), 2 * error
   axes.fill_between(
     epsilon,
     np.clip(accuracy - spread, 0, 1),
@@ -208,14 +200,15 @@ def _against_epsilon(
 
 
 def _chance(axes: matplotlib.axes.Axes, level: float) -> None:
-  axes.axhline(level, color=style.QUIET, linewidth=0.8, linestyle=":")
+  quiet = style.theme_of(axes).quiet
+  axes.axhline(level, color=quiet, linewidth=0.8, linestyle=":")
   axes.annotate(
     "chance",
     (1, level),
     (3, 0),
     xycoords=("axes fraction", "data"),
     textcoords="offset points",
-    color=style.QUIET,
+    color=quiet,
     fontsize=8,
     va="center",
   )
@@ -238,7 +231,7 @@ def _scale(
     style.plain_ticks(axes.yaxis)
     axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
   if "zero" in scale:
-    axes.axhline(0, color=style.QUIET, linewidth=0.8)
+    axes.axhline(0, color=style.theme_of(axes).quiet, linewidth=0.8)
   if "log" not in scale and "percent" not in scale:
     style.plain_ticks(axes.yaxis)
     # Keep zero in view, because heights are read from the baseline.

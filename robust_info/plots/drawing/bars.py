@@ -1,68 +1,48 @@
-"""Stacked bars of the robust and non-robust parts, by three lenses."""
+"""Stacked bars of the robust and non-robust parts, by lens."""
 
 import math
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib.axes
 import matplotlib.lines
 import matplotlib.patches
 import matplotlib.ticker
 
-from robust_info.report.figures import style
+from robust_info.plots.drawing import style
 
 _HATCH = "////"
 _BAR = 0.34
 _CAPTION = 0.24  # Above the middle of a bar, in runs.
 
 
-def components(
-  report: Mapping[str, Any], path: str | os.PathLike
-) -> pathlib.Path:
-  """Draws the robust and non-robust part of CCKL, by lens and run.
+class Lens(NamedTuple):
+  """A panel: the parts of the divergence of every run, in nats.
 
-  One panel per lens, one bar per run: the solid part is robust, the hatched
-  part is non-robust, and the tick marks their sum. Parts are stacked away from
-  zero, so that a negative part appears on the left of the zero line and not as
-  a gap. The total and the shares, which may exceed 100 %, are written above
-  each bar.
-
-  Args:
-    report: with `runs`, each with `name`, `local_lens`, `path_lens` and
-      `epsilon_lens`.
-    path: path of the file, see `style.figure`; missing directories are created.
-
-  Returns:
-    The path.
+  Attributes:
+    head: its title.
+    note: what it measures.
+    parts: pairs of a robust and a non-robust part.
   """
-  runs = report["runs"]
-  lenses = [
-    (
-      "Local lens",
-      "Taylor at the sample",
-      [_sampled(run["local_lens"]) for run in runs],
-    ),
-    (
-      "Path lens",
-      "along the segment between samples",
-      [_sampled(run["path_lens"]) for run in runs],
-    ),
-    (
-      "Epsilon lens",
-      _threat(runs[0]["epsilon_lens"]),
-      [_exact(run["epsilon_lens"]["cckl"]) for run in runs],
-    ),
-  ]
-  height = 1.5 + 0.62 * max(len(runs), 2)
-  with style.figure(path, width=style.WIDTH, height=height) as figure:
-    panels = figure.subplots(1, len(lenses), sharey=True)
+
+  head: str
+  note: str
+  parts: Sequence[tuple[float, float]]
+
+
+def components(
+  lenses: Sequence[Lens], names: Sequence[str], theme: style.Theme
+) -> style.Figure:
+  """One panel per lens, one bar per run; see `plots.components`."""
+  height = 1.5 + 0.62 * max(len(names), 2)
+  width = style.WIDTH * (0.3 + 0.7 * (len(lenses) / 3))
+  with style.figure(theme, width=width, height=height) as figure:
+    panels = figure.subplots(1, len(lenses), sharey=True, squeeze=False)[0]
     for axes, (head, note, parts) in zip(panels, lenses, strict=True):
       style.title(axes, head, note)
       for run, (robust, non_robust) in enumerate(parts):
         _bar(axes, run, robust, non_robust)
-      axes.axvline(0, color=style.INK, linewidth=1)
+      axes.axvline(0, color=theme.ink, linewidth=1)
       axes.grid(axis="y", visible=False)
       axes.tick_params(axis="y", length=0)
       axes.spines["left"].set_visible(False)
@@ -76,29 +56,13 @@ def components(
       style.plain_ticks(axes.xaxis)
     _share_limits(panels)
     panels[0].set_yticks(
-      range(len(runs)),
-      [style.shorten(run["name"], 24) for run in runs],
-      color=style.INK,
+      range(len(names)),
+      [style.shorten(name, 24) for name in names],
+      color=theme.ink,
     )
-    panels[0].set_ylim(len(runs) - 0.6, -0.6)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
-  return pathlib.Path(path)
-
-
-def _sampled(lens: Mapping[str, Any]) -> tuple[float, float]:
-  return (
-    style.number(lens["robust"]["mean"]),
-    style.number(lens["non_robust"]["mean"]),
-  )
-
-
-def _exact(cckl: Mapping[str, Any]) -> tuple[float, float]:
-  return style.number(cckl["robust"]), style.number(cckl["non_robust"])
-
-
-def _threat(lens: Mapping[str, Any]) -> str:
-  attack, norm = style.shorten(lens["attack"], 16), style.literal(lens["norm"])
-  return f"what survives {attack}, {norm} {style.number(lens['epsilon']):.3g}"
+    panels[0].set_ylim(len(names) - 0.6, -0.6)
+    figure.legend(handles=_legend(theme), loc="outside lower center", ncols=3)
+  return figure
 
 
 def _bar(
@@ -108,7 +72,8 @@ def _bar(
   if not math.isfinite(total):
     _caption(axes, run, "not a number")
     return
-  hue = style.colour(run)
+  theme = style.theme_of(axes)
+  hue = theme.colour(run)
   # Parts of the same sign are stacked; parts of opposite signs both start at
   # zero.
   start = robust if robust * non_robust > 0 else 0.0
@@ -118,12 +83,12 @@ def _bar(
     non_robust,
     _BAR,
     left=start,
-    color=style.tint(hue, style.PALE),
+    color=theme.tint(hue),
     edgecolor=hue,
     hatch=_HATCH,
     linewidth=0.8,
   )
-  axes.plot([total, total], [run - 0.24, run + 0.24], color=style.INK, lw=2)
+  axes.plot([total, total], [run - 0.24, run + 0.24], color=theme.ink, lw=2)
   if total > 0:
     first, second = _percent(robust / total), _percent(non_robust / total)
   else:
@@ -138,7 +103,11 @@ def _caption(axes: matplotlib.axes.Axes, run: int, text: str) -> None:
     run - _CAPTION,
     style.signed(text),
     transform=axes.get_yaxis_transform(),
-    bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
+    bbox={
+      "facecolor": style.theme_of(axes).paper,
+      "edgecolor": "none",
+      "pad": 0.8,
+    },
     fontsize=8.5,
     va="bottom",
   )
@@ -158,12 +127,12 @@ def _share_limits(panels: Sequence[matplotlib.axes.Axes]) -> None:
       axes.set_xlim(low, high)
 
 
-def _legend() -> list:
-  grey = style.QUIET
+def _legend(theme: style.Theme) -> list:
+  grey = theme.quiet
   return [
     matplotlib.patches.Patch(facecolor=grey, edgecolor=grey, label="robust"),
     matplotlib.patches.Patch(
-      facecolor=style.tint(grey, style.PALE),
+      facecolor=theme.tint(grey),
       edgecolor=grey,
       hatch=_HATCH,
       label="non-robust",
@@ -171,7 +140,7 @@ def _legend() -> list:
     matplotlib.lines.Line2D(
       [],
       [],
-      color=style.INK,
+      color=theme.ink,
       marker="|",
       markersize=11,
       markeredgewidth=2,

@@ -1,0 +1,1 @@
+"""Drawing of plain numbers with matplotlib, one file per kind of figure."""

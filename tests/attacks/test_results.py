@@ -1,0 +1,30 @@
+"""Robust accuracy by radius."""
+
+import math
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from robust_info.attacks import results
+
+
+@hypothesis.given(
+  outcomes=hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12)))
+)
+def test_accuracy_by_radius_is_the_worst_case_so_far(outcomes):
+  before = outcomes.copy()
+  curve = results.accuracy_by_radius(
+    [(0.1 * i, rows) for i, rows in enumerate(outcomes)]
+  )
+  np.testing.assert_array_equal(outcomes, before)
+  worst = np.logical_and.accumulate(outcomes, axis=0).mean(axis=1)
+  assert [point["accuracy"] for point in curve] == worst.tolist()
+  assert (np.diff(worst) <= 0).all()
+  num_examples = outcomes.shape[1]
+  for point, share in zip(curve, worst, strict=True):
+    assert point["standard_error"] == pytest.approx(
+      math.sqrt(share * (1 - share) / num_examples)
+    )
