@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS ?= runs
+SITE ?= site
 # Modules are compiled when they are first imported, not all at installation.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-matrix lint notebooks clean
+.PHONY: demo test test-slow test-matrix lint notebooks docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +52,11 @@ notebooks: $(STAMP)
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
+# The pages of docs/ as a site in SITE, which opens without a network.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet \
+	  --site-dir $(SITE)
+
 clean:
-	rm -rf $(VENV) $(RUNS) .matrix build *.egg-info
+	rm -rf $(VENV) $(RUNS) $(SITE) .matrix build *.egg-info

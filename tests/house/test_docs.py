@@ -1,8 +1,10 @@
 """Names on the pages of the documentation exist, and numbers agree."""
 
 import importlib
+import inspect
 import pathlib
 import re
+import sys
 
 import pytest
 
@@ -11,25 +13,110 @@ from robust_info.report import table
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "robust_info"
+PAGES = [
+  *(
+    ROOT / f"{name}.md"
+    for name in ("README", "CHANGELOG", "CONTRIBUTING")
+  ),
+  *sorted(DOCS.rglob("*.md")),
+]
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
+
+
+def entries(text):
+  """Modules of a page of the reference, with their members; none means all."""
+  for name, options in re.findall(
+    r"^::: (\S+)((?:\n    .*|\n      .*)*)", text, re.M
+  ):
+    inline = re.search(r"members: \[(.*)\]", options)
+    members = inline[1].split(", ") if inline else []
+    yield name, members or re.findall(r"^        - (\w+)$", options, re.M)
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
 def test_pages_name_existing_modules_and_members(path):
-  text = path.read_text()
-  modules = re.findall(r"^::: (\S+)((?:\n    .*|\n      .*)*)", text, re.M)
+  modules = list(entries(path.read_text()))
   assert modules
-  for name, options in modules:
+  for name, members in modules:
     module = importlib.import_module(name)
-    listed = re.search(r"members: \[(.*)\]", options)
-    for member in listed.group(1).split(", ") if listed else []:
+    for member in members:
       assert getattr(module, member).__doc__, member
 
 
-def test_links_between_pages_lead_somewhere():
+def test_the_reference_has_every_public_name():
+  shown = [e for path in REFERENCE for e in entries(path.read_text())]
+  listed = {(name, member) for name, members in shown for member in members}
+  whole = {name for name, members in shown if not members}
+
+  def is_shown(package, name):
+    found = getattr(package, name)
+    # Constants have no home, so that the module that lists them is theirs.
+    home = getattr(found, "__module__", None)
+    return (
+      inspect.ismodule(found)
+      or home in whole
+      or any(
+        member == name and getattr(sys.modules[module], name) is found
+        for module, member in listed
+      )
+    )
+
+  packages = [
+    "robust_info",
+    *(
+      f"robust_info.{path.parent.relative_to(PACKAGE).as_posix()}"
+      for path in sorted(PACKAGE.rglob("__init__.py"))
+      if path.parent != PACKAGE
+    ),
+  ]
+  missing = [
+    f"{package.__name__}.{name}"
+    for package in map(
+      importlib.import_module, (p.replace("/", ".") for p in packages)
+    )
+    for name in getattr(package, "__all__", [])
+    if not name.startswith("_") and not is_shown(package, name)
+  ]
+  assert not missing
+
+
+def anchors(page):
+  """Fragments of the headings of a page, as MkDocs and GitHub write them."""
+  text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.DOTALL)
+  return {
+    re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-")
+    for heading in re.findall(r"^#+ (.*)$", text, re.M)
+  }
+
+
+def test_links_and_anchors_of_pages_lead_somewhere():
+  for page in PAGES:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+      path, _, fragment = link.partition("#")
+      if "://" in path or path.startswith("mailto:"):
+        continue
+      target = (page.parent / path).resolve() if path else page
+      assert target.exists(), f"{page}: {link}"
+      if fragment:
+        assert fragment in anchors(target), f"{page}: {link}"
+
+
+def test_the_site_lists_every_page_once():
+  listed = re.findall(
+    r"^ *- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M
+  )
+  pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+  assert sorted(listed) == sorted(pages)
+
+
+def test_pages_load_nothing_from_other_sites():
+  config = (ROOT / "mkdocs.yml").read_text()
+  assert "\n  font: false\n" in config
+  assert not re.search(r"https?:", config)
   for page in DOCS.rglob("*.md"):
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-      assert (page.parent / target).exists(), f"{page}: {target}"
+    loaded = r"!\[[^\]]*\]\(https?:|<(?:img|script|link)\b[^>]*https?:"
+    assert not re.search(loaded, page.read_text()), page
 
 
 def numbers(text):
