@@ -37,10 +37,3 @@ def test_make_targets_of_the_readme_exist():
   text = (ROOT / "README.md").read_text()
   for target in set(re.findall(r"^make (\w+)", text, re.M)):
     assert re.search(rf"^{target}:", makefile, re.M), target
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
-def test_local_links_and_images_of_a_document_exist(path):
-  for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
-    if "://" not in link:
-      assert (path.parent / link).exists(), link
