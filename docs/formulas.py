@@ -27,6 +27,9 @@ def on_page_content(text: str, **_: Any) -> str:
 
   Returns:
     The HTML; screen readers get the LaTeX of a formula.
+
+  Raises:
+    ValueError: a formula has no size, as an accent over nothing.
   """
   return _FORMULA.sub(_drawn, text)
 
@@ -38,6 +41,11 @@ def _drawn(found: re.Match[str]) -> str:
   formula = ziamath.Latex(
     latex, size=_PIXELS, inline=inline, color="currentColor"
   )
+  if min(formula.getsize()) <= 0:
+    raise ValueError(
+      f"Expected a formula that can be drawn, got {latex!r}; write it with "
+      "other commands."
+    )
   label = html.escape(latex)
   svg = formula.svg().replace("<svg ", f'<svg role="img" aria-label="{label}" ')
   if not inline:
