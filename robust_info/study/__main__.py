@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _make(options, study, wanted, missing, found) -> None:
   output = options.output
+  parameters = _parameters(options.parameter)
   output.mkdir(parents=True, exist_ok=True)
   progress = jobs.Progress(len(wanted), missing, [*found])
   print(
@@ -124,7 +125,7 @@ def _make(options, study, wanted, missing, found) -> None:
     progress,
     executor=options.executor,
     at_most=options.jobs,
-    parameters=_parameters(options.parameter),
+    parameters=parameters,
   )
 
 
