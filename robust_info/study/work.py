@@ -71,6 +71,7 @@ class Workplace:
         "steps": run.step,
         "gradients_per_example": costs.gradients(config)
         * config.train.num_epochs,
+        "data_version": source.version,
         "software": environment.agreed_versions(),
         "processor": environment.processor(),
       },
