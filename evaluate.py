@@ -101,6 +101,29 @@ _SETTINGS = command_line.define_fields(
   open_choices=["attack"],
 )
 flags.mark_flags_as_required(["output"])
+# Of --help.
+GROUPS = {
+  "Networks": ("workdir", "checkpoint", "model", "config"),
+  "Results": ("output", "seed"),
+  "Threat and attacks": (
+    "norm",
+    "epsilon",
+    "epsilon_grid",
+    "attack",
+    "autoattack_version",
+    "num_steps",
+    "restarts",
+    "sanity_examples",
+  ),
+  "Sizes": (
+    "num_examples",
+    "batch_size",
+    "num_pairs",
+    "num_coarse_pairs",
+    "num_nodes",
+  ),
+  "Places of the data": ("data_dir", "data_path", "cache_dir", "streaming"),
+}
 
 
 @flags.multi_flags_validator(
@@ -282,6 +305,7 @@ def main() -> None:
 if __name__ == "__main__":
   command_line.run(
     main,
+    groups=GROUPS,
     errors=(
       ImportError,
       checkpoints.CheckpointError,

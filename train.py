@@ -56,6 +56,8 @@ def main() -> None:
 if __name__ == "__main__":
   command_line.run(
     main,
+    groups={"The run": ("config", "workdir", "init_from")},
+    with_fields=True,
     errors=(
       checkpoints.CheckpointError,
       data.UnavailableError,

@@ -9,7 +9,8 @@ in memory and null on disk.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def build(
     OSError: the directory cannot be written.
   """
   report, used, split = _measured(
-    runs, source, settings, output, seed, num_examples, _ticks, {}
+    runs, source, settings, output, seed, num_examples, _Shown(), {}
   )
   output = pathlib.Path(output)
   if processes.is_first():
@@ -100,12 +101,12 @@ def measure(
     The report.
   """
   return _measured(
-    runs, source, settings, output, seed, num_examples, _silent, evaluators
+    runs, source, settings, output, seed, num_examples, _Silent(), evaluators
   )[0]
 
 
 def _measured(
-  runs, source, settings, output, seed, num_examples, ticks, evaluators
+  runs, source, settings, output, seed, num_examples, screen, evaluators
 ):
   """The report, the measured networks with their evaluators, and the split."""
   names = _names(runs)
@@ -159,10 +160,11 @@ def _measured(
     )
     entry = metrics.measure(
       metrics.Subject(
-        evaluator, network.variables, settings, cache, ticks=ticks(name)
+        evaluator, network.variables, settings, cache, ticks=screen.ticks(name)
       )
     )
     report["runs"].append({"name": name, **network.about, **entry})
+    screen.measured(len(used), len(found))
   return report, used, split
 
 
@@ -331,39 +333,61 @@ def _examples(used, split, settings) -> portrayed.Examples:
   )
 
 
-def _silent(name: str) -> progress.Ticks:
-  del name
-  return lambda label: None
+class _Silent:
+  """No progress."""
+
+  def ticks(self, name: str) -> progress.Ticks:
+    """No progress of any measurement."""
+    del name
+    return lambda label: None
+
+  def measured(self, number: int, total: int) -> None:
+    """Says nothing."""
 
 
-def _ticks(name: str) -> progress.Ticks:
-  """Progress on stderr for each measurement of a run."""
+class _Shown:
+  """Progress on stderr: of each measurement, and of the whole report."""
 
-  def start(label: str) -> progress.Tick | None:
-    if not processes.is_first():
-      return None
-    state = {"done": 0, "progress": None}
+  def __init__(self, clock: Callable[[], float] = time.monotonic):
+    self._clock, self._began = clock, clock()
 
-    def tick(
-      done: int,
-      total: int,
-      *,
-      resumed: int = 0,
-      under_way: float = 0.0,
-      note: str = "",
-    ) -> None:
-      if state["progress"] is None:
-        state["done"] = resumed
-        state["progress"] = progress.CountProgress(
-          f"{name}: {label}", total, unit="examples", start=resumed
+  def measured(self, number: int, total: int) -> None:
+    """Says how long the networks after this one will take."""
+    if number == total or not processes.is_first():
+      return
+    minutes = (self._clock() - self._began) / number * (total - number) / 60
+    progress.note(
+      f"{number} of {total} networks measured, about {minutes:.0f} min left"
+    )
+
+  def ticks(self, name: str) -> progress.Ticks:
+    """Progress of each measurement of a network."""
+
+    def start(label: str) -> progress.Tick | None:
+      if not processes.is_first():
+        return None
+      state = {"done": 0, "progress": None}
+
+      def tick(
+        done: int,
+        total: int,
+        *,
+        resumed: int = 0,
+        under_way: float = 0.0,
+        note: str = "",
+      ) -> None:
+        if state["progress"] is None:
+          state["done"] = resumed
+          state["progress"] = progress.CountProgress(
+            f"{name}: {label}", total, unit="examples", start=resumed
+          )
+        state["progress"].advance(
+          done - state["done"], under_way=under_way, note=note
         )
-      state["progress"].advance(
-        done - state["done"], under_way=under_way, note=note
-      )
-      state["done"] = done
-      if done == total:
-        state["progress"].close()
+        state["done"] = done
+        if done == total:
+          state["progress"].close()
 
-    return tick
+      return tick
 
-  return start
+    return start

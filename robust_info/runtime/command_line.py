@@ -14,7 +14,7 @@ import pathlib
 import signal
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -24,7 +24,13 @@ from ml_collections import config_flags
 from robust_info import config as config_lib
 from robust_info.config import file as file_lib
 from robust_info.config import schema
-from robust_info.runtime import interruption, memory, processes, self_check
+from robust_info.runtime import (
+  help_text,
+  interruption,
+  memory,
+  processes,
+  self_check,
+)
 
 # The flags are those of the program that imports this module.
 flags.disclaim_key_flags()
@@ -82,15 +88,29 @@ class _ConfigFile(flags.ArgumentParser):
 
 
 def run(
-  main: Callable[[], None], *, errors: tuple[type[Exception], ...] = ()
+  main: Callable[[], None],
+  *,
+  groups: Mapping[str, Sequence[str]],
+  with_fields: bool = False,
+  errors: tuple[type[Exception], ...] = (),
 ) -> NoReturn:
   """Parses the flags, calls `main()` and exits.
 
   Args:
     main: function without arguments; reads its flags.
+    groups: title -> names of the flags of the program, as --help shows them.
+    with_fields: whether --help lists the fields of a configuration.
     errors: exceptions of `main` whose message is for users, in addition to
       ValueError, TypeError, OSError and errors for lack of memory.
   """
+  if help_text.ASKED & {*sys.argv[1:]}:
+    text = sys.modules["__main__"].__doc__
+    text = help_text.render(text, groups, with_fields=with_fields)
+    try:
+      print(text, flush=True)
+    except BrokenPipeError:  # The reader saw enough, for example `head`.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
   expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
   expected += (self_check.SelfCheckError, *errors)
 

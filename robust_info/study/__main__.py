@@ -13,7 +13,7 @@ import sys
 
 from robust_info import data, training
 from robust_info.config import file as file_lib
-from robust_info.runtime import interruption
+from robust_info.runtime import environment, interruption
 from robust_info.study import jobs, plan, render
 from robust_info.training import checkpoints, workdir
 
@@ -95,6 +95,13 @@ def _run(options: argparse.Namespace) -> None:
     found = render.collect(study, output)
   if options.only == "runs":
     return
+  now = environment.agreed_versions()
+  if others := sum(record.about.get("software") != now for record in found):
+    print(
+      f"{others} of {len(found)} runs were measured by other versions of the "
+      "code or of libraries; remove study.json and their files in records/ to "
+      "measure again."
+    )
   verdicts = render.render(study, found, output)
   absent = sum(found.get(*job) is None for job in plan.jobs(study))
   if absent:
@@ -106,6 +113,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _make(options, study, wanted, missing, found) -> None:
   output = options.output
+  parameters = _parameters(options.parameter)
   output.mkdir(parents=True, exist_ok=True)
   progress = jobs.Progress(len(wanted), missing, [*found])
   print(
@@ -124,7 +132,7 @@ def _make(options, study, wanted, missing, found) -> None:
     progress,
     executor=options.executor,
     at_most=options.jobs,
-    parameters=_parameters(options.parameter),
+    parameters=parameters,
   )
 
 

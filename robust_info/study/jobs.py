@@ -98,7 +98,7 @@ def make_elsewhere(
       while waiting and len(running) < at_most:
         job = waiting.pop(0)
         attempts[job] += 1
-        running[job] = pool.submit(work.make, str(file), str(output), job)
+        running[job] = pool.submit(work.make, str(file), str(output), *job)
       time.sleep(_POLL_SECONDS)
       for job in [job for job, task in running.items() if task.done()]:
         error = _error(running.pop(job))
@@ -141,9 +141,10 @@ def _error(task: Any) -> str | None:
     task.result()
   # Whatever the process raised, or a sign that it died.
   except Exception as error:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = lines or [type(error).__name__]
     # The traceback of the task stands between two lines of dashes.
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("-")]
+    rules = [i for i, line in enumerate(lines) if not line.strip("-")]
     return lines[rules[-1] - 1] if len(rules) > 1 else lines[0]
   return None
 

@@ -28,7 +28,7 @@ class Record:
       `epoch` are among them.
     doubts: names of the sanity checks that fail; the robust accuracy of such a
       run is not to be trusted.
-    about: description: attack, versions, cost.
+    about: description: attack, cost, versions of data, libraries and code.
     seconds: wall-clock seconds that the run took, including earlier starts of
       its training; None if unknown. Not part of the results, which are the same
       after any interruption.

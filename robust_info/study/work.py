@@ -1,7 +1,6 @@
 """Makes one run of a study: trains it, measures it, and writes its record."""
 
 import functools
-import os
 import pathlib
 import time
 from typing import Any
@@ -72,6 +71,7 @@ class Workplace:
         "steps": run.step,
         "gradients_per_example": costs.gradients(config)
         * config.train.num_epochs,
+        "data_version": source.version,
         "software": environment.agreed_versions(),
         "processor": environment.processor(),
       },
@@ -114,22 +114,19 @@ class Workplace:
     }
 
 
-def make(
-  file: str | os.PathLike[str], output: str | os.PathLike[str], job: plan.Job
-) -> tuple[str, str, int]:
+def make(file: str, output: str, case: str, recipe: str, seed: int) -> None:
   """Makes one run in a process of its own; see `Workplace.make`.
 
   Args:
-    file: the study file.
+    file: path of the study file.
     output: directory of the results.
-    job: the run.
-
-  Returns:
-    Case, recipe and seed.
+    case: name of the case of the run.
+    recipe: name of its recipe.
+    seed: its seed.
   """
   store_programs()
-  study = plan.load(file)
-  return Workplace(study, pathlib.Path(output)).make(job).key
+  study, job = plan.load(file), plan.Job(case, recipe, seed)
+  Workplace(study, pathlib.Path(output)).make(job)
 
 
 def store_programs() -> None:

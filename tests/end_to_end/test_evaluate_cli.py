@@ -155,6 +155,8 @@ def test_report_table_and_figures_are_written(undisturbed):
   assert all(run["performance"]["accuracy"] > 0.5 for run in found["runs"])
   table = table_lib.render(found)
   assert result.stdout.startswith(table)
+  for number in (1, 2):
+    assert f"{number} of 3 networks measured, about " in result.stderr
   last = result.stdout.splitlines()[-1]
   assert last.startswith(f"Open {output / 'report.html'}; ")
   assert "report.json" in last

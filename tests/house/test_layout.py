@@ -37,6 +37,7 @@ LIBRARIES = {
   "training/metrics_log": {"tensorboardX"},
   "plots": {"matplotlib"},
   "runtime/command_line": {"absl", "ml_collections"},
+  "runtime/help_text": {"absl"},
   "study": {"scipy"},
   "study/answers": {"statsmodels"},
   "study/jobs": {"submitit"},

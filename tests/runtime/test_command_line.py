@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.machinery
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from absl import flags
 
 from robust_info import config
 from robust_info.config import file as file_lib
+from robust_info.config import schema
 from robust_info.runtime import command_line
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -201,3 +203,26 @@ def test_signal_among_the_imports_is_one_line(program, number):
   )
   assert result.returncode == 128 + number
   assert result.stderr == f"Error: Stopped by signal {number}.\n"
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_help_has_every_flag_and_field(name):
+  result = subprocess.run(
+    [sys.executable, ROOT / f"{name}.py", "--help"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert result.stderr == ""
+  sources = (ROOT / f"{name}.py", pathlib.Path(command_line.__file__))
+  named = re.compile(r'(?:DEFINE_\w+|define_directory)\(\s*"(\w+)"')
+  wanted = {n for path in sources for n in named.findall(path.read_text())}
+  wanted.add("config")
+  if name == "evaluate":
+    wanted |= {*schema.names(config.EvaluationConfig)}
+    wanted.remove("validation_examples")
+  else:
+    wanted |= {f"config.{field}" for field in config.flatten(config.Config())}
+  shown = re.findall(r"^  --(?:\[no\])?([\w.]+)", result.stdout, re.MULTILINE)
+  assert sorted(shown) == sorted({*wanted, "verbosity"})
+  assert max(map(len, result.stdout.splitlines())) <= 90

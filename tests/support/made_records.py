@@ -36,7 +36,9 @@ CURVES = (
 )
 
 
-def record(recipe, seed, *, case="case", doubts=(), curves=None, **numbers):
+def record(
+  recipe, seed, *, case="case", doubts=(), curves=None, seconds=None, **numbers
+):
   """A record; unnamed numbers are 1, unnamed curves constant."""
   trajectory = {name: [1.0] * 8 for name in CURVES}
   trajectory["step"] = trajectory["epoch"] = [0.0, 1, 2, 4, 8, 16, 32, 64]
@@ -49,6 +51,7 @@ def record(recipe, seed, *, case="case", doubts=(), curves=None, **numbers):
     trajectory=trajectory | (curves or {}),
     doubts=list(doubts),
     about={"gradients_per_example": 10.0},
+    seconds=seconds,
   )
 
 
