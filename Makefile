@@ -52,7 +52,7 @@ notebooks: $(STAMP)
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-# The pages of docs/ as a site in SITE, which opens without a network.
+# The pages of docs/ as a site in SITE; open SITE/index.html, also offline.
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet \
