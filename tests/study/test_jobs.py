@@ -40,31 +40,29 @@ def done(monkeypatch):
   return []
 
 
-def make_all(file, output, done):
-  for job in JOBS:
-    records.write(record(job.recipe, job.seed), output / f"{job.recipe}.json")
-  jobs.make_elsewhere(
-    file,
-    output,
-    JOBS,
-    lambda job, record: done.append(job),
-    executor="local",
-    at_most=2,
-  )
-
-
-def test_a_killed_process_starts_again(done, tmp_path, monkeypatch):
+def test_processes_that_die_start_again_and_failures_stop_no_other(
+  done, tmp_path, monkeypatch
+):
   told = []
   monkeypatch.setattr(jobs, "_tell", told.append)
-  make_all("none", tmp_path, done)
-  assert sorted(done) == JOBS
-  assert told == ["case, r1, seed 0 ended early and starts again."]
-
-
-def test_a_run_that_always_fails_does_not_stop_the_others(done, tmp_path):
+  for job in JOBS:
+    records.write(record(job.recipe, job.seed), tmp_path / f"{job.recipe}.json")
   with pytest.raises(jobs.FailedRunsError, match=r"r2, seed 0 failed: .*a bad"):
-    make_all("r2", tmp_path, done)
+    jobs.make_elsewhere(
+      "r2",
+      tmp_path,
+      JOBS,
+      lambda job, record: done.append(job),
+      executor="local",
+      at_most=2,
+    )
   assert sorted(done) == [job for job in JOBS if job.recipe != "r2"]
+  again = "ended early and starts again."
+  assert sorted(told) == [
+    f"case, r1, seed 0 {again}",
+    *[f"case, r2, seed 0 {again}"] * 2,
+    "case, r2, seed 0 failed 3 times: ValueError: a bad run",
+  ]
 
 
 def test_progress_predicts_from_runs_of_the_recipe(capfd):
