@@ -5,7 +5,7 @@ r"""Handwritten digits, 8x8, embedded in the package.
     --config.objective.name=pgd
 
 Seed 0, 2 CPU cores, last checkpoint, 500 test digits, PGD-20 at linf 0.15, as
-reported by evaluate.py; `make demo` runs all of it in about two minutes:
+reported by evaluate.py; `make demo` runs all of it in about four minutes:
 
   objective   accuracy   under attack
   standard    .982       .166

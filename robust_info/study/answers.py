@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats import multitest
 
 LEVEL = 0.95
 SUPPORTED, NOT_SUPPORTED, MIXED = "supported", "not supported", "mixed"
@@ -132,7 +131,17 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-  """Corrected p-values; those that are NaN count as tests and stay NaN."""
+  """Corrected p-values; those that are NaN count as tests and stay NaN.
+
+  Raises:
+    ImportError: statsmodels is not installed.
+  """
+  try:
+    from statsmodels.stats import multitest
+  except ImportError as error:
+    raise ImportError(
+      "Studies need statsmodels; install robust_info[study]."
+    ) from error
   values = np.asarray(p_values, float)
   if not len(values):
     return []

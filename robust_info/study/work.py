@@ -54,20 +54,24 @@ class Workplace:
         stream=stream,
       )
     run = training.restore_run(directory / "run", checkpoint=checkpoints.LAST)
-    found = self._measure(run, source, config.evaluation, case, directory)
+    found, numbers = self._measure(
+      run, source, config.evaluation, case, directory
+    )
+    [entry] = found["runs"]
+    sanity = entry["robustness"]["sanity"]
     record = records.Record(
       case=job.case,
       recipe=job.recipe,
       seed=job.seed,
       digest=plan.digest(case, asked),
-      numbers=found,
+      numbers={**records.numbers_of(entry), **numbers},
       trajectory=records.trajectory_of(run.history),
-      doubts=found.pop("doubts"),
+      doubts=[c["name"] for c in sanity.get("checks", ()) if not c["passed"]],
       about={
-        "attack": found.pop("attack"),
+        "attack": entry["robustness"]["attack"],
         "norm": config.evaluation.norm,
         "epsilon": config.evaluation.epsilon,
-        "num_examples": found.pop("num_examples"),
+        "num_examples": found["data"]["num_examples"],
         "steps": run.step,
         "gradients_per_example": costs.gradients(config)
         * config.train.num_epochs,
@@ -87,7 +91,8 @@ class Workplace:
     settings: config_lib.EvaluationConfig,
     case: plan.Case,
     directory: pathlib.Path,
-  ) -> dict[str, Any]:
+  ) -> tuple[dict[str, Any], dict[str, float]]:
+    """The report on a run, and the baselines."""
     key = (source.name, source.version, settings, case.num_examples)
     evaluators = self._evaluators.setdefault(key, {})
     found = report.measure(
@@ -99,19 +104,8 @@ class Workplace:
       evaluators=evaluators,
     )
     network = networks.of_run(run)
-    [entry] = found["runs"]
-    sanity = entry["robustness"]["sanity"]
-    return {
-      **records.numbers_of(entry),
-      **baselines.measure(evaluators[network.apply_fn], network.variables),
-      "attack": entry["robustness"]["attack"],
-      "num_examples": found["data"]["num_examples"],
-      "doubts": [
-        check["name"]
-        for check in sanity.get("checks", ())
-        if not check["passed"]
-      ],
-    }
+    evaluator = evaluators[network.apply_fn]
+    return found, baselines.measure(evaluator, network.variables)
 
 
 def make(file: str, output: str, case: str, recipe: str, seed: int) -> None:

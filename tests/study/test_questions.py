@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from made_records import noise, record
+from scipy import stats
 
 from robust_info.study import answers, questions
+from robust_info.study.questions import shared
 from robust_info.study.records import Records
 
 SEEDS = range(4)
@@ -242,6 +244,26 @@ def test_fronts_at_equal_cost(arguments, expected):
   assert verdict(question, records)[0] == expected
 
 
+def test_a_component_that_vanishes_is_regularised():
+  records = []
+  for seed in SEEDS:
+    records.append(components("standard", seed, 8.0))
+    last = {k: [*v[:-1], 0.0] for k, v in records[-1].trajectory.items()}
+    last["accuracy"] = records[-1].trajectory["accuracy"]
+    last["robust_label_information"] = last["label_information"] = [2.0] * 8
+    records.append(record("pgd", seed, curves=last))
+  assert verdict(questions.Regularises(), records)[0] == answers.SUPPORTED
+
+
+def test_rank_correlations_are_those_of_scipy():
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(2, 5, 9)).round(1)  # With ties.
+  for one, two, found in zip(x, y, shared.spearman(x, y), strict=True):
+    assert found == pytest.approx(stats.spearmanr(one, two).statistic)
+  assert np.isnan(shared.spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
+  assert np.isnan(shared.spearman([1.0, 2.0], [1.0, 2.0]))
+
+
 def test_every_figure_is_drawn(tmp_path):
   records = [
     *(r for seed in SEEDS for r in fronts(seed, penalty=0.4, relu=0.3)),
@@ -252,7 +274,10 @@ def test_every_figure_is_drawn(tmp_path):
     questions.Characterises(),
     questions.Rises(),
     questions.Regularises(),
-    questions.Nonlinearity(pairs=(("ReLU", "relu", "gelu"),)),
+    # Runs of the first pair are missing.
+    questions.Nonlinearity(
+      pairs=(("none", "linear", "relu"), ("ReLU", "relu", "gelu"))
+    ),
     questions.Predicts(),
     questions.Fronts(adversarial=("adv",), penalties=("gelu",)),
   ):

@@ -194,7 +194,8 @@ def _prediction(
   theme = style.theme_of(axes)
   predicted = int(np.argmax(probabilities))
   wrong = label is not None and predicted != label
-  name = style.shorten(label_names[predicted], 8)
+  # The mark of a wrong prediction takes the place of a letter.
+  name = style.shorten(label_names[predicted], 7 if wrong else 8)
   axes.set_xlabel(
     f"{'✗ ' if wrong else ''}{name} {probabilities[predicted]:.0%}",
     fontsize=7,

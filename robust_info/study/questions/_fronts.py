@@ -132,16 +132,23 @@ class Fronts:
     cases = self._cases(found)
     with shared.panels(path, len(cases), height=3.6) as (figure, axes):
       for panel, case in zip(axes, cases, strict=True):
-        style.title(panel, case, "means over seeds; lines: fronts")
+        style.title(
+          panel,
+          case,
+          "means over seeds; lines: fronts; crosses: not trustworthy",
+        )
         for index, recipes in enumerate(self._families().values()):
-          points = [
-            _mean([*found.of(case, recipe).values()]) for recipe in recipes
-          ]
-          panel.plot(
-            *zip(*points, strict=True),
-            style.marker(index),
-            color=style.LIGHT.colour(index),
-          )
+          points = []
+          for recipe in recipes:
+            records = [*found.of(case, recipe).values()]
+            doubtful = any(r.doubts for r in records)
+            panel.plot(
+              *_mean(records),
+              "x" if doubtful else style.marker(index),
+              color=style.LIGHT.colour(index),
+            )
+            if not doubtful:
+              points.append(_mean(records))
           front = _front(points)
           panel.plot(
             *zip(*front, strict=True),

@@ -82,7 +82,7 @@ class Nonlinearity:
       "epsilon share %": "epsilon_label_information_share",
     }
     recipes = self._recipes()
-    for case in shared.cases_with(found, self.cases, recipes[:1]):
+    for case in self._cases(found):
       table = shared.recipe_table(found, case, columns)
       rows = [row for row in table.rows if row[0].split("`")[1] in recipes]
       tables.append(
@@ -94,6 +94,13 @@ class Nonlinearity:
       )
     return answers.Answer(tuple(criteria), tuple(tables))
 
+  def _cases(self, found: Records) -> list[str]:
+    """The cases that have some pair."""
+    having = [
+      {*shared.cases_with(found, self.cases, pair[1:])} for pair in self.pairs
+    ]
+    return [case for case in found.cases() if case in set().union(*having)]
+
   def _recipes(self) -> list[str]:
     return list(
       dict.fromkeys(recipe for pair in self.pairs for recipe in pair[1:])
@@ -102,7 +109,7 @@ class Nonlinearity:
   def draw(self, found: Records, path: pathlib.Path) -> None:
     """Non-robust shares by recipe, one panel per lens, and accuracy."""
     recipes = self._recipes()
-    cases = shared.cases_with(found, self.cases, recipes[:1])
+    cases = self._cases(found)
     panels_of = {"robust accuracy": "robust_accuracy", **_SHARES}
     height = 0.9 + 0.22 * len(recipes)
     with shared.panels(path, len(panels_of), height=height, columns=2) as (
@@ -110,18 +117,20 @@ class Nonlinearity:
       axes,
     ):
       for panel, (title, name) in zip(axes, panels_of.items(), strict=True):
-        note = "" if name == "robust_accuracy" else "non-robust share"
+        note = "crosses: not trustworthy"
+        if name != "robust_accuracy":
+          note = f"non-robust share; {note}"
         style.title(panel, title[0].upper() + title[1:], note)
         for index, case in enumerate(cases):
           for row, recipe in enumerate(recipes):
-            records = found.of(case, recipe).values()
-            panel.plot(
-              [100 * r.numbers[name] for r in records],
-              [-row - 0.15 * index] * len(records),
-              style.marker(index),
-              color=style.LIGHT.colour(index),
-              alpha=0.7,
-            )
+            for record in found.of(case, recipe).values():
+              panel.plot(
+                100 * record.numbers[name],
+                -row - 0.15 * index,
+                "x" if record.doubts else style.marker(index),
+                color=style.LIGHT.colour(index),
+                alpha=0.7,
+              )
         panel.set_yticks([-i for i in range(len(recipes))], recipes)
         panel.set_xlabel("%")
       style.run_legend(figure, cases)

@@ -77,12 +77,13 @@ def change(name: str, above: float, below: float) -> float:
   """How much larger a component is than another value of it.
 
   Binary logarithm of the ratio, so that 1 means twice as large; of the
-  information that PGD removes, which may be 0, the difference in nats.
+  information that PGD removes, which may be 0, the difference in nats. Where a
+  component vanishes in float32, the smallest normal number stands for it.
   """
   if name == "removed":
     return above - below
-  with np.errstate(divide="ignore", invalid="ignore"):
-    return float(np.log2(np.float64(above) / np.float64(below)))
+  tiny = float(np.finfo(np.float32).tiny)
+  return math.log2(max(above, tiny)) - math.log2(max(below, tiny))
 
 
 def change_text(title: str, name: str) -> str:
