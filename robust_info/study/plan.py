@@ -13,6 +13,7 @@ from ml_collections import config_dict
 
 from robust_info import config as config_lib
 from robust_info.config import file as file_lib
+from robust_info.config import registry
 from robust_info.study import answers, records
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", re.ASCII)
@@ -143,19 +144,23 @@ class Job(NamedTuple):
 def load(path: str | os.PathLike[str]) -> Study:
   """The study that `get_study()` of a Python file returns.
 
+  Parts that the file registers stay registered, see `config.registry`; each run
+  stores the file, as it stores a configuration file.
+
   Raises:
     config.file.FileError: the file cannot be read or run.
     ValueError: it has no such function, or the function returns no study.
   """
   file = file_lib.read(path)
-  module = file_lib.run(file, f"study_{file.digest[:16]}")
-  if not callable(getattr(module, "get_study", None)):
-    raise ValueError(f"Expected a function get_study in {path}, got none.")
-  try:
-    study = module.get_study()
-  # It is a program of the user, which may raise anything.
-  except (Exception, SystemExit) as error:
-    raise file_lib.FileError(file_lib.place_of(error, str(path))) from error
+  with registry.running(file):
+    module = file_lib.run(file, f"study_{file.digest[:16]}")
+    if not callable(getattr(module, "get_study", None)):
+      raise ValueError(f"Expected a function get_study in {path}, got none.")
+    try:
+      study = module.get_study()
+    # It is a program of the user, which may raise anything.
+    except (Exception, SystemExit) as error:
+      raise file_lib.FileError(file_lib.place_of(error, str(path))) from error
   if not isinstance(study, Study):
     raise ValueError(
       f"Expected get_study() of {path} to return a study.Study, got "

@@ -59,6 +59,7 @@ class Workplace:
     )
     [entry] = found["runs"]
     sanity = entry["robustness"]["sanity"]
+    cost = costs.gradients(config)
     record = records.Record(
       case=job.case,
       recipe=job.recipe,
@@ -73,8 +74,7 @@ class Workplace:
         "epsilon": config.evaluation.epsilon,
         "num_examples": found["data"]["num_examples"],
         "steps": run.step,
-        "gradients_per_example": costs.gradients(config)
-        * config.train.num_epochs,
+        "gradients_per_example": cost and cost * config.train.num_epochs,
         "data_version": source.version,
         "software": environment.agreed_versions(),
         "processor": environment.processor(),

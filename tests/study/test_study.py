@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs
 from robust_info.study import __main__ as command
 from robust_info.study import baselines, jobs, plan, render, work
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 @pytest.fixture(scope="module", autouse=True)
 def short():
   """Leaves out measurements that other tests hold."""
-  with pytest.MonkeyPatch.context() as patch:
+  with registry.using(()), pytest.MonkeyPatch.context() as patch:
     patch.setattr(attack_runs.AttackRuns, "sanity", lambda self: {})
     patch.setattr(baselines, "measure", lambda *_: {"margin_mean": 1.5})
     yield
@@ -52,8 +53,10 @@ def finished(tmp_path_factory, short):
 
 def test_results_hold_every_run_and_answer(finished):
   content = json.loads((finished / "study.json").read_text())
-  assert [r["recipe"] for r in content["records"]] == ["standard", "smooth"]
-  first = content["records"][0]
+  assert [r["recipe"] for r in content["records"]] == ["standard", "brier"]
+  first, own = content["records"]
+  assert first["about"]["gradients_per_example"] == 1
+  assert own["about"]["gradients_per_example"] is None
   assert 0.2 < first["numbers"]["accuracy"] < 1
   assert first["trajectory"]["step"] == [0, 1, 2, 4, 10]
   # One seed decides nothing.
@@ -85,8 +88,8 @@ def test_a_stopped_study_ends_with_the_same_results(
   # The second run stopped after its training.
   home = tmp_path / "out"
   shutil.copytree(finished, home)
-  shutil.rmtree(home / "runs/digits/smooth/seed-0/measurements")
-  (home / "records/digits/smooth/seed-0.json").unlink()
+  shutil.rmtree(home / "runs/digits/brier/seed-0/measurements")
+  (home / "records/digits/brier/seed-0.json").unlink()
   (home / "study.json").unlink()
   made = []
   make = work.Workplace.make
@@ -96,7 +99,7 @@ def test_a_stopped_study_ends_with_the_same_results(
     lambda self, job: made.append(job) or make(self, job),
   )
   run(monkeypatch, home)
-  assert made == [plan.Job("digits", "smooth", 0)]
+  assert made == [plan.Job("digits", "brier", 0)]
   assert contents(home) == contents(finished)
 
 

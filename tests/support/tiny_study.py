@@ -1,8 +1,21 @@
-"""A study of two small runs."""
+"""A study of two small runs, one with an objective of its own."""
+
+import jax
+import jax.numpy as jnp
 
 from configs import digits
-from robust_info import study
+from robust_info import objectives, study
 from robust_info.study import questions
+
+
+@objectives.register("brier")
+def brier(network, batch, key, *, progress, power: float = 2.0):
+  """The Brier score."""
+  del key, progress
+  logits, batch_stats = network.train(batch.image, batch.mask)
+  wrong = jax.nn.softmax(logits) - jax.nn.one_hot(batch.label, logits.shape[1])
+  loss = jnp.sum(jnp.abs(wrong) ** power, axis=-1)
+  return objectives.Outcome(loss, {"brier": loss}, batch_stats)
 
 
 def get_study():
@@ -27,7 +40,10 @@ def get_study():
         },
         recipes=(
           study.Recipe("standard"),
-          study.Recipe("smooth", {"objective.label_smoothing": 0.1}),
+          study.Recipe(
+            "brier",
+            {"objective.name": "brier", "objective.brier.power": 3.0},
+          ),
         ),
         seeds=(0,),
         num_examples=100,

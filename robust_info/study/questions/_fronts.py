@@ -113,7 +113,7 @@ class Fronts:
           [
             family,
             f"`{recipe}`",
-            f"{records[0].about['gradients_per_example']:.0f}",
+            _cost(records[0]),
             *(
               shared.spread([100 * r.numbers[name] for r in records])
               for name in ("accuracy", "robust_accuracy")
@@ -158,6 +158,11 @@ class Fronts:
         panel.set_xlabel("clean accuracy (%)")
         panel.set_ylabel("robust accuracy (%)")
       style.run_legend(figure, [*self._families()])
+
+
+def _cost(record: Record) -> str:
+  cost = record.about["gradients_per_example"]
+  return "n/a" if cost is None else f"{cost:.0f}"
 
 
 def _mean(records: Sequence[Record]) -> tuple[float, float]:
