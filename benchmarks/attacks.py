@@ -69,21 +69,21 @@ def torch_pgd(params, x, y) -> Callable[[], Any]:
   import torchattacks
 
   module = small_networks.torch_module(params)
-  module.register_parameter("device", torch.nn.Parameter(torch.zeros(())))
+  images, labels = small_networks.torch_data(x, y)
+  # torchattacks moves images to the device of the first parameter.
+  nothing = torch.zeros((), device=images.device)
+  module.register_parameter("device", torch.nn.Parameter(nothing))
   attack = torchattacks.PGD(
     module, eps=EPSILON, alpha=STEP_SIZE, steps=STEPS, random_start=True
   )
-  images = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
-  labels = torch.from_numpy(np.asarray(y).astype(np.int64))
 
   def run():
     with torch.enable_grad():
       points = attack(images, labels)
     with torch.no_grad():
       module(points).argmax(1) == labels  # noqa: B015
-    return None
 
-  return run
+  return small_networks.eager(run)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import parity_autoattack, small_networks
+from benchmarks import small_networks
 from robust_info import attacks
 
 
@@ -68,7 +68,7 @@ class Theirs:
     import pyautoattack
 
     self._module = small_networks.torch_module(params)
-    self._data = parity_autoattack.torch_data(x, y)
+    self._data = small_networks.torch_data(x, y)
     self._batch_size = batch_size
     self._attack = pyautoattack.AutoAttack(
       self._module, norm=norm.capitalize(), eps=epsilon, seed=0
@@ -78,14 +78,14 @@ class Theirs:
     """Returns a mask of the robust examples that survive the named attack."""
     import torch
 
-    rows = torch.from_numpy(np.flatnonzero(robust))
+    rows = torch.from_numpy(np.flatnonzero(robust)).to(self._data[0].device)
     images, labels = (values[rows] for values in self._data)
     self._attack.attacks_to_run = [name]
     points, *_ = self._attack.run_standard_evaluation(
       images, labels, batch_size=self._batch_size
     )
     with torch.no_grad():
-      correct = (self._module(points).argmax(1) == labels).numpy()
+      correct = (self._module(points).argmax(1) == labels).cpu().numpy()
     robust = robust.copy()
     robust[np.flatnonzero(robust)] = correct
     return robust

@@ -8,6 +8,8 @@
 * dense: the published method in JAX, F itself as an N x D x D array: time
   (target: 5x) and peak memory (target: 50x), of the whole batch and with
   `batch_size=`.
+* PyTorch: the same norm by its vectorised reverse mode, on the same weights;
+  on a GPU also as one CUDA graph.
 * crossover: "matrix_free" over "gram" by number of classes.
 
 The CNN is conv 16-32, 5x5, stride 2, dense 100; ResNet-20 and VGG13 are those
@@ -16,12 +18,14 @@ of `robust_info.models`. Weights are random; times do not depend on them.
 """
 
 import argparse
+import importlib.util
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import robust_info as ri
-from benchmarks import timing
+from benchmarks import small_networks, timing
 from robust_info import models
 from robust_info._xla import loops
 
@@ -67,6 +71,49 @@ def dense(apply):
     return jnp.sqrt(jnp.sum(matrix**2, axis=(1, 2)))
 
   return jax.jit(frobenius)
+
+
+def torch_frobenius(params, x):
+  """`||F||_F` by the same Gram matrix in PyTorch, on the same weights."""
+  import torch
+
+  module = small_networks.torch_module(params)
+  images, _ = small_networks.torch_data(x, jnp.zeros(len(x), jnp.int32))
+
+  def log_p(image):
+    return torch.log_softmax(module(image[None])[0], 0)
+
+  def step():
+    rows = torch.func.vmap(torch.func.jacrev(log_p))(images).flatten(2)
+    with torch.no_grad():
+      p = torch.softmax(module(images), 1)
+    weighted = rows * p.sqrt()[:, :, None]
+    return torch.linalg.matrix_norm(weighted @ weighted.mT)
+
+  return step
+
+
+def against_torch(x, *, runs):
+  """Prints the comparison with PyTorch, where that is installed."""
+  if importlib.util.find_spec("torch") is None:
+    print("PyTorch: not installed")
+    return
+  params = small_networks.init("cnn", x.shape[1:], 10, seed=0)
+  params = [(jnp.asarray(w), jnp.asarray(b)) for w, b in params]
+  frobenius = jax.jit(ri.fisher_frobenius)
+  logits_fn = jax.tree_util.Partial(small_networks.apply, params)
+  step = torch_frobenius(params, x)
+  ours, theirs = frobenius(logits_fn, x), step()
+  difference = abs(np.asarray(ours) / np.asarray(theirs.cpu()) - 1).max()
+  print(f"largest relative difference to PyTorch: {difference:.1e}")
+  ways = {"eager": small_networks.eager}
+  if jax.default_backend() == "gpu":
+    ways["one CUDA graph"] = small_networks.captured
+  for name, way in ways.items():
+    report(
+      f"CNN, {x.shape[1:]}, N={len(x)}, PyTorch ({name}) over fisher_frobenius",
+      timing.paired(lambda: frobenius(logits_fn, x), way(step), runs=runs),
+    )
 
 
 def peak_bytes(function, *args):
@@ -165,6 +212,7 @@ def main():
       runs=15,
     ),
   )
+  against_torch(x, runs=15)
   for num_classes in (32, 64, 128):
     crossover(num_classes)
   if is_fast:

@@ -151,21 +151,13 @@ def ours(x, y, params, norm, epsilon, seed, queries):
   return run
 
 
-def torch_data(x, y):
-  """Images [N, C, H, W] and labels as tensors."""
-  import torch
-
-  images = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
-  return images, torch.from_numpy(np.asarray(y).astype(np.int64))
-
-
 def theirs(x, y, params, norm, epsilon, seed, queries):
   """The same with pyautoattack."""
   import pyautoattack
   import torch
 
   module = small_networks.torch_module(params)
-  images, labels = torch_data(x, y)
+  images, labels = small_networks.torch_data(x, y)
 
   def noisy(x):
     return module(x + NOISE * torch.randn_like(x))
@@ -214,7 +206,7 @@ def art(x, y, params, norm, epsilon, seed, queries):
     "apgd-ce": "cross_entropy",
     "apgd-dlr": "difference_logits_ratio",
   }
-  images, labels = (np.asarray(v) for v in torch_data(x, y))
+  images, labels = (v.cpu().numpy() for v in small_networks.torch_data(x, y))
   classifier = classification.PyTorchClassifier(
     small_networks.torch_module(params),
     loss=torch.nn.CrossEntropyLoss(),

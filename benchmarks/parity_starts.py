@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import parity_autoattack, small_networks
+from benchmarks import small_networks
 from robust_info.attacks import _apgd, ascent, initial, methods
 
 _STEPS = 100
@@ -49,7 +49,7 @@ def theirs(params, x, y, start, norm, epsilon):
   from pyautoattack import autopgd_base
 
   module = small_networks.torch_module(params)
-  images, labels = parity_autoattack.torch_data(x, y)
+  images, labels = small_networks.torch_data(x, y)
   attack = autopgd_base.APGDAttack(
     module,
     n_iter=_STEPS,
@@ -59,7 +59,7 @@ def theirs(params, x, y, start, norm, epsilon):
     logger=logging.getLogger(__name__),
   )
   attack.init_hyperparam(images)
-  begin, _ = parity_autoattack.torch_data(start, y)
+  begin, _ = small_networks.torch_data(start, y)
   *_, points = attack.attack_single_run(images, labels, x_init=begin)
   with torch.no_grad():
     return (module(points).argmax(1) == labels).numpy()

@@ -7,6 +7,7 @@ are [N, H, W, C]; a network is a list of (weight, bias) pairs. The CNN is conv
 
 import itertools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,15 +57,77 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
   return hidden
 
 
+def torch_device():
+  """The device of PyTorch that JAX computes on: the GPU, or the CPU.
+
+  On GPUs, PyTorch then rounds matrix products as JAX does by default.
+  """
+  import torch
+
+  torch.set_float32_matmul_precision("high")
+  return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+
+
+def torch_data(x, y):
+  """Images [N, C, H, W] and labels as tensors on that device."""
+  import torch
+
+  images = torch.from_numpy(np.moveaxis(np.array(x), -1, 1).copy())
+  labels = torch.from_numpy(np.array(y).astype(np.int64))
+  return images.to(torch_device()), labels.to(torch_device())
+
+
+def captured(step) -> Callable[[], None]:
+  """A step of PyTorch as one CUDA graph, which is launched at once.
+
+  Args:
+    step: function of nothing that reads nothing back from the GPU.
+  """
+  import torch
+
+  side = torch.cuda.Stream()
+  side.wait_stream(torch.cuda.current_stream())
+  with torch.cuda.stream(side):
+    for _ in range(3):
+      step()
+  torch.cuda.current_stream().wait_stream(side)
+  graph = torch.cuda.CUDAGraph()
+  with torch.cuda.graph(graph):
+    step()
+
+  def run():
+    graph.replay()
+    torch.cuda.synchronize()
+
+  return run
+
+
+def eager(step) -> Callable[[], None]:
+  """A step of PyTorch, until the GPU is done with it."""
+  import torch
+
+  def run():
+    step()
+    if torch_device().type == "cuda":
+      torch.cuda.synchronize()
+
+  return run
+
+
 def torch_module(params: Params):
   """The same network as a torch module from [N, C, H, W] to logits."""
   import torch
+
+  device = torch_device()
 
   class Network(torch.nn.Module):
     def __init__(self):
       super().__init__()
       self.layers = [
-        (torch.from_numpy(np.array(w)), torch.from_numpy(np.array(b)))
+        (
+          torch.from_numpy(np.array(w)).to(device),
+          torch.from_numpy(np.array(b)).to(device),
+        )
         for w, b in params
       ]
       self.kernels = [

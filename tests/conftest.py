@@ -1,4 +1,7 @@
-"""Shared set-up: hostile numerics, little to compile, no accelerator."""
+"""Shared set-up: hostile numerics, little to compile, no accelerator.
+
+With JAX_PLATFORMS=cuda,cpu the tests run on a GPU, see docs/guide/scaling.md.
+"""
 
 import atexit
 import functools
@@ -69,6 +72,13 @@ def x64():
   """Runs a test with 64-bit types enabled."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture
+def on_cpu():
+  """Skips a test of what the package does on CPUs only."""
+  if jax.default_backend() != "cpu":
+    pytest.skip("this is for CPUs")
 
 
 @pytest.fixture

@@ -100,8 +100,14 @@ def _products(*matrices):
 
 
 def _of_the_library(matrices):
-  values, vectors = jnp.linalg.eigh(matrices, symmetrize_input=False)
-  return values[:, ::-1], vectors[:, :, ::-1]
+  # The libraries of GPUs return numbers for a matrix that is not finite.
+  is_finite = jnp.all(jnp.isfinite(matrices), axis=(1, 2), keepdims=True)
+  safe = jnp.where(is_finite, matrices, 0.0)
+  values, vectors = jnp.linalg.eigh(safe, symmetrize_input=False)
+  return (
+    jnp.where(is_finite[:, 0], values[:, ::-1], jnp.nan),
+    jnp.where(is_finite, vectors[:, :, ::-1], jnp.nan),
+  )
 
 
 def _jacobi(matrices):

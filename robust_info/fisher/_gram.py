@@ -155,18 +155,20 @@ def _pullbacks_of_differences(logits, pullback):
   num_examples, num_classes = logits.shape
   reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))
 
-  def pull(_, offset):
+  def pull(offset):
     other = (reference + offset) % num_classes
     cotangent = jax.nn.one_hot(
       other, num_classes, dtype=logits.dtype
     ) - jax.nn.one_hot(reference, num_classes, dtype=logits.dtype)
     (row,) = pullback(cotangent)
     row = _validate.float_array("x", row)
-    return None, row.reshape(num_examples, math.prod(row.shape[1:]))
+    return row.reshape(num_examples, math.prod(row.shape[1:]))
 
-  offsets = jnp.arange(1, num_classes)
-  _, rows = loops.scan(
-    pull, None, offsets, length=num_classes - 1, differentiable=True
+  rows = loops.independent(
+    pull,
+    jnp.arange(1, num_classes),
+    length=num_classes - 1,
+    differentiable=True,
   )
   log_p = divergences.log_softmax(logits).astype(rows.dtype)
   return rows, reference, log_p

@@ -118,11 +118,13 @@ def trace(
 ) -> tuple[jax.Array, jax.Array]:
   """Unbiased `tr F` [N] and its standard error [N]."""
 
-  def probe(_, key):
-    return None, fisher.quadratic(_remainder_probe(found, key))
+  def probe(key):
+    return fisher.quadratic(_remainder_probe(found, key))
 
   keys = jax.random.split(key, num_probes)
-  _, samples = loops.scan(probe, None, keys, length=num_probes)
+  samples = loops.independent(
+    probe, keys, length=num_probes, values=found.basis[0].size
+  )
   mean, standard_error = _mean_and_error(samples)
   return jnp.sum(found.values, axis=-1) + mean, standard_error
 
@@ -139,14 +141,16 @@ def trace_and_frobenius(
   `||F||_F^2` is unbiased; the error of its root is correct to first order.
   """
 
-  def probe(_, key):
+  def probe(key):
     v = _remainder_probe(found, key)
     image = fisher.product(v)
     outside = image - _combine(found.basis, _project(found.basis, image))
-    return None, (contractions.dot(v, image), _norm(outside))
+    return contractions.dot(v, image), _norm(outside)
 
   keys = jax.random.split(key, num_probes)
-  _, (quadratic, length) = loops.scan(probe, None, keys, length=num_probes)
+  quadratic, length = loops.independent(
+    probe, keys, length=num_probes, values=found.basis[0].size
+  )
   remainder, trace_error = _mean_and_error(quadratic)
   # In units of the top Ritz value, so that squares do not underflow.
   top = found.values[:, 0]

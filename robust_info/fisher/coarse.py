@@ -131,7 +131,9 @@ def _norms_and_logits(
   )
   epsilon = _rounding.epsilon(logits_fn, x)
   norms = _routes.norms_of_gram(reduced, x, num_eigenvectors, epsilon)
-  left_out = _variance_within(logits, pullback, is_kept, key, num_probes)
+  left_out = _variance_within(
+    logits, pullback, is_kept, key, num_probes, x.size
+  )
   norms = dataclasses.replace(
     norms,
     trace_error=norms.trace_error + left_out,
@@ -141,24 +143,20 @@ def _norms_and_logits(
   return norms, logits
 
 
-def _variance_within(logits, pullback, is_kept, key, num_probes):
+def _variance_within(logits, pullback, is_kept, key, num_probes, num_values):
   """R [N] = E |sum_{k in S} e_k sqrt(p_k) (g_k - g_S)|^2 over random signs."""
   exact = _validate.float_array("logits", logits)
   root = jnp.exp(0.5 * divergences.log_softmax(exact))
   root = jnp.where(is_kept, 0.0, root)
   within = jax.nn.softmax(jnp.where(is_kept, -jnp.inf, exact), axis=-1)
 
-  def probe(total, key):
+  def probe(key):
     signed = root * jax.random.rademacher(key, exact.shape, exact.dtype)
     cotangent = signed - within * jnp.sum(signed, axis=-1, keepdims=True)
     (row,) = pullback(cotangent.astype(logits.dtype))
     row = _validate.float_array("x", row).reshape(row.shape[0], -1)
-    return total + contractions.dot(row, row).astype(total.dtype), None
+    return contractions.dot(row, row).astype(exact.dtype)
 
-  total, _ = loops.scan(
-    probe,
-    jnp.zeros(exact.shape[:1], exact.dtype),
-    jax.random.split(key, num_probes),
-    length=num_probes,
-  )
-  return total / num_probes
+  keys = jax.random.split(key, num_probes)
+  samples = loops.independent(probe, keys, length=num_probes, values=num_values)
+  return jnp.mean(samples, axis=0)

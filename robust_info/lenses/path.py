@@ -312,20 +312,16 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
 def _node_logits(logits_fn, x, x_other, num_nodes, *, differentiable):
   """Logits [n + 1, P, C], one node per call."""
 
-  def node(_, t):
-    return None, components.logits_at(
-      logits_fn, components.point(x, x_other, t)
-    )
+  def node(t):
+    return components.logits_at(logits_fn, components.point(x, x_other, t))
 
-  fractions = jnp.arange(num_nodes + 1, dtype=x.dtype) / num_nodes
-  _, logits = loops.scan(
+  return loops.independent(
     node,
-    None,
-    fractions,
+    jnp.arange(num_nodes + 1, dtype=x.dtype) / num_nodes,
     length=num_nodes + 1,
+    values=x.size,
     differentiable=differentiable,
   )
-  return logits
 
 
 def _chord(logits_fn, x, x_other, num_nodes, stride):
@@ -337,17 +333,20 @@ def _chord(logits_fn, x, x_other, num_nodes, stride):
 def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
   direction = x_other - x
 
-  def node(_, t):
+  def node(t):
     logits, tangent = components.derivative(
       logits_fn, components.point(x, x_other, t), direction
     )
     variance = products.prediction_variance(logits, tangent)
-    return None, (logits, (1 - t) * variance)
+    return logits, (1 - t) * variance
 
   # The integrand vanishes at t = 1, so that node needs no derivative.
-  fractions = jnp.arange(num_nodes, dtype=x.dtype) / num_nodes
-  _, (logits, integrand) = loops.scan(
-    node, None, fractions, length=num_nodes, differentiable=True
+  logits, integrand = loops.independent(
+    node,
+    jnp.arange(num_nodes, dtype=x.dtype) / num_nodes,
+    length=num_nodes,
+    values=x.size,
+    differentiable=True,
   )
 
   def rule(values):

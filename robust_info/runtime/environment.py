@@ -35,6 +35,12 @@ def processor() -> str:
   return platform.processor() or platform.machine()
 
 
+def device() -> str:
+  """The kind of the accelerator that JAX computes on, or of the processor."""
+  first = jax.devices()[0]
+  return processor() if first.platform == "cpu" else first.device_kind
+
+
 _PACKAGES = (
   "flax",
   "jax",

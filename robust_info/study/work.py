@@ -77,7 +77,7 @@ class Workplace:
         "gradients_per_example": cost and cost * config.train.num_epochs,
         "data_version": source.version,
         "software": environment.agreed_versions(),
-        "processor": environment.processor(),
+        "processor": environment.device(),
       },
       seconds=time.monotonic() - began,
     )

@@ -38,6 +38,7 @@ def measures(logits_fn, x):
   }
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
   logits_fn, x = network
   found = []
@@ -52,6 +53,33 @@ def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("at_once", [10**9, 3 * 96])
+def test_vectorised_calls_equal_loops(network, monkeypatch, at_once):
+  logits_fn, x = network
+  found = []
+  key = jax.random.key(0)
+  for backend in ("cpu", "gpu"):
+    monkeypatch.setattr(jax, "default_backend", lambda name=backend: name)
+    monkeypatch.setattr(loops, "MAX_VALUES_AT_ONCE", at_once)
+
+    def both(x):
+      free = ri.fisher_norms(logits_fn, x, method="matrix_free", key=key)
+      coarse = ri.coarse_fisher_norms(logits_fn, x, max_classes=2, key=key)
+      return {
+        **measures(logits_fn, x),
+        "trace": free.trace,
+        "frobenius": free.frobenius,
+        "coarse": coarse.trace_error,
+      }
+
+    found.append(jax.jit(both)(x))
+  for name, one in found[0].items():
+    np.testing.assert_allclose(
+      one, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
+    )
+
+
+@pytest.mark.usefixtures("on_cpu")
 def test_long_loops_stay_rolled(monkeypatch):
   monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", 128)
   assert loops.unroll_length(128) == 128
@@ -109,7 +137,7 @@ def test_batches_give_what_one_call_gives(network):
     )
 
 
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("on_cpu", "one_device")
 def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
   logits_fn, x = network
   y = jnp.arange(len(x)) % 5
@@ -146,7 +174,7 @@ def test_an_uneven_batch_keeps_its_order(network, monkeypatch):
   np.testing.assert_allclose(found, logits_fn(x), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("on_cpu", "one_device")
 def test_what_gains_nothing_stays_whole(network, monkeypatch):
   logits_fn, x = network
 

@@ -89,7 +89,13 @@ def test_narrow_integers_give_the_numbers_of_int32(call):
   _, labels, _ = examples()
   expected = call(labels.astype(np.int32))
   for given in (labels.tolist(), labels.astype(np.int8)):
-    jax.tree.map(np.testing.assert_array_equal, call(given), expected)
+    # On GPUs, sums by class add in any order. A label that wraps around moves
+    # a number by far more.
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      call(given),
+      expected,
+    )
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, "int4", "uint4"])
@@ -150,8 +156,9 @@ def test_losses_of_many_classes_take_narrow_labels():
     by_name = (losses.margin, losses.cross_entropy, losses.dlr)
     return [loss(logits, labels) for loss in by_name]
 
-  np.testing.assert_array_equal(
-    *(of_labels(logits, labels.astype(dtype)) for dtype in (np.int8, np.int32))
+  np.testing.assert_allclose(
+    *(of_labels(logits, labels.astype(dtype)) for dtype in (np.int8, np.int32)),
+    rtol=1e-5,
   )
 
 

@@ -14,7 +14,7 @@ LIBRARIES = {
   "Equinox": "equinox",
   "Haiku": "haiku",
   "Keras": "keras",
-  "PyTorch": "torch",
+  "PyTorch": "torchax",
   "A whole report, and the weights elsewhere": "safetensors",
 }
 

@@ -16,9 +16,9 @@ def stats(logits, labels=LABELS):
 
 
 def test_parts_are_the_clean_and_the_attacked_values():
-  lens = ri.epsilon_lens(stats(CLEAN), stats(ATTACKED))
-  before = ri.summarize(stats(CLEAN))
-  after = ri.summarize(stats(ATTACKED))
+  clean, attacked = stats(CLEAN), stats(ATTACKED)
+  lens = ri.epsilon_lens(clean, attacked)
+  before, after = ri.summarize(clean), ri.summarize(attacked)
   for field in dataclasses.fields(lens):
     parts = getattr(lens, field.name)
     np.testing.assert_array_equal(parts.total, getattr(before, field.name))

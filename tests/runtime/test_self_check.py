@@ -72,6 +72,7 @@ def test_wrong_numbers_are_refused_in_one_line(
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize(
   ("probe", "message"),
   [

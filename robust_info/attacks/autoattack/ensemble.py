@@ -353,7 +353,8 @@ def _evaluate(
           Progress(
             attack=name,
             finished=int(field.finished.sum()),
-            under_way=look.under_way,
+            # At most what is left, also by rounding.
+            under_way=min(look.under_way, total - float(field.finished.sum())),
             total=total,
             resumed=resumed,
             robust_accuracy=field.accuracy(),
