@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -359,6 +360,8 @@ def _ranked(
 def _short(error: BaseException) -> str:
   """An error on one line; its end, with the system's reason, is kept."""
   text = " ".join(f"{type(error).__name__}: {error}".split())
+  # TensorStore ends with places in its own source.
+  text = re.sub(r" ?\[(os_error_code|source locations)=[^]]*]?", "", text)
   return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
