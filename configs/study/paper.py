@@ -14,6 +14,10 @@ The thresholds of the verdicts below were chosen before the first run:
   or 0.1 nats of at most 2.3 nats of label information;
 * five points of robust accuracy are more than twice the binomial error of 500
   images; the same for shares of the divergence.
+
+The numbers of seeds, epochs, images and recipes are such that two cores need
+three hours; they were lowered when 24 runs of the digits, all of seed 0,
+were measured, and no other.
 """
 
 from collections.abc import Iterator
@@ -128,7 +132,6 @@ def _fronts() -> Iterator[study.Recipe]:
 def _larger(name: str, data: str) -> study.Case:
   """A case of 28 x 28 images: fewer recipes, since a run takes minutes."""
   recipes = [r for r in _LADDER if not r.name.startswith("wide")]
-  recipes += [r for r in _OBJECTIVES if r.name == "trades"]
   return study.Case(
     name=name,
     base=mnist.get_config,
@@ -137,13 +140,13 @@ def _larger(name: str, data: str) -> study.Case:
       "data.name": data,
       "objective.num_steps": 5,
       "objective.step_size": 0.4,
-      "train.num_epochs": 2,
+      "train.num_epochs": 1,
       "evaluation.epsilon_grid": (0.0, 0.05, 0.1),
       "evaluation.validation_examples": 300,
     },
     recipes=tuple(recipes),
     seeds=(0, 1, 2),
-    num_examples=500,
+    num_examples=250,
     autoattack=("standard", "pgd"),
   )
 
@@ -164,7 +167,7 @@ def get_study() -> study.Study:
           "evaluation.validation_examples": 0,
         },
         recipes=(*_LADDER, *_OBJECTIVES, *fronts),
-        seeds=(0, 1, 2, 3, 4),
+        seeds=(0, 1, 2),
         autoattack=("standard", "pgd"),
       ),
       _larger("mnist", "mnist"),
