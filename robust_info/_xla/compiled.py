@@ -5,6 +5,7 @@ loops again at every call. `once` compiles the whole function instead, where a
 compiled program cannot give other numbers than the function itself.
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -60,6 +61,41 @@ def once(fn: Function) -> Function:
       except TypeError:
         pass
     return fn(*args, **kwargs)
+
+  return call
+
+
+# Calls whose results `remembered` keeps; each is a number.
+_MAX_REMEMBERED = 1024
+
+
+def remembered(fn: Function) -> Function:
+  """Calls a function once per architecture, where arrays have these shapes.
+
+  Args:
+    fn: a function whose result depends on shapes and dtypes of its arrays only,
+      and on all that is not an array. It is called as it is where `once` has no
+      program.
+
+  Returns:
+    A function with the same results.
+  """
+  kept: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+
+  @functools.wraps(fn)
+  def call(*args: Any, **kwargs: Any) -> Any:
+    split = _split(args, kwargs)
+    if split is None:
+      return fn(*args, **kwargs)
+    form, arrays = split
+    call_key = form, tuple((leaf.shape, leaf.dtype) for leaf in arrays)
+    try:
+      return kept[call_key]
+    except KeyError:
+      kept[call_key] = found = fn(*args, **kwargs)
+    while len(kept) > _MAX_REMEMBERED:
+      kept.popitem(last=False)
+    return found
 
   return call
 

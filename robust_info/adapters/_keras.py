@@ -18,7 +18,13 @@ class _Run:
   model: base.Identity
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
-    outputs, _ = self.model.value.stateless_call(*variables, x, training=False)
+    outputs, after = self.model.value.stateless_call(
+      *variables, x, training=False
+    )
+    # A random layer moves its seed on; what nothing changes is the same object.
+    for new, old in zip(after, variables[1], strict=True):
+      if new is not old and old.dtype == jnp.uint32:
+        base.refuse_randomness()
     return outputs
 
 
@@ -50,7 +56,8 @@ def from_keras(
   Raises:
     TypeError: `model` is not a Keras model.
     ValueError: the backend is another one, the model is not built, a bad
-      option, or `images` tell a difference.
+      option, or `images` tell a difference; when called, a network that draws
+      random numbers in evaluation mode.
   """
   keras = base.library("keras", "keras")
   base.require(model, keras.Model, "model", "a Keras model")

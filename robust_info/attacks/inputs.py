@@ -176,10 +176,10 @@ def num_classes(
   eot_samples: int | None = None,
 ) -> int:
   """C of a network, see `ascent.evaluator`; computes no logits."""
-  return int(_num_classes(logits_fn, x, key, eot_samples))
+  return _num_classes(logits_fn, x, key, eot_samples)
 
 
-@compiled.once
+@compiled.remembered
 def _num_classes(logits_fn, x, key, eot_samples):
   evaluate = ascent.evaluator(logits_fn, eot_samples, backward=False)
   return _validate.network("logits_fn", lambda v: evaluate(v, key)[0], x)

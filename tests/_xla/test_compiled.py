@@ -213,6 +213,32 @@ def test_traced_calls_hold_no_program():
     assert programs[0] == programs[1]
 
 
+def test_results_of_shapes_are_remembered_per_architecture(monkeypatch):
+  calls = []
+
+  @compiled.remembered
+  def width(logits_fn, x):
+    calls.append(x.shape)
+    return logits_fn(x).shape[1]
+
+  x, _ = images()
+  half = lambda weights, x: apply(weights, x)[:, :1]  # noqa: E731
+  assert [width(network(scale), x) for scale in (1.0, 2.0)] == [4, 4]
+  assert len(calls) == 1
+  assert width(network(), x[:2]) == 4
+  assert width(jax.tree_util.Partial(half, weights()), x) == 1
+  assert len(calls) == 3
+  # A plain function may change from call to call.
+  plain = functools.partial(apply, weights())
+  assert [width(plain, x) for _ in range(2)] == [4, 4]
+  assert len(calls) == 5
+  monkeypatch.setattr(compiled, "_MAX_REMEMBERED", 2)
+  for rows in (3, 1):
+    assert width(network(), x[:rows]) == 4
+  assert width(jax.tree_util.Partial(half, weights()), x) == 1
+  assert len(calls) == 8
+
+
 def test_equal_constants_of_other_types_have_programs_of_their_own():
   @compiled.once
   def product(x, factor):

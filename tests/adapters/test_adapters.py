@@ -424,3 +424,25 @@ def test_arguments_and_parts_that_cannot_be_hashed_are_static_too():
     module, variables, arguments={"sizes": sizes}, images=images()
   )
   assert jax.jit(ri.fisher_trace)(logits_fn, images()).shape == (N,)
+
+
+def test_a_keras_layer_that_draws_numbers_is_refused():
+  library = pytest.importorskip("keras")
+  if library.backend.backend() != "jax":
+    pytest.skip("needs KERAS_BACKEND=jax")
+
+  class Noise(library.layers.Layer):
+    def __init__(self):
+      super().__init__()
+      self.seeds = library.random.SeedGenerator(0)
+
+    def call(self, x, training=None):
+      return x + library.random.normal(x.shape[1:], seed=self.seeds)
+
+  model = library.Sequential(
+    [library.layers.Input((4,)), library.layers.Dense(3), Noise()]
+  )
+  logits_fn = adapters.from_keras(model)
+  for call in (logits_fn, jax.jit(logits_fn)):
+    with pytest.raises(ValueError, match="network without randomness"):
+      call(np.zeros((2, 4), np.float32))

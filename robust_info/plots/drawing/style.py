@@ -310,6 +310,10 @@ def no_data(axes: matplotlib.axes.Axes) -> None:
   axes.grid(False)
 
 
+# Height of a row of a legend, in inches.
+_LEGEND_ROW = 0.19
+
+
 def run_legend(made: Figure, names: Sequence[str]) -> None:
   """Adds one legend of the runs below all panels; names may be empty."""
   shown = [shorten(name, 40) for name in names]
@@ -326,11 +330,11 @@ def run_legend(made: Figure, names: Sequence[str]) -> None:
     )
     for run, name in enumerate(shown)
   ]
-  made.legend(
-    handles=handles,
-    loc="outside lower center",
-    ncols=max(1, int(11 * made.get_figwidth() / (max(map(len, shown)) + 8))),
-  )
+  columns = max(1, int(11 * made.get_figwidth() / (max(map(len, shown)) + 8)))
+  # Room for two rows is there.
+  more = max(0, math.ceil(len(shown) / columns) - 2)
+  made.set_figheight(made.get_figheight() + _LEGEND_ROW * more)
+  made.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def number(value: Any) -> float:
