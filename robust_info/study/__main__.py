@@ -13,8 +13,8 @@ import sys
 
 from robust_info import data, training
 from robust_info.config import file as file_lib
-from robust_info.runtime import environment, interruption
-from robust_info.study import jobs, plan, render
+from robust_info.runtime import environment, files, interruption
+from robust_info.study import jobs, page, plan, render
 from robust_info.training import checkpoints, workdir
 
 _ERRORS = (
@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     "--only",
     choices=("runs", "render"),
     help="make the missing runs, or write the results of those that exist",
+  )
+  parser.add_argument(
+    "--page",
+    type=pathlib.Path,
+    metavar="FILE",
+    help="page in Markdown that gets the tables between its lines "
+    "`<!-- study: NAME -->` and `<!-- study: end -->`",
   )
   parser.add_argument(
     "--case", action="append", default=[], help="only the runs of this case"
@@ -102,12 +109,16 @@ def _run(options: argparse.Namespace) -> None:
       "code or of libraries; remove study.json and their files in records/ to "
       "measure again."
     )
-  verdicts = render.render(study, found, output)
+  results = render.judge(study, found)
+  render.write(study, found, results, output)
+  if options.page:
+    text = page.fill(options.page.read_text(encoding="utf-8"), results.tables)
+    files.write_whole(options.page, text)
   absent = sum(found.get(*job) is None for job in plan.jobs(study))
   if absent:
     print(f"{absent} runs are missing; the verdicts are of the others.")
   for question in study.questions:
-    print(f"{question.title} {verdicts[question.name]}")
+    print(f"{question.title} {results.verdicts[question.name]}")
   print(f"\nOpen {output / 'tables' / 'verdicts.md'} first.")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robust_info.runtime import files
-from robust_info.study import answers, plan, records
+from robust_info.study import answers, plan, recipes, records
 
 SCHEMA = 1
 RESULTS = "study.json"
@@ -45,33 +45,63 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
   return records.Records(found)
 
 
-def render(study: plan.Study, found: records.Records, output: pathlib.Path):
-  """Writes `study.json`, and a table and a figure per question.
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """The answers of a study.
+
+  Attributes:
+    findings: name of each question -> its criteria with their statistics.
+    verdicts: name of each question -> verdict.
+    tables: lines in Markdown: `verdicts`, `recipes`, and per question its
+      name.
+  """
+
+  findings: Mapping[str, Sequence[answers.Finding]]
+  verdicts: Mapping[str, str]
+  tables: Mapping[str, Sequence[str]]
+
+
+def judge(study: plan.Study, found: records.Records) -> Results:
+  """Answers the questions of a study from its records; writes nothing."""
+  given = {q.name: q.answer(found) for q in study.questions}
+  findings = answers.judge(given)
+  verdicts = {name: answers.verdict(of) for name, of in findings.items()}
+  tables = {
+    "verdicts": [*_verdicts(study, findings, verdicts)],
+    **{
+      name: [*_tables(given[name], findings[name], verdicts[name])]
+      for name in given
+    },
+    "recipes": [*_titled(recipes.tables(found))],
+  }
+  return Results(findings, verdicts, tables)
+
+
+def write(
+  study: plan.Study,
+  found: records.Records,
+  results: Results,
+  output: pathlib.Path,
+) -> None:
+  """Writes `study.json`, the tables, and a figure per question.
 
   The same records give the same files.
 
   Args:
     study: the study, with its questions.
     found: its records.
+    results: answers of `judge`.
     output: directory of the results.
-
-  Returns:
-    Name of each question -> verdict.
   """
-  given = {q.name: q.answer(found) for q in study.questions}
-  findings = answers.judge(given)
-  verdicts = {name: answers.verdict(of) for name, of in findings.items()}
   output.mkdir(parents=True, exist_ok=True)
   (output / "tables").mkdir(exist_ok=True)
   (output / "figures").mkdir(exist_ok=True)
+  for name, lines in results.tables.items():
+    text = "\n".join(lines) + "\n"
+    files.write_whole(output / "tables" / f"{name}.md", text)
   for question in study.questions:
-    name = question.name
-    text = "\n".join(
-      _tables(question, given[name], findings[name], verdicts[name])
-    )
-    files.write_whole(output / "tables" / f"{name}.md", text + "\n")
-    if findings[name]:
-      question.draw(found, output / "figures" / name)
+    if results.findings[question.name]:
+      question.draw(found, output / "figures" / question.name)
   content = {
     "schema": SCHEMA,
     "title": study.title,
@@ -79,9 +109,9 @@ def render(study: plan.Study, found: records.Records, output: pathlib.Path):
       {
         "name": question.name,
         "question": question.title,
-        "verdict": verdicts[question.name],
+        "verdict": results.verdicts[question.name],
         "thresholds": _thresholds(question),
-        "criteria": [_finding(f) for f in findings[question.name]],
+        "criteria": [_finding(f) for f in results.findings[question.name]],
       }
       for question in study.questions
     ],
@@ -95,11 +125,6 @@ def render(study: plan.Study, found: records.Records, output: pathlib.Path):
     output / RESULTS,
     head + ',\n "records": [\n' + ",\n".join(lines) + "\n ]\n}\n",
   )
-  files.write_whole(
-    output / "tables" / "verdicts.md",
-    "\n".join(_verdicts(study, findings, verdicts)) + "\n",
-  )
-  return verdicts
 
 
 def _verdicts(study, findings, verdicts):
@@ -114,7 +139,7 @@ def _verdicts(study, findings, verdicts):
     )
 
 
-def _tables(question, answer, findings, verdict):
+def _tables(answer, findings, verdict):
   yield f"Verdict: **{verdict}**"
   yield ""
   yield (
@@ -129,8 +154,14 @@ def _tables(question, answer, findings, verdict):
       f"[{_number(f.low)}, {_number(f.high)}], n = {len(f.criterion.values)} | "
       f"{_p_value(f.corrected)} | {f.status} |"
     )
-  for table in answer.tables:
-    yield ""
+  yield ""
+  yield from _titled(answer.tables)
+
+
+def _titled(tables):
+  for number, table in enumerate(tables):
+    if number:
+      yield ""
     yield f"{table.title}:"
     yield ""
     yield from markdown(table)

@@ -62,7 +62,7 @@ def test_results_hold_every_run_and_answer(finished):
   # One seed decides nothing.
   assert {a["verdict"] for a in content["answers"]} == {"undecided"}
   assert {p.name for p in (finished / "tables").iterdir()} == {
-    "characterises.md", "rises.md", "verdicts.md"
+    "characterises.md", "recipes.md", "rises.md", "verdicts.md"
   }  # fmt: skip
 
 
@@ -72,6 +72,27 @@ def test_run_again_it_makes_nothing(finished, monkeypatch):
   monkeypatch.setattr(jobs, "make_here", None)
   run(monkeypatch, finished)
   assert contents(finished) == before
+
+
+def test_tables_are_filled_into_a_page(finished, monkeypatch, tmp_path, capsys):
+  shutil.copy(finished / "study.json", tmp_path)
+  text = "a\n<!-- study: recipes -->\nold\n<!-- study: end -->\nb\n"
+  own = tmp_path / "page.md"
+  own.write_text(text)
+  for _ in range(2):
+    run(monkeypatch, tmp_path, "--only=render", f"--page={own}")
+  table = (finished / "tables" / "recipes.md").read_text()
+  assert own.read_text() == text.replace("old\n", f"\n{table}\n")
+  for wrong, message in (
+    (text.replace("recipes", "other"), "got 'other'; there are verdicts, "),
+    (text.replace("end", "recipes"), "after it, got 2 and 0."),
+    ("a\n", "after it, got 0 and 0."),
+  ):
+    own.write_text(wrong)
+    with pytest.raises(SystemExit):
+      run(monkeypatch, tmp_path, "--only=render", f"--page={own}")
+    assert message in capsys.readouterr().err
+    assert own.read_text() == wrong
 
 
 def test_results_alone_are_enough_to_draw_them_again(
