@@ -110,7 +110,9 @@ def independent(
     if values is None:
       first = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], xs))
       values = sum(r.size for r in jax.tree.leaves(jax.eval_shape(call, first)))
-    block = min(length, MAX_VALUES_AT_ONCE // max(values, 1))
+    block = MAX_VALUES_AT_ONCE // max(values, 1)
+    if block >= length:
+      return jax.vmap(call)(xs)
     if block > 1:
       return jax.lax.map(call, xs, batch_size=block)
 
