@@ -13,14 +13,16 @@ def case(*recipes, **changes):
   return study.Case(**{**BASE, "recipes": recipes, **changes})
 
 
-def test_the_study_of_the_paper_is_valid():
-  found = plan.load("configs/study/paper.py")
+@pytest.mark.parametrize("name", ["paper", "lenses", "cifar10"])
+def test_every_study_is_valid(name):
+  found = plan.load(f"configs/study/{name}.py")
   every = [*plan.jobs(found)]
   assert len(every) == sum(len(c.recipes) * len(c.seeds) for c in found.cases)
   # All recipes of a seed, seed by seed.
-  assert [job.seed for job in every[:2]] == [0, 0]
-  assert every[len(found.cases[0].recipes)].seed == 1
-  assert {job.case for job in plan.jobs(found, ["mnist"])} == {"mnist"}
+  first, last = found.cases[0], found.cases[-1]
+  size = len(first.recipes)
+  assert [job.seed for job in every[:size]] == [first.seeds[0]] * size
+  assert {job.case for job in plan.jobs(found, [last.name])} == {last.name}
   digests = {
     plan.digest(
       found.case(job.case),
