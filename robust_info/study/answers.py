@@ -9,8 +9,9 @@ are corrected for their number by Holm's method. A criterion
 * *fails* if its interval lies below the threshold;
 * is *open* otherwise.
 
-A claim is *supported* if all its criteria hold, *not supported* if none holds,
-and *mixed* otherwise; *undecided* if no criterion has two seeds.
+A claim is *supported* if all its criteria hold, *mixed* if some do, *not
+supported* if none holds and some fail, and *undecided* if all are open, as with
+a single seed.
 """
 
 import dataclasses
@@ -121,13 +122,12 @@ def judge(answers: Mapping[str, Answer]) -> dict[str, list[Finding]]:
 
 def verdict(findings: Sequence[Finding]) -> str:
   """The verdict on a claim."""
-  tested = [f for f in findings if not math.isnan(f.p_value)]
-  holding = [finding.status == HOLDS for finding in findings]
-  if not tested:
-    return UNDECIDED
-  if all(holding):
+  found = {finding.status for finding in findings}
+  if found == {HOLDS}:
     return SUPPORTED
-  return MIXED if any(holding) else NOT_SUPPORTED
+  if HOLDS in found:
+    return MIXED
+  return NOT_SUPPORTED if FAILS in found else UNDECIDED
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -41,7 +41,9 @@ def test_the_interval_is_students():
     ([[1.0, 1.1, 0.9], [2.0, 2.1, 2.2]], answers.SUPPORTED),
     ([[1.0, 1.1, 0.9], [-2.0, -2.1, -2.2]], answers.MIXED),
     ([[-1.0, -1.1, -0.9], [-2.0, -2.1, -2.2]], answers.NOT_SUPPORTED),
-    ([[-1.0, 1.1, 0.9], [2.0, -2.1, 2.2]], answers.NOT_SUPPORTED),
+    # Noise is no finding.
+    ([[-1.0, 1.1, 0.9], [2.0, -2.1, 2.2]], answers.UNDECIDED),
+    ([[-1.0, 1.1, 0.9], [-2.0, -2.1, -2.2]], answers.NOT_SUPPORTED),
     ([[1.0], [2.0]], answers.UNDECIDED),
     ([[1.0, math.nan], [2.0]], answers.UNDECIDED),
     ([], answers.UNDECIDED),
