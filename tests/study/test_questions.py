@@ -285,3 +285,19 @@ def test_every_figure_is_drawn(tmp_path):
     text = (tmp_path / f"{question.name}.svg").read_text()
     assert "case" in text
     assert (tmp_path / f"{question.name}.png").exists()
+
+
+@pytest.mark.parametrize(
+  ("values", "text"),
+  [
+    ([1.0, 2.0, 3.0], "2.0 ± 1.0"),
+    ([98.6, 98.6, 98.6], "98.6 ± 0"),
+    # Equal up to the rounding of their mean.
+    ([100 * v for v in (0.986, 0.986, 0.986)], "98.6 ± 0"),
+    ([1e-8, 2e-8], "1.5e-08 ± 7.1e-09"),
+    ([0.5], "0.5"),
+    ([1.0, float("nan")], "n/a"),
+  ],
+)
+def test_spreads_are_written_to_the_digits_that_count(values, text):
+  assert shared.spread(values) == text

@@ -5,6 +5,8 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from robust_info.plots.drawing import style
 from robust_info.study import answers
 from robust_info.study.questions import shared
@@ -128,7 +130,11 @@ class Fronts:
     )
 
   def draw(self, found: Records, path: pathlib.Path) -> None:
-    """Clean against robust accuracy, with the front of each family."""
+    """Clean against robust accuracy, with the front of each family.
+
+    Recipes of less than half the best clean accuracy did not train, and are
+    left out, because they would squeeze all others together.
+    """
     cases = self._cases(found)
     with shared.panels(path, len(cases), height=3.6) as (figure, axes):
       for panel, case in zip(axes, cases, strict=True):
@@ -137,10 +143,19 @@ class Fronts:
           case,
           "means over seeds; lines: fronts; crosses: not trustworthy",
         )
+        best = np.nanmax(
+          [
+            _mean([*found.of(case, recipe).values()])[0]
+            for recipes in self._families().values()
+            for recipe in recipes
+          ]
+        )
         for index, recipes in enumerate(self._families().values()):
           points = []
           for recipe in recipes:
             records = [*found.of(case, recipe).values()]
+            if _mean(records)[0] < best / 2:
+              continue
             doubtful = any(r.doubts for r in records)
             panel.plot(
               *_mean(records),
@@ -149,12 +164,8 @@ class Fronts:
             )
             if not doubtful:
               points.append(_mean(records))
-          front = _front(points)
-          panel.plot(
-            *zip(*front, strict=True),
-            color=style.LIGHT.colour(index),
-            linewidth=1.0,
-          )
+          front = np.reshape(_front(points), (-1, 2))
+          panel.plot(*front.T, color=style.LIGHT.colour(index), linewidth=1.0)
         panel.set_xlabel("clean accuracy (%)")
         panel.set_ylabel("robust accuracy (%)")
       style.run_legend(figure, [*self._families()])

@@ -109,6 +109,10 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
+# Digits after the point in a table; smaller numbers have an exponent.
+_MOST_DIGITS = 6
+
+
 def spread(values: Sequence[float]) -> str:
   """Mean ± standard deviation (n - 1) over seeds, to two digits of it."""
   values = np.asarray(values, float)
@@ -116,9 +120,12 @@ def spread(values: Sequence[float]) -> str:
     return "n/a"
   mean = float(values.mean())
   deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-  if not deviation:
+  # Equal values may differ from their mean by its rounding.
+  if deviation <= 1e-12 * abs(mean):
     return f"{mean:.3g}" + " ± 0" * (len(values) > 1)
   digits = max(0, 1 - math.floor(math.log10(deviation)))
+  if digits > _MOST_DIGITS:
+    return f"{mean:.2g} ± {deviation:.2g}"
   return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
@@ -186,8 +193,12 @@ def recipe_table(
 def log_axis(axis: matplotlib.axis.Axis) -> None:
   """A log scale with few ticks, written as plain numbers."""
   axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-  axis.set_major_locator(
-    matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=7)
-  )
+  low, high = getattr(axis.axes, f"get_{axis.axis_name}lim")()
+  decades = math.log10(high / low)
+  if decades < 1:
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+  else:
+    subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+  axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs, numticks=7))
   style.plain_ticks(axis)
   axis.set_minor_locator(matplotlib.ticker.NullLocator())
