@@ -361,7 +361,7 @@ def _short(error: BaseException) -> str:
   """An error on one line; its end, with the system's reason, is kept."""
   text = " ".join(f"{type(error).__name__}: {error}".split())
   # TensorStore ends with places in its own source.
-  text = re.sub(r" ?\[(os_error_code|source locations)=[^]]*]?", "", text)
+  text = re.sub(r" ?\[source locations=[^]]*]?", "", text)
   return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
