@@ -1,4 +1,4 @@
-"""Which objective moves the front of clean against robust accuracy?"""
+"""At equal cost, are penalties as good as attacks?"""
 
 import dataclasses
 import math
@@ -42,10 +42,7 @@ class Fronts:
   gain: float = 0.05
   cases: tuple[str, ...] = ()
   name: str = "fronts"
-  title: str = (
-    "Which objective moves the front of clean against robust accuracy at "
-    "equal cost?"
-  )
+  title: str = "At equal cost, are penalties as good as attacks?"
 
   def answer(self, found: Records) -> answers.Answer:
     """The answer."""
