@@ -55,14 +55,14 @@ def theirs(params, x, y, start, norm, epsilon):
     n_iter=_STEPS,
     norm=norm.capitalize(),
     eps=epsilon,
-    device="cpu",
+    device=str(small_networks.torch_device()),
     logger=logging.getLogger(__name__),
   )
   attack.init_hyperparam(images)
   begin, _ = small_networks.torch_data(start, y)
   *_, points = attack.attack_single_run(images, labels, x_init=begin)
   with torch.no_grad():
-    return (module(points).argmax(1) == labels).numpy()
+    return (module(points).argmax(1) == labels).cpu().numpy()
 
 
 def main() -> None:

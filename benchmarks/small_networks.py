@@ -64,8 +64,10 @@ def torch_device():
   """
   import torch
 
+  if jax.default_backend() != "gpu":
+    return torch.device("cpu")
   torch.set_float32_matmul_precision("high")
-  return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+  return torch.device("cuda")
 
 
 def torch_data(x, y):

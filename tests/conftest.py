@@ -1,6 +1,7 @@
 """Shared set-up: hostile numerics, little to compile, no accelerator.
 
-With JAX_PLATFORMS=cuda,cpu the tests run on a GPU, see docs/guide/scaling.md.
+With JAX_PLATFORMS=cuda,cpu the tests run on a GPU, see
+docs/results/core_gpu.md.
 """
 
 import atexit

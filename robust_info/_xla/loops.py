@@ -45,8 +45,8 @@ MAX_UNROLL_ON_CPU = 128
 # More parts, or smaller parts, gain nothing.
 _MAX_PARTS = 4
 _MIN_VALUES = 2**14
-# Numbers of images in a block of vectorised calls: 16 MiB, and as much again
-# for every array of a layer that is in use.
+# Numbers of images in a block of vectorised calls: 16 MiB, and in proportion
+# for layers, which may be many times as large.
 MAX_VALUES_AT_ONCE = 2**22
 
 

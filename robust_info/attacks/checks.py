@@ -10,8 +10,6 @@ import numpy as np
 # AutoAttack's own limit of the accuracy that Square may take after the gradient
 # attacks.
 SQUARE_TOLERANCE = 0.002
-# Of shares of a sample in float32: 0.02 is larger than 0.02 in float64.
-_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +66,8 @@ class SanityReport:
 
 
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:
-  """Makes a check that passes up to the limit, and its rounding; NaN fails."""
-  passed = bool(value <= limit + _ROUNDING * abs(limit))
-  return Check(name, passed, float(value), limit, meaning)
+  """Makes a check that passes up to the limit; NaN fails."""
+  return Check(name, bool(value <= limit), float(value), limit, meaning)
 
 
 def look_like_probabilities(logits: np.ndarray) -> bool:

@@ -91,6 +91,8 @@ def _run(options: argparse.Namespace) -> None:
   study = plan.load(options.study)
   for name in options.case:
     study.case(name)
+  if options.page and options.only == "runs":
+    raise ValueError("Expected no --page with --only=runs, which writes none.")
   if options.jobs < 1:
     raise ValueError(f"Expected --jobs >= 1, got {options.jobs}.")
   output = options.output

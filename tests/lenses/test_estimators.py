@@ -256,6 +256,8 @@ def test_matrices_in_two_levels_match_the_means_over_all_pairs():
   )
 
 
+# On GPUs, sums by cell add in any order.
+@pytest.mark.usefixtures("on_cpu")
 def test_cells_without_coarse_pairs_are_estimated_without_them():
   found, one_level, coarse_classes = matrices_with_and_without(4)
   count = np.zeros((CLASSES, CLASSES), int)
@@ -264,7 +266,7 @@ def test_cells_without_coarse_pairs_are_estimated_without_them():
   assert 0 < few.sum() < CLASSES**2
   for name in ("non_robust", "robust", "standard_error"):
     two, one = (np.asarray(getattr(m, name)) for m in (found, one_level))
-    np.testing.assert_allclose(two[few], one[few], rtol=1e-6)
+    np.testing.assert_array_equal(two[few], one[few])
     assert np.isfinite(two[~np.eye(CLASSES, dtype=bool)]).all()
     assert (two[~few] != one[~few]).all()
 

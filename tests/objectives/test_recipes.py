@@ -452,6 +452,8 @@ def passes(name):
   return program.cost_analysis()["flops"] / one
 
 
+# Other compilers count other operations.
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize(
   ("name", "count"),
   [
@@ -469,8 +471,8 @@ def passes(name):
   ],
 )
 def test_cost_is_the_documented_number_of_passes(name, count):
-  # The rest is the work on logits and images; GPUs count more of it.
-  assert count <= passes(name) < count + 0.9
+  # The rest is the work on logits and images.
+  assert count <= passes(name) < count + 0.7
 
 
 def test_anchoring_at_the_start_is_another_attack():

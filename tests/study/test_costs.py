@@ -38,10 +38,7 @@ def operations(**settings):
     return jnp.sum(objective(network, batch, KEY, progress=0.5).loss)
 
   params = [jnp.ones((WIDTH, WIDTH))] * DEPTH + [jnp.ones((WIDTH, C))]
-  program = jax.jit(jax.grad(loss)).lower(params)
-  # Derivatives of gradients repeat operations, which the compiler merges.
-  if settings["name"] in ("fisher", "gradient_norm"):
-    program = program.compile()
+  program = jax.jit(jax.grad(loss)).lower(params).compile()
   return asked, program.cost_analysis()["flops"]
 
 

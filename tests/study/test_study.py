@@ -137,6 +137,10 @@ def test_records_of_other_configurations_do_not_count(finished, monkeypatch):
     (["--case=mnist"], "Expected one of the cases digits, got 'mnist'."),
     (["--jobs=0"], "Expected --jobs >= 1, got 0."),
     (
+      ["--only=runs", "--page=a.md"],
+      "Expected no --page with --only=runs, which writes none.",
+    ),
+    (
       ["--executor=local", "--parameter=a"],
       "Expected --parameter=NAME=VALUE, got 'a'.",
     ),
