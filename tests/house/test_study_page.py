@@ -21,9 +21,13 @@ def results():
 
 
 def test_results_are_of_the_committed_plan(results):
-  study, found, _ = results
-  text = (RESULTS / "study.json").read_text(encoding="utf-8")
-  assert len(found) == len(json.loads(text)["records"]) > 100
+  study, found, judged = results
+  content = json.loads((RESULTS / "study.json").read_text(encoding="utf-8"))
+  assert len(found) == len(content["records"]) > 100
+  verdicts = {
+    answer["name"]: answer["verdict"] for answer in content["answers"]
+  }
+  assert verdicts == judged.verdicts
   assert {record.case for record in found} <= {c.name for c in study.cases}
 
 
