@@ -15,9 +15,9 @@ The thresholds of the verdicts below were chosen before the first run:
 * five points of robust accuracy are more than twice the binomial error of 500
   images; the same for shares of the divergence.
 
-At 28 x 28 there are 250 images, whose error is larger. Seeds, epochs, images and
-recipes were lowered, so that two cores need some four hours, when 24 runs of
-the digits, all of seed 0, were measured, and no other.
+At 28 x 28 there are 250 images, whose error is larger. Seeds, epochs, images
+and recipes were lowered, so that two cores need some four hours, when 24 runs
+of the digits, all of seed 0, were measured, and no other.
 """
 
 from collections.abc import Iterator
