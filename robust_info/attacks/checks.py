@@ -58,11 +58,27 @@ class SanityReport:
     """A table with one line per check, and the verdict."""
     lines = [
       f"{'pass' if check.passed else 'FAIL'}  {check.name:<22} "
-      f"{check.value:>9.4g}  (limit {check.limit:.4g})"
+      f"{check.value:>9.{digits(check.value, check.limit)}g}  "
+      f"(limit {check.limit:.4g})"
       + ("" if check.passed else f"  {check.meaning}")
       for check in self.checks
     ]
     return "\n".join([*lines, self.verdict])
+
+
+def digits(value: float, limit: float) -> int:
+  """Digits with which a value is not written as its limit, if it differs.
+
+  These are four, so that 0.0200004 would be 0.02, or more.
+  """
+  needed = 4
+  while (
+    value != limit
+    and needed < 17
+    and (f"{value:.{needed}g}" == f"{limit:.{needed}g}")
+  ):
+    needed += 1
+  return needed
 
 
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:

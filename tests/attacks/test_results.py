@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from robust_info.attacks import results
+from robust_info.attacks import checks, results
 
 
 @hypothesis.given(
@@ -28,3 +28,24 @@ def test_accuracy_by_radius_is_the_worst_case_so_far(outcomes):
     assert point["standard_error"] == pytest.approx(
       math.sqrt(share * (1 - share) / num_examples)
     )
+
+
+@pytest.mark.parametrize(
+  ("value", "written"),
+  [
+    (0.0200000012, "0.020000001"),  # Not "0.02", which passes.
+    (0.021, "0.021"),
+    (0.02, "0.02"),
+    (math.inf, "inf"),
+    (math.nan, "nan"),
+  ],
+)
+def test_value_above_its_limit_is_not_written_as_the_limit(value, written):
+  check = checks.at_most("slow", value, 0.02, "Look closer.")
+  line = str(checks.SanityReport((check,), {})).splitlines()[0]
+  assert line.split()[:3] == [
+    "FAIL" if value != 0.02 else "pass",
+    "slow",
+    written,
+  ]
+  assert "(limit 0.02)" in line

@@ -36,11 +36,14 @@ def section(
   )
 
 
-def number(value: float, error: float = math.nan) -> str:
+def number(value: float, error: float = math.nan, *, digits: int = 4) -> str:
   """A number with four digits, and its standard error with two."""
   if not math.isfinite(value):
     return "n/a"
-  text = f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+  if abs(value) >= 1e-3 or value == 0:
+    text = f"{value:.{digits}g}"
+  else:
+    text = f"{value:.{digits - 3}e}"
   return f"{text} ± {error:.2g}" if math.isfinite(error) else text
 
 
