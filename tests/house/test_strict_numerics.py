@@ -87,6 +87,7 @@ def test_promised_nan_stops_nobody():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:apgd-t, fab-t. 3 targets")
 def test_an_ensemble_runs():
   arrays = public_calls.arrays()
   found = ri.attacks.auto_attack(
