@@ -68,6 +68,16 @@ def pytest_collection_finish():
   gc.set_threshold(20_000, 20, 20)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def old_garbage():
+  """Leaves the objects of earlier files out of the collections to come.
+
+  Some libraries collect garbage in ordinary calls (statsmodels, for one), which
+  would take seconds late in a process that has traced hundreds of programs.
+  """
+  gc.freeze()
+
+
 @pytest.fixture
 def x64():
   """Runs a test with 64-bit types enabled."""

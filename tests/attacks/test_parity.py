@@ -50,9 +50,13 @@ def ensemble(golden):
   return evaluate(golden, "fab-t", "apgd-t")
 
 
+# The test below has APGD-T, and test_gradient.py its losses and restarts.
 @pytest.mark.parametrize(
   "name",
-  ["apgd-ce", "fab-t", pytest.param("apgd-t", marks=pytest.mark.slow)],
+  [
+    "fab-t",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("apgd-ce", "apgd-t")),
+  ],
 )
 def test_component_matches_the_published_code(golden, ensemble, name):
   theirs = float(golden["linf_" + name.replace("-", "_")])
