@@ -99,6 +99,9 @@ def _run(options: argparse.Namespace) -> None:
   found = render.collect(study, output)
   wanted = [*plan.jobs(study, options.case)]
   missing = [job for job in wanted if found.get(*job) is None]
+  if options.page:
+    # A page without slots fails before the runs, not after them.
+    page.fill(_read(options.page), render.judge(study, found).tables)
   if options.only != "render" and missing:
     _make(options, study, wanted, missing, found)
     found = render.collect(study, output)
@@ -114,14 +117,19 @@ def _run(options: argparse.Namespace) -> None:
   results = render.judge(study, found)
   render.write(study, found, results, output)
   if options.page:
-    text = page.fill(options.page.read_text(encoding="utf-8"), results.tables)
-    files.write_whole(options.page, text)
+    files.write_whole(
+      options.page, page.fill(_read(options.page), results.tables)
+    )
   absent = sum(found.get(*job) is None for job in plan.jobs(study))
   if absent:
     print(f"{absent} runs are missing; the verdicts are of the others.")
   for question in study.questions:
     print(f"{question.title} {results.verdicts[question.name]}")
   print(f"\nOpen {output / 'tables' / 'verdicts.md'} first.")
+
+
+def _read(path: pathlib.Path) -> str:
+  return path.read_text(encoding="utf-8")
 
 
 def _make(options, study, wanted, missing, found) -> None:

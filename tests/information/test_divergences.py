@@ -110,10 +110,10 @@ def test_kl_right_at_one_trillionth_of_a_nat():
 
 def test_kl_in_float64(x64):
   p, q = (a.astype(np.float64) for a in logits_pair(3.0, 1.0, size=(50, 4)))
-  values = [derivatives(z)[0] for z in np.stack([p, q], axis=1)]
-  assert values[0].dtype == jnp.float64
+  found = ri.kl_divergence(p, q)
+  assert found.dtype == jnp.float64
   np.testing.assert_allclose(
-    np.array(values)[:, 0],
+    found,
     oracles.kl_divergence(p, q).astype(np.float64),
     rtol=1e-10,
   )

@@ -83,6 +83,8 @@ def test_tables_are_filled_into_a_page(finished, monkeypatch, tmp_path, capsys):
     run(monkeypatch, tmp_path, "--only=render", f"--page={own}")
   table = (finished / "tables" / "recipes.md").read_text()
   assert own.read_text() == text.replace("old\n", f"\n{table}\n")
+  monkeypatch.setattr(render, "write", None)  # These fail before any work.
+  monkeypatch.setattr(jobs, "make_here", None)
   for wrong, message in (
     (text.replace("recipes", "other"), "got 'other'; there are verdicts, "),
     (text.replace("end", "recipes"), "after it, got 2 and 0."),
@@ -90,9 +92,12 @@ def test_tables_are_filled_into_a_page(finished, monkeypatch, tmp_path, capsys):
   ):
     own.write_text(wrong)
     with pytest.raises(SystemExit):
-      run(monkeypatch, tmp_path, "--only=render", f"--page={own}")
+      run(monkeypatch, tmp_path / "new", f"--page={own}")
     assert message in capsys.readouterr().err
     assert own.read_text() == wrong
+  with pytest.raises(SystemExit):
+    run(monkeypatch, tmp_path / "new", f"--page={tmp_path / 'none.md'}")
+  assert "No such file" in capsys.readouterr().err
 
 
 def test_results_alone_are_enough_to_draw_them_again(
