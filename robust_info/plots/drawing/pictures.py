@@ -19,6 +19,9 @@ _HEAD = 0.2  # Above a block: the true classes.
 _NAME = 0.28  # Above the classes: the name of the run.
 _MIN_WIDTH = 5.0  # Of text.
 _MARGIN = 1.05  # Left of the blocks: the names of the rows.
+# In letters: names of classes, and those with a probability beside them.
+_LONGEST = 14
+_SHORT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +66,10 @@ def examples(
   rows = [_rows(images, block, gain) for block in blocks]
   tall = _CELL * images.shape[1] / images.shape[2]
   block_width = len(images) * (_CELL + _GAP)
-  written = sum(line is not None for _, _, line in rows[0])
+  line = _LINE * (1.7 if _are_long(blocks, label_names) else 1)
+  written = sum(found is not None for _, _, found in rows[0])
   above = _HEAD + (_NAME if any(block.name for block in blocks) else 0)
-  block_height = above + len(rows[0]) * (tall + _GAP) + written * _LINE
+  block_height = above + len(rows[0]) * (tall + _GAP) + written * line
   across = min(len(blocks), 2)
   width = _MARGIN + across * block_width + (across - 1) * _LINE + _GAP
   notes = [style.literal(threat)] if threat.strip() else []
@@ -101,13 +105,26 @@ def examples(
           draw(axes, pixels)
           label = None if labels is None else labels[column]
           if row == 0 and label is not None:
-            name = style.shorten(label_names[label], 12)
+            name = style.shorten(label_names[label], _LONGEST)
             axes.set_title(name, fontsize=7, pad=2, color=theme.quiet)
           if predictions is not None:
-            _prediction(axes, predictions[column], label, label_names)
-        bottom -= _GAP + (_LINE if predictions is not None else 0)
+            _prediction(
+              axes, predictions[column], label, label_names, long=line > _LINE
+            )
+        bottom -= _GAP + (line if predictions is not None else 0)
     _text(figure, _MARGIN, _LINE, "; ".join(notes), color=theme.quiet)
   return figure
+
+
+def _are_long(blocks: Sequence[Block], label_names: Sequence[str]) -> bool:
+  """Whether a predicted class has no room beside its probability."""
+  predicted = [
+    np.argmax(found, axis=-1)
+    for block in blocks
+    for found in (block.probabilities, block.attacked_probabilities)
+    if found is not None
+  ]
+  return any(len(label_names[k]) > _SHORT for found in predicted for k in found)
 
 
 def _gain(images: np.ndarray, blocks: Sequence[Block]) -> float:
@@ -187,17 +204,22 @@ def _prediction(
   probabilities: np.ndarray,
   label: int | None,
   label_names: Sequence[str],
+  *,
+  long: bool,
 ) -> None:
+  """Writes the predicted class and its probability, in two lines if `long`."""
   if not np.isfinite(probabilities).all():
     axes.set_xlabel("not a number", fontsize=7, labelpad=2)
     return
   theme = style.theme_of(axes)
   predicted = int(np.argmax(probabilities))
   wrong = label is not None and predicted != label
-  # The mark of a wrong prediction takes the place of a letter.
-  name = style.shorten(label_names[predicted], 7 if wrong else 8)
+  # The mark of a wrong prediction takes the place of letters.
+  room = (_LONGEST - 2 * wrong) if long else (_SHORT - wrong)
+  name = style.shorten(label_names[predicted], room)
   axes.set_xlabel(
-    f"{'✗ ' if wrong else ''}{name} {probabilities[predicted]:.0%}",
+    f"{'✗ ' if wrong else ''}{name}{chr(10) if long else ' '}"
+    f"{probabilities[predicted]:.0%}",
     fontsize=7,
     labelpad=2,
     color=theme.alarm if wrong else theme.ink,
