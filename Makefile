@@ -54,7 +54,6 @@ notebooks: $(STAMP)
 
 # The pages of docs/ as a site in SITE; open SITE/index.html, also offline.
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet \
 	  --site-dir $(SITE)
 

@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import os
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -110,6 +112,27 @@ def test_the_site_lists_every_page_once():
   )
   pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
   assert sorted(listed) == sorted(pages)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+  pytest.importorskip("mkdocs")
+  command = "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"
+  result = subprocess.run(
+    [sys.executable, *command, str(tmp_path)],
+    cwd=ROOT,
+    # A word of the authors of mkdocs-material, no warning of ours.
+    env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout + result.stderr == ""
+  for page in DOCS.rglob("*.md"):
+    assert (tmp_path / page.relative_to(DOCS).with_suffix(".html")).exists()
+  # Formulas are drawn, not left to a script of another site.
+  assert "<svg" in (tmp_path / "theory.html").read_text()
 
 
 def test_pages_load_nothing_from_other_sites():
