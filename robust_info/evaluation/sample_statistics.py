@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _LEVEL = 0.95
@@ -43,6 +42,9 @@ def describe(values: np.ndarray) -> dict[str, Any]:
 
 def _quantile_interval(values: np.ndarray, level: float) -> list[float]:
   """Order statistics around a quantile, from the binomial distribution."""
+  # It takes a third of a second to import, and training needs it never.
+  from scipy import special
+
   size = len(values)
   tail = (1 - _LEVEL) / 2
   # The number of values below the quantile is binomial. Counted from zero,

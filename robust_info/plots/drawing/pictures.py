@@ -1,7 +1,7 @@
 """Images with their Fisher eigenvectors and adversarial examples."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib.axes
 import matplotlib.figure
@@ -72,9 +72,7 @@ def examples(
   block_height = above + len(rows[0]) * (tall + _GAP) + written * line
   across = min(len(blocks), 2)
   width = _MARGIN + across * block_width + (across - 1) * _LINE + _GAP
-  notes = [style.literal(threat)] if threat.strip() else []
-  if blocks[0].attacked is not None:
-    notes.append(f"perturbations magnified {gain:.3g} times")
+  notes = [*_notes(threat, blocks, gain)]
   if notes or above > _HEAD:
     width = max(width, _MIN_WIDTH)
   height = -(-len(blocks) // across) * block_height + 2 * _LINE
@@ -105,8 +103,7 @@ def examples(
           draw(axes, pixels)
           label = None if labels is None else labels[column]
           if row == 0 and label is not None:
-            name = style.shorten(label_names[label], _LONGEST)
-            axes.set_title(name, fontsize=7, pad=2, color=theme.quiet)
+            _true_class(axes, label_names[label])
           if predictions is not None:
             _prediction(
               axes, predictions[column], label, label_names, long=line > _LINE
@@ -114,6 +111,14 @@ def examples(
         bottom -= _GAP + (line if predictions is not None else 0)
     _text(figure, _MARGIN, _LINE, "; ".join(notes), color=theme.quiet)
   return figure
+
+
+def _notes(threat: str, blocks: Sequence[Block], gain: float) -> Iterator[str]:
+  """The text below the pictures."""
+  if threat.strip():
+    yield style.literal(threat)
+  if blocks[0].attacked is not None:
+    yield f"perturbations magnified {gain:.3g} times"
 
 
 def _are_long(blocks: Sequence[Block], label_names: Sequence[str]) -> bool:
@@ -197,6 +202,11 @@ def _picture(axes: matplotlib.axes.Axes, pixels: np.ndarray) -> None:
     interpolation="nearest",
     aspect="auto",
   )
+
+
+def _true_class(axes: matplotlib.axes.Axes, name: str) -> None:
+  name = style.shorten(name, _LONGEST)
+  axes.set_title(name, fontsize=7, pad=2, color=style.theme_of(axes).quiet)
 
 
 def _prediction(
