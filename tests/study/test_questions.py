@@ -182,6 +182,31 @@ def ranked(seed, *, norm, gradient, masked=False):
 
 
 @pytest.mark.parametrize(
+  ("question", "made"),
+  [
+    (questions.Characterises(), lambda seed: networks(seed, follows=False)),
+    (
+      questions.Predicts(),
+      lambda seed: ranked(seed, norm=False, gradient=True),
+    ),
+  ],
+)
+def test_a_seed_that_lacks_a_recipe_waits_for_it(question, made):
+  complete = [r for s in SEEDS for r in (training(s, True), *made(s))]
+  partial = [training(9, True), *[*made(9)][:-1]]
+  before, after = (
+    {
+      criterion.text: criterion.values
+      for criterion in question.answer(Records(records)).criteria
+      if "over training" not in criterion.text
+    }
+    for records in (complete, [*complete, *partial])
+  )
+  assert before == after
+  assert {len(values) for values in after.values()} == {len(SEEDS)}
+
+
+@pytest.mark.parametrize(
   ("norm", "gradient", "expected"),
   [
     (True, False, answers.SUPPORTED),

@@ -21,7 +21,8 @@ class Characterises:
 
   Criteria, per case: Spearman's rank correlation of CCKL with accuracy, with
   negative cross-entropy and with the label information, over the validations of
-  a training run, and over the networks of a seed, exceeds `min_correlation`.
+  a training run, and over the networks of each complete seed, exceeds
+  `min_correlation`.
 
   Attributes:
     recipe: recipe whose training is followed.
@@ -58,7 +59,7 @@ class Characterises:
         )
       for title, (name, sign) in _MEASURES.items():
         values = []
-        for seed in found.seeds(case, [self.recipe]):
+        for seed in shared.complete_seeds(found, case):
           group = [r for r in found if (r.case, r.seed) == (case, seed)]
           if len(group) > 2:
             values.append(

@@ -45,10 +45,10 @@ _RESAMPLES = 2000
 class Predicts:
   """Do attack-free components rank networks by robustness?
 
-  Criteria, per case, over the networks of a seed whose robust accuracy is
-  trustworthy: Spearman's rank correlation of the robust accuracy with the
-  negative mean Fisher norm exceeds `min_correlation`; and it exceeds that with
-  the negative mean input-gradient norm.
+  Criteria, per case, over the networks of each complete seed whose robust
+  accuracy is trustworthy: Spearman's rank correlation of the robust accuracy
+  with the negative mean Fisher norm exceeds `min_correlation`; and it exceeds
+  that with the negative mean input-gradient norm.
 
   Attributes:
     min_correlation: threshold of the first criterion.
@@ -98,8 +98,8 @@ class Predicts:
     ]
 
   def _groups(self, found: Records, case: str) -> list[list[Record]]:
-    """The trusted networks of each seed that has enough of them."""
-    seeds = sorted({r.seed for r in found if r.case == case})
+    """The trusted networks of each complete seed that has enough of them."""
+    seeds = shared.complete_seeds(found, case)
     groups = [shared.trusted(found, case, seed) for seed in seeds]
     return [group for group in groups if len(group) >= self.min_networks]
 

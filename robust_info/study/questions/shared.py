@@ -51,6 +51,16 @@ def per_seed(
   ]
 
 
+def complete_seeds(found: Records, case: str) -> list[int]:
+  """The seeds of a case that have every recipe of any seed.
+
+  What compares networks waits for the others: a ranking of a few recipes is no
+  second sample of a ranking of all.
+  """
+  recipes = {record.recipe for record in found if record.case == case}
+  return found.seeds(case, sorted(recipes))
+
+
 def trusted(found: Records, case: str, seed: int) -> list[Record]:
   """The records of a seed without failed sanity checks."""
   return [
