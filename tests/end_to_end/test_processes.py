@@ -133,6 +133,7 @@ def test_the_first_process_alone_reads_and_writes_files(pair):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:apgd-t. 3 targets")
 def test_two_processes_make_the_report_of_one(tmp_path):
   run_pair(tmp_path, tmp_path / "programs", "report")
   process_pair.make_report(tmp_path / "reported", tmp_path / "of-one")
