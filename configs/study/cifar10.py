@@ -10,8 +10,7 @@ seed of all of them takes 1.1e18 operations of training, that is three hours at
 The other cases are of CIFAR-10 encoded again as JPEG of quality 75, which is
 not the benchmark of that name, and shorter: "jpeg" trains narrow VGGs, a
 sixteenth of the parameters, "jpeg-gpu" whole ones, in six minutes per run on an
-H200, most of them spent on compilation (three runs are in
-docs/results/core_gpu.md).
+H200 (three runs are in docs/results/core_gpu.md).
 """
 
 from configs import cifar10

@@ -4,6 +4,7 @@ Shape letters: N examples, C classes.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class SanityReport:
     """A table with one line per check, and the verdict."""
     lines = [
       f"{'pass' if check.passed else 'FAIL'}  {check.name:<22} "
-      f"{check.value:>9.{digits(check.value, check.limit)}g}  "
+      f"{told_apart(check.value, check.limit):>9}  "
       f"(limit {check.limit:.4g})"
       + ("" if check.passed else f"  {check.meaning}")
       for check in self.checks
@@ -66,19 +67,29 @@ class SanityReport:
     return "\n".join([*lines, self.verdict])
 
 
-def digits(value: float, limit: float) -> int:
-  """Digits with which a value is not written as its limit, if it differs.
+def _general(value: float, digits: int) -> str:
+  return f"{value:.{digits}g}"
 
-  These are four, so that 0.0200004 would be 0.02, or more.
+
+def told_apart(
+  value: float, limit: float, write: Callable[[float, int], str] = _general
+) -> str:
+  """A value with so many digits that it is not written as its limit.
+
+  Args:
+    value: the value.
+    limit: its limit; the same text if they are equal.
+    write: function (number, digits) -> text. Four digits are tried first, with
+      which 0.0200004 is 0.02.
   """
-  needed = 4
+  digits = 4
   while (
     value != limit
-    and needed < 17
-    and (f"{value:.{needed}g}" == f"{limit:.{needed}g}")
+    and digits < 17
+    and (write(value, digits) == write(limit, digits))
   ):
-    needed += 1
-  return needed
+    digits += 1
+  return write(value, digits)
 
 
 def at_most(name: str, value: float, limit: float, meaning: str) -> Check:

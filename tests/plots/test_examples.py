@@ -118,6 +118,8 @@ def test_wrong_predictions_are_marked():
   assert axes[3, 1].get_xlabel() == "not a number"
   assert axes[0, 0].xaxis.label.get_color() != style.LIGHT.alarm
   assert axes[0, 1].xaxis.label.get_color() == style.LIGHT.alarm
+  figure = draw_examples(arrays, label_names=[3, 5, 8])
+  assert figure.axes[0].get_xlabel() == "3 70%"
   figure = draw_examples(arrays, label_names=["ant", "bee", "automobile"])
   shown = np.array(figure.axes).reshape(4, 2)[0]
   assert [a.get_xlabel() for a in shown] == ["ant\n70%", "✗ automobile\n60%"]

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from robust_info.evaluation.metrics import rows
 from robust_info.report import table
 
 NAN = math.nan
@@ -251,6 +252,21 @@ def test_every_check_has_its_number_and_each_run_its_verdict():
   assert "\ngood: trustworthy\n" in text
   assert "\nbad: not trustworthy: random forward pass\n" in text
   assert "Accuracy under PGD-20, linf 0.15" not in text
+
+
+@pytest.mark.parametrize(
+  ("value", "limit", "text"),
+  [
+    (1.02e-4, 1e-4, "1.02e-04"),
+    (1.000001e-4, 1e-4, "1.000001e-04"),
+    (1e-4, 1e-4, "1.0e-04"),
+    (0.0200004, 0.02, "0.0200004"),
+    (0.3, 0.02, "0.3"),
+    (math.nan, 0.02, "n/a"),
+  ],
+)
+def test_a_value_does_not_look_like_its_limit(value, limit, text):
+  assert rows.beside_limit(value, limit) == text
 
 
 def test_an_ensemble_is_named_and_shown_attack_by_attack():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robust_info.attacks import checks, results
+from robust_info.attacks import results
 from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
 
@@ -180,8 +180,7 @@ def _checks(runs, place):
     def read(run):
       check = run["robustness"]["sanity"]["checks"][i]
       verdict = "pass" if check["passed"] else "FAIL"
-      digits = checks.digits(check["value"], check["limit"])
-      return f"{verdict} {rows.number(check['value'], digits=digits)}"
+      return f"{verdict} {rows.beside_limit(check['value'], check['limit'])}"
 
     return read
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robust_info.attacks import checks
+
 Run = Mapping[str, Any]
 # Largest number of classes whose matrices are part of a report.
 MAX_MATRIX = 256
@@ -45,6 +47,11 @@ def number(value: float, error: float = math.nan, *, digits: int = 4) -> str:
   else:
     text = f"{value:.{digits - 3}e}"
   return f"{text} ± {error:.2g}" if math.isfinite(error) else text
+
+
+def beside_limit(value: float, limit: float) -> str:
+  """A number that does not look like its limit unless it is equal."""
+  return checks.told_apart(value, limit, lambda v, n: number(v, digits=n))
 
 
 def percent(value: float, error: float = math.nan) -> str:

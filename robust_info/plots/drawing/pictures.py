@@ -129,7 +129,9 @@ def _are_long(blocks: Sequence[Block], label_names: Sequence[str]) -> bool:
     for found in (block.probabilities, block.attacked_probabilities)
     if found is not None
   ]
-  return any(len(label_names[k]) > _SHORT for found in predicted for k in found)
+  return any(
+    len(str(label_names[k])) > _SHORT for found in predicted for k in found
+  )
 
 
 def _gain(images: np.ndarray, blocks: Sequence[Block]) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from robust_info.attacks import checks
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import performance, rows
 from robust_info.report import portrayed
@@ -33,13 +32,13 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
     "not trustworthy" or "not checked"; and the `failed` checks.
   """
   robust = run["robustness"]
-  gap, made = None, robust["sanity"].get("checks", ())
+  gap, checks = None, robust["sanity"].get("checks", ())
   if len(robust["steps"]) > 1:
     # Images that PGD breaks are among those broken at their worst.
     value = robust["steps"][0]["accuracy"] - robust["accuracy"]
     size = report["data"]["num_examples"]
     gap = value, math.sqrt(max(value * (1 - value), 0) / size)
-  failed = [check for check in made if not check["passed"]]
+  failed = [check for check in checks if not check["passed"]]
   about = [performance.origin(run)]
   if run["checkpoint"]:
     about.append(f"checkpoint: {performance.checkpoint(run)}")
@@ -50,8 +49,8 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
     "gap": gap,
     "verdict": "not trustworthy"
     if failed
-    else ("trustworthy" if made else "not checked"),
-    "num_checks": len(made),
+    else ("trustworthy" if checks else "not checked"),
+    "num_checks": len(checks),
     "failed": failed,
   }
 
@@ -192,9 +191,8 @@ def sanity(runs: Sequence[rows.Run]) -> dict[str, Any] | None:
         "cells": [
           {
             "passed": found["checks"][i]["passed"],
-            "value": rows.number(
-              found["checks"][i]["value"],
-              digits=checks.digits(found["checks"][i]["value"], check["limit"]),
+            "value": rows.beside_limit(
+              found["checks"][i]["value"], check["limit"]
             ),
           }
           for found in reports
