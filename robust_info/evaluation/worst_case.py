@@ -160,6 +160,7 @@ def sanity(
   *,
   epsilon: float,
   evaluated: attacks.EnsembleResult | None = None,
+  progress: Callable[[float], None] | None = None,
 ) -> attacks.SanityReport:
   """Checks whether a robust accuracy of this network can be trusted.
 
@@ -172,6 +173,7 @@ def sanity(
     variables: variables of the network.
     epsilon: radius of the ball, > 0.
     evaluated: result of `auto_attack`, for one more check.
+    progress: function called with the share of the work done.
 
   Raises:
     ValueError: epsilon is not positive.
@@ -190,6 +192,7 @@ def sanity(
     epsilon=epsilon,
     norm=settings.norm,
     evaluated=evaluated,
+    progress=progress,
   )
 
 

@@ -9,8 +9,7 @@ in memory and null on disk.
 import dataclasses
 import os
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +20,8 @@ from robust_info import config as config_lib
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import attacked, portraits
-from robust_info.report import networks, portrayed, store
-from robust_info.runtime import environment, processes, progress
+from robust_info.report import networks, portrayed, screen, store
+from robust_info.runtime import environment, processes
 
 _NUM_PORTRAITS = 6
 
@@ -61,7 +60,7 @@ def build(
     OSError: the directory cannot be written.
   """
   report, used, split = _measured(
-    runs, source, settings, output, seed, num_examples, _Shown(), {}
+    runs, source, settings, output, seed, num_examples, screen.Shown, {}
   )
   output = pathlib.Path(output)
   if processes.is_first():
@@ -101,12 +100,19 @@ def measure(
     The report.
   """
   return _measured(
-    runs, source, settings, output, seed, num_examples, _Silent(), evaluators
+    runs,
+    source,
+    settings,
+    output,
+    seed,
+    num_examples,
+    screen.Silent,
+    evaluators,
   )[0]
 
 
 def _measured(
-  runs, source, settings, output, seed, num_examples, screen, evaluators
+  runs, source, settings, output, seed, num_examples, make_screen, evaluators
 ):
   """The report, the measured networks with their evaluators, and the split."""
   names = _names(runs)
@@ -141,6 +147,9 @@ def _measured(
     "runs": [],
   }
   evaluators = {} if evaluators is None else evaluators
+  shown = make_screen(
+    metrics.work(settings, len(split), num_classes), len(found)
+  )
   used = []
   for network, name in zip(found, names, strict=True):
     # Networks of one architecture share the compiled metrics.
@@ -160,11 +169,11 @@ def _measured(
     )
     entry = metrics.measure(
       metrics.Subject(
-        evaluator, network.variables, settings, cache, ticks=screen.ticks(name)
+        evaluator, network.variables, settings, cache, ticks=shown.ticks(name)
       )
     )
     report["runs"].append({"name": name, **network.about, **entry})
-    screen.measured(len(used), len(found))
+    shown.measured(len(used), len(found))
   return report, used, split
 
 
@@ -331,63 +340,3 @@ def _examples(used, split, settings) -> portrayed.Examples:
       f"{settings.epsilon:g}"
     ),
   )
-
-
-class _Silent:
-  """No progress."""
-
-  def ticks(self, name: str) -> progress.Ticks:
-    """No progress of any measurement."""
-    del name
-    return lambda label: None
-
-  def measured(self, number: int, total: int) -> None:
-    """Says nothing."""
-
-
-class _Shown:
-  """Progress on stderr: of each measurement, and of the whole report."""
-
-  def __init__(self, clock: Callable[[], float] = time.monotonic):
-    self._clock, self._began = clock, clock()
-
-  def measured(self, number: int, total: int) -> None:
-    """Says how long the networks after this one will take."""
-    if number == total or not processes.is_first():
-      return
-    minutes = (self._clock() - self._began) / number * (total - number) / 60
-    progress.note(
-      f"{number} of {total} networks measured, about {minutes:.0f} min left"
-    )
-
-  def ticks(self, name: str) -> progress.Ticks:
-    """Progress of each measurement of a network."""
-
-    def start(label: str) -> progress.Tick | None:
-      if not processes.is_first():
-        return None
-      state = {"done": 0, "progress": None}
-
-      def tick(
-        done: int,
-        total: int,
-        *,
-        resumed: int = 0,
-        under_way: float = 0.0,
-        note: str = "",
-      ) -> None:
-        if state["progress"] is None:
-          state["done"] = resumed
-          state["progress"] = progress.CountProgress(
-            f"{name}: {label}", total, unit="examples", start=resumed
-          )
-        state["progress"].advance(
-          done - state["done"], under_way=under_way, note=note
-        )
-        state["done"] = done
-        if done == total:
-          state["progress"].close()
-
-      return tick
-
-    return start

@@ -2,13 +2,14 @@
 
 `StepProgress` follows a training run, `CountProgress` any job that can be
 counted. On a terminal both rewrite one line in place; elsewhere they write a
-plain line from time to time.
+plain line from time to time. `TimeLeft` estimates the time of several jobs of
+known work.
 """
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
 
 # (done, total): called after each part of a long measurement.
 Tick = Callable[..., None]
@@ -216,3 +217,107 @@ class CountProgress:
       line += f", {self._note}"
     self._line.write(line, lasting=lasting)
     self._shown = True
+
+
+class Work(NamedTuple):
+  """A measurement of known work.
+
+  Attributes:
+    label: name of the measurement, as in `Ticks`.
+    count: number of items.
+    passes: forward passes per item; a backward pass counts as one more.
+    unit: name of the items.
+    of_survivors: whether the items are those that earlier measurements left, so
+      that `count` is an upper bound.
+  """
+
+  label: str
+  count: int
+  passes: float
+  unit: str = "examples"
+  of_survivors: bool = False
+
+
+class TimeLeft:
+  """Time left in a series of equal jobs, each of the same measurements.
+
+  Assumes that all passes take equally long and that the later jobs need what
+  the current one needs. Measurements that are skipped, because an earlier
+  process made them, count neither as work nor as time.
+  """
+
+  def __init__(
+    self,
+    measurements: Sequence[Work],
+    jobs: int,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Starts the clock.
+
+    Args:
+      measurements: measurements of a job, in order.
+      jobs: number of jobs.
+      clock: seconds.
+    """
+    self._plan = {work.label: work for work in measurements}
+    self._jobs_left = jobs
+    self._clock, self._began = clock, clock()
+    self._made = 0.0  # In finished measurements.
+    self._current = 0.0  # In the measurement under way.
+    self._behind = 0.0  # Passes of this job up to this point, made or skipped.
+
+  def unit(self, label: str) -> str:
+    """The unit of a measurement; "examples" for an unknown one."""
+    return self._plan[label].unit if label in self._plan else "examples"
+
+  def at(self, label: str, done: float, total: int, resumed: int = 0) -> None:
+    """Notes how far a measurement is.
+
+    Args:
+      label: name of the measurement; an unknown one changes nothing.
+      done: number of items done, with parts of items.
+      total: number of items.
+      resumed: number of these that an earlier process did.
+    """
+    if label not in self._plan:
+      return
+    names = list(self._plan)
+    place = names.index(label)
+    for name in names[place:]:
+      work = self._plan[name]
+      if name == label or work.of_survivors:
+        self._plan[name] = work._replace(count=min(work.count, total))
+    passes = self._plan[label].passes
+    self._current = passes * (done - resumed)
+    self._behind = passes * done + sum(
+      self._passes(name) for name in names[:place]
+    )
+    if done >= total:
+      self._made += self._current
+      self._current = 0.0
+
+  def finish_job(self) -> None:
+    """Notes the end of a job."""
+    self._jobs_left -= 1
+    self._behind = 0.0
+
+  def seconds(self) -> float | None:
+    """The time left; None before any work."""
+    made = self._made + self._current
+    if not made:
+      return None
+    whole = sum(map(self._passes, self._plan))
+    left = self._jobs_left * whole - self._behind
+    return max(left, 0.0) * (self._clock() - self._began) / made
+
+  def _passes(self, name: str) -> float:
+    return self._plan[name].count * self._plan[name].passes
+
+
+def duration(seconds: float) -> str:
+  """A rough duration, for example "40 s", "12 min" or "3.5 h"."""
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  if seconds < 5400:
+    return f"{seconds / 60:.0f} min"
+  return f"{seconds / 3600:.1f} h"

@@ -27,7 +27,11 @@ def failed(result):
 
 
 def test_honest_network_is_trustworthy(linear, batch):
-  result = report(linear, batch)
+  shares = []
+  result = report(linear, batch, progress=shares.append)
+  assert shares == sorted(shares)
+  assert 0 < shares[0] < 0.01
+  assert shares[-1] == 1
   assert result.trustworthy, str(result)
   assert result.verdict == "trustworthy"
   assert result.accuracies["clean"] == 1

@@ -37,7 +37,8 @@ class KilledError(Exception):
 def short_runs():
   """A small ensemble, and cheap sanity checks."""
 
-  def sanity(evaluator, variables, *, epsilon, evaluated=None):
+  def sanity(evaluator, variables, *, epsilon, evaluated, progress):
+    progress(1.0)
     assert epsilon == SETTINGS.epsilon
     assert evaluated.attacks[-1] == "square"
     checks = [
@@ -96,8 +97,8 @@ def killed(evaluator, tmp_path_factory):
   assert list(folder.rglob("part-*.npz"))
   again = []
 
-  def go_on(label, *args, **kwargs):
-    again.append(label)
+  def go_on(label, done, total, **kwargs):
+    again.append((label, done, total))
 
   return measure(evaluator, folder, go_on), folder, seen, again
 
@@ -112,9 +113,21 @@ def test_a_stopped_ensemble_goes_on_where_it_was(killed):
   notes = [note for label, *_, note in seen if "apgd-ce" in label]
   assert notes[-1].startswith("robust accuracy so far ")
   # Finished parts are not run again, and no progress is left on disk.
-  assert not any("apgd" in label for label in again)
-  assert any(label.endswith("square") for label in again)
+  labels = list(dict.fromkeys(label for label, *_ in again))
+  assert not any("apgd" in label for label in labels)
+  assert labels[0].endswith("square")
   assert not list(folder.rglob("*.state"))
+
+
+def test_what_happens_is_what_the_time_left_is_estimated_from(killed):
+  *_, seen, again = killed
+  most = {}
+  for label, _, total, *_ in (*seen, *again):
+    most[label] = max(total, most.get(label, 0))
+  planned = robustness.work(SETTINGS, len(tiny.make_split()), tiny.NUM_CLASSES)
+  for work, (label, total) in zip(planned, most.items(), strict=True):
+    assert work.label == label
+    assert total <= work.count if work.of_survivors else total == work.count
 
 
 def test_finished_attacks_are_not_made_again(evaluator, killed):

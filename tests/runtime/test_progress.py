@@ -133,3 +133,46 @@ def test_a_count_on_a_terminal_is_one_line_rewritten():
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_short_counts_say_nothing(stream):
   assert count(stream(), steps=9, seconds=0.1) == ""
+
+
+def test_time_left_covers_all_jobs_and_learns_how_many_are_left():
+  clock = Clock()
+  left = progress.TimeLeft(
+    [
+      progress.Work("norms", 10, 4.0),
+      progress.Work("first attack", 10, 6.0, of_survivors=True),
+      progress.Work("second attack", 10, 20.0, of_survivors=True),
+    ],
+    jobs=2,
+    clock=clock,
+  )
+  assert left.seconds() is None
+  clock.now = 2.0
+  left.at("norms", 5, 10)
+  assert left.seconds() == pytest.approx(2 * (600 - 20) / 20)
+  clock.now = 4.0
+  left.at("norms", 10, 10)
+  # Half of the examples are wrong without an attack: no attack gets them.
+  left.at("first attack", 2.5, 5)
+  assert left.seconds() == pytest.approx(4 * (2 * 170 - 55) / 55)
+  clock.now = 5.0
+  left.at("first attack", 5, 5)
+  # The second attack was made by an earlier process.
+  left.finish_job()
+  assert left.seconds() == pytest.approx(5 * 170 / 70)
+  # So were the first two measurements of the second job, and an example.
+  clock.now = 6.0
+  left.at("second attack", 2, 5, resumed=1)
+  assert left.seconds() == pytest.approx(6 * 60 / 90)
+  left.at("an unknown one", 1, 2)
+  assert left.seconds() == pytest.approx(6 * 60 / 90)
+  left.at("second attack", 5, 5, resumed=1)
+  left.finish_job()
+  assert left.seconds() == 0
+
+
+@pytest.mark.parametrize(
+  ("seconds", "text"), [(89.4, "89 s"), (100, "2 min"), (6000, "1.7 h")]
+)
+def test_durations_are_rough(seconds, text):
+  assert progress.duration(seconds) == text

@@ -34,10 +34,10 @@ VERSIONS = {
 }
 ATTACKS = tuple(programs.METHODS)
 
-_STEPS = 100
-_QUERIES = 5000
-_TARGETS = 9
-_PLUS_RESTARTS = 5
+STEPS = 100
+QUERIES = 5000
+TARGETS = 9
+PLUS_RESTARTS = 5
 _EOT_SAMPLES = 20
 _LOOK_EVERY = {"square": 50}
 _LOOK_EVERY_OTHERWISE = 10
@@ -124,8 +124,8 @@ def auto_attack(
   version: str = "standard",
   attacks: tuple[str, ...] | None = None,
   restarts: int | None = None,
-  num_steps: int = _STEPS,
-  num_queries: int = _QUERIES,
+  num_steps: int = STEPS,
+  num_queries: int = QUERIES,
   eot_samples: int = _EOT_SAMPLES,
   batch_size: int = 256,
   bounds: tuple[float, float] = (0.0, 1.0),
@@ -215,7 +215,7 @@ def auto_attack(
   _validate.positive_int("batch_size", batch_size)
   _validate.positive_int("eot_samples", eot_samples)
   if restarts is None:
-    restarts = _PLUS_RESTARTS if version == "plus" else 1
+    restarts = PLUS_RESTARTS if version == "plus" else 1
   _validate.positive_int("restarts", restarts)
   inputs.require_key(key)
   names = VERSIONS[version] if attacks is None else tuple(attacks)
@@ -309,7 +309,7 @@ def _evaluate(
     book = journal.Journal(state_dir, header, clean)
     past, clean = list(book.read()), book.clean
   field = standing.Standing(data, clean)
-  targets = standing.likely_targets(clean, data.y, most=_TARGETS)
+  targets = standing.likely_targets(clean, data.y, most=TARGETS)
 
   def attack(number: int, name: str) -> Iterator[pool.Look]:
     """Runs an attack on the examples that are left, and records it."""
@@ -371,7 +371,7 @@ def _evaluate(
   lines += flags.of_logits(nonfinite, data.where)
   lines += flags.of_gradients(dry, lost, given)
   lines += flags.of_accuracies(names, accuracies)
-  lines += flags.of_targets(names, targets.shape[1], _TARGETS)
+  lines += flags.of_targets(names, targets.shape[1], TARGETS)
   return EnsembleResult(
     x_adv=field.x_adv,
     success=~field.robust & data.where,

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,42 @@ from robust_info.attacks.autoattack import ensemble, flags
 _CHUNK = 10
 _QUERIES = 500
 _NOISE_DRAWS = 10
+# Steps of the iterated attacks: at epsilon, half of it and twice of it; four
+# times the steps; at the largest epsilon.
+_STEPS, _MANY_STEPS, _LARGEST_STEPS = 2 * _CHUNK, 8 * _CHUNK, 4 * _CHUNK
+# Forward passes per example of `run`, a backward pass as one more: of the
+# single steps and iterated attacks, and of the draws of noise.
+_BEFORE_SQUARE = (
+  2 * (2 + 3 * _STEPS + _MANY_STEPS + _LARGEST_STEPS) + _NOISE_DRAWS
+)
+PASSES = _BEFORE_SQUARE + _QUERIES
+
+
+class Meter:
+  """Tells the share of `PASSES` that is done."""
+
+  def __init__(self, progress: Callable[[float], None] | None):
+    """Starts at 0; without a function it tells nobody."""
+    self._progress = progress
+    self._done = 0
+
+  def add(self, passes: int) -> None:
+    """Counts passes per example."""
+    self._done += passes
+    self._tell(self._done)
+
+  def at_query(self, event: ensemble.Progress, num_examples: int) -> None:
+    """Notes how far Square is; examples that it does not get are done."""
+    left = event.total - event.finished - event.under_way
+    self._tell(PASSES - _QUERIES * left / num_examples)
+
+  def end(self) -> None:
+    """Notes the end, which Square reaches early where it breaks everything."""
+    self._tell(PASSES)
+
+  def _tell(self, passes: float) -> None:
+    if self._progress is not None:
+      self._progress(passes / PASSES)
 
 
 @functools.partial(
@@ -77,6 +114,7 @@ def run(
   norm: str,
   tolerance: float,
   num_classes: int,
+  meter: Meter,
 ) -> tuple[list[checks.Check], dict[str, float]]:
   """Attacks the sample and compares the accuracies.
 
@@ -114,30 +152,33 @@ def run(
         loss="cross_entropy",
         num_steps=_CHUNK,
       )
+      meter.add(2 * _CHUNK)
       point, broken = outcome.x_adv, broken | np.asarray(outcome.success)
       ran.append(outcome)
     return broken
 
   def single(loss):
     ran.append(climb(x, y, epsilon, epsilon, loss=loss, num_steps=1))
+    meter.add(2)
     return ran[-1]
 
   wrong = ~np.asarray(results.correct(logits_fn(x), y))
   right = ~wrong
-  step_size = 2.5 * epsilon / (2 * _CHUNK)
+  step_size = 2.5 * epsilon / _STEPS
   one_step, one_step_dlr = single("cross_entropy"), single("dlr")
   still = climb(x, y, 0.0, 0.0, loss="cross_entropy", num_steps=1)
-  twenty = iterated(epsilon, 2 * _CHUNK, step_size)
-  half = iterated(epsilon / 2, 2 * _CHUNK, step_size / 2)
-  double = iterated(2 * epsilon, 2 * _CHUNK, 2 * step_size)
-  eighty = iterated(epsilon, 8 * _CHUNK, step_size)
+  twenty = iterated(epsilon, _STEPS, step_size)
+  half = iterated(epsilon / 2, _STEPS, step_size / 2)
+  double = iterated(2 * epsilon, _STEPS, 2 * step_size)
+  eighty = iterated(epsilon, _MANY_STEPS, step_size)
   side = checked.high - checked.low
   largest = side if norm == "linf" else side * float(np.sqrt(x[0].size))
-  everything = iterated(largest, 4 * _CHUNK, largest / 16)
+  everything = iterated(largest, _LARGEST_STEPS, largest / 16)
   noise = wrong.copy()
   for draw in range(_NOISE_DRAWS):
     points = near(jax.random.fold_in(noise_key, draw), epsilon)
     noise |= ~np.asarray(results.correct(logits_fn(points), y))
+    meter.add(1)
   with warnings.catch_warnings():
     # The report contains these warnings already.
     warnings.simplefilter("ignore", flags.AttackWarning)
@@ -151,7 +192,9 @@ def run(
       attacks=("square",),
       num_queries=_QUERIES,
       bounds=(checked.low, checked.high),
+      progress=lambda event: meter.at_query(event, n),
     )
+  meter.end()
   accuracies = {
     "clean": accuracy(wrong),
     "fgsm": accuracy(one_step.success),

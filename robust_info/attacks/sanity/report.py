@@ -6,6 +6,8 @@ model is not robust; it means that gradient attacks cannot tell for this model.
 Shape letters: N examples, C classes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, PRNGKeyArray
@@ -29,6 +31,7 @@ def sanity_report(
   bounds: tuple[float, float] = (0.0, 1.0),
   tolerance: float = 0.02,
   evaluated: ensemble.EnsembleResult | None = None,
+  progress: Callable[[float], None] | None = None,
 ) -> checks.SanityReport:
   """Runs every sanity check on a sample; a few hundred examples are enough.
 
@@ -67,6 +70,8 @@ def sanity_report(
     tolerance: tolerance of comparisons of accuracies, in [0, 1].
     evaluated: result of `auto_attack`, for AutoAttack's own flag: Square after
       the gradient attacks takes more than 0.2 points.
+    progress: function called now and then with the share of the work done, in
+      [0, 1], at last with 1.
 
   Returns:
     A `SanityReport`.
@@ -98,7 +103,14 @@ def sanity_report(
     )
   )
   attacked, accuracies = attack_checks.run(
-    logits_fn, checked, key, float(epsilon), norm, tolerance, num_classes
+    logits_fn,
+    checked,
+    key,
+    float(epsilon),
+    norm,
+    tolerance,
+    num_classes,
+    attack_checks.Meter(progress),
   )
   found += attacked
   if evaluated is not None and "square" in evaluated.attacks[1:]:

@@ -3,6 +3,8 @@
 A metric is a module with some of the functions
 
     measure(network: Subject) -> dict         fields of a run in a report
+    work(settings, num_examples, num_classes) -> Iterator[progress.Work]
+                                              what `measure` takes, for progress
     sections(runs) -> Iterator[rows.Section]  parts of the table
     follow(network: Followed) -> dict         numbers of validation
 
@@ -13,6 +15,7 @@ numbers are in `standard_errors`, all others next to the numbers.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from robust_info import config as config_lib
 from robust_info.evaluation.metrics import (
   attacked,
   fisher,
@@ -23,6 +26,7 @@ from robust_info.evaluation.metrics import (
   rows,
 )
 from robust_info.evaluation.metrics.subject import Followed, Subject
+from robust_info.runtime import progress
 
 # In the order of the table.
 METRICS = (performance, robustness, information, fisher, lenses, attacked)
@@ -41,6 +45,21 @@ def measure(network: Subject) -> dict[str, Any]:
       _add(entry["standard_errors"], found.pop("standard_errors", {}))
       _add(entry, found)
   return entry
+
+
+def work(
+  settings: config_lib.EvaluationConfig, num_examples: int, num_classes: int
+) -> list[progress.Work]:
+  """The measurements of one network that show progress, in order.
+
+  Their work is that of the algorithms; of attacks that stop early, the most.
+  """
+  return [
+    part
+    for metric in METRICS
+    if hasattr(metric, "work")
+    for part in metric.work(settings, num_examples, num_classes)
+  ]
 
 
 def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:

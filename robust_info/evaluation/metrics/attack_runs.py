@@ -3,16 +3,21 @@
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from robust_info import attacks
 from robust_info import config as config_lib
+from robust_info.attacks.autoattack import cost
+from robust_info.attacks.sanity import attack_checks
 from robust_info.config import registry
 from robust_info.evaluation import own_attack, worst_case
 from robust_info.evaluation.metrics import attacked, subject
+from robust_info.runtime import progress
+
+SANITY = "sanity checks"
 
 
 def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
@@ -29,6 +34,66 @@ def ensemble_name(settings: config_lib.EvaluationConfig) -> str:
 def _apgd_name(names: Sequence[str]) -> str:
   """The name of several APGD attacks, for example "APGD-CE+T"."""
   return "APGD-" + "+".join(n.removeprefix("apgd-").upper() for n in names)
+
+
+def pgd_label(
+  kind: str, epsilon: float, settings: config_lib.EvaluationConfig
+) -> str:
+  """The label of PGD or KL-PGD in progress."""
+  return f"{attacked.attack_name(kind, settings)} {settings.norm} {epsilon:g}"
+
+
+def own_label(settings: config_lib.EvaluationConfig) -> str:
+  """The label of an attack of one's own in progress."""
+  return f"{settings.attack} {settings.norm} {settings.epsilon:g}"
+
+
+def _ensemble_label(name, settings):
+  ball = f"{settings.norm} {settings.epsilon:g}"
+  return f"{ensemble_name(settings)} {ball}, {name}"
+
+
+def _curve_label(kind, weaker):
+  return f"strength curve, {attacked.attack_name(kind, weaker)}"
+
+
+def _weaker(settings):
+  """The settings of the gradient attacks of the strength curve."""
+  numbers = dict.fromkeys((1, settings.num_steps))
+  return [dataclasses.replace(settings, num_steps=n) for n in numbers]
+
+
+def pgd_passes(settings: config_lib.EvaluationConfig) -> int:
+  """Forward passes per example of PGD, a backward pass as one more."""
+  return settings.restarts * (2 * settings.num_steps + 1)
+
+
+def ensemble_work(
+  settings: config_lib.EvaluationConfig, num_examples: int, num_classes: int
+) -> Iterator[progress.Work]:
+  """The work of `AttackRuns.ensemble`."""
+  found = cost.passes(
+    num_classes,
+    version=settings.autoattack_version,
+    attacks=worst_case.APGD if settings.attack == "apgd" else None,
+  )
+  for name, passes in found.items():
+    yield progress.Work(
+      _ensemble_label(name, settings), num_examples, passes, of_survivors=True
+    )
+  for weaker in _weaker(settings):
+    for kind in attacked.ATTACKS:
+      yield progress.Work(
+        _curve_label(kind, weaker), num_examples, pgd_passes(weaker)
+      )
+
+
+def sanity_work(
+  settings: config_lib.EvaluationConfig, num_examples: int
+) -> progress.Work:
+  """The work of `AttackRuns.sanity`."""
+  number = min(settings.sanity_examples, num_examples)
+  return progress.Work(SANITY, number, attack_checks.PASSES)
 
 
 def _registered(logits_fn, examples, key, *, settings):
@@ -65,9 +130,7 @@ class AttackRuns:
     more than the attack.
     """
     settings = self._settings
-    label = (
-      f"{attacked.attack_name(kind, settings)} {settings.norm} {epsilon:g}"
-    )
+    label = pgd_label(kind, epsilon, settings)
 
     def run():
       found = attacked.predictions(
@@ -120,7 +183,7 @@ class AttackRuns:
         _registered,
         self._variables,
         evaluator.keys.attack,
-        tick=self._ticks(f"{part.name} {settings.norm} {settings.epsilon:g}"),
+        tick=self._ticks(own_label(settings)),
         settings=settings,
       )
       for found, missed in batches:
@@ -143,13 +206,23 @@ class AttackRuns:
     )
 
   def _check(self, epsilon, evaluated):
+    tick = self._ticks(SANITY)
+    number = min(self._settings.sanity_examples, len(self._evaluator.split))
     report = worst_case.sanity(
-      self._evaluator, self._variables, epsilon=epsilon, evaluated=evaluated
+      self._evaluator,
+      self._variables,
+      epsilon=epsilon,
+      evaluated=evaluated,
+      # All examples finish together.
+      progress=tick
+      and (
+        lambda share: tick(
+          number * int(share >= 1), number, under_way=number * (share % 1)
+        )
+      ),
     )
     return {
-      "num_examples": min(
-        self._settings.sanity_examples, len(self._evaluator.split)
-      ),
+      "num_examples": number,
       "trustworthy": report.trustworthy,
       "verdict": report.verdict,
       "accuracies": report.accuracies,
@@ -171,22 +244,20 @@ class AttackRuns:
     )
     clean = evaluator.logits(self._variables)
 
-    def gradient_attacks(num_steps):
-      weaker = dataclasses.replace(settings, num_steps=num_steps)
+    def gradient_attacks(weaker):
       return attacked.attack_name("pgd", weaker), [
         attacked.logits(
           evaluator,
           self._variables,
           epsilon=epsilon,
           attack=kind,
-          num_steps=num_steps,
+          num_steps=weaker.num_steps,
+          tick=self._ticks(_curve_label(kind, weaker)),
         )
         for kind in attacked.ATTACKS
       ]
 
-    groups = [
-      gradient_attacks(n) for n in dict.fromkeys((1, settings.num_steps))
-    ]
+    groups = [gradient_attacks(weaker) for weaker in _weaker(settings)]
     first = [
       *itertools.takewhile(lambda n: n.startswith("apgd"), result.attacks)
     ]
@@ -226,8 +297,7 @@ class AttackRuns:
     def follow(event: attacks.Progress) -> None:
       if event.attack not in started:
         started[event.attack] = self._ticks(
-          f"{ensemble_name(settings)} {settings.norm} {settings.epsilon:g}, "
-          f"{event.attack}"
+          _ensemble_label(event.attack, settings)
         )
       if started[event.attack] is None:  # Another process shows it.
         return

@@ -78,6 +78,7 @@ def logits(
   epsilon: float,
   attack: str = "pgd",
   num_steps: int | None = None,
+  tick: progress.Tick | None = None,
 ) -> np.ndarray:
   """Logits [N, C] at the inputs of `predictions`, in memory.
 
@@ -87,13 +88,19 @@ def logits(
     epsilon: radius of the ball, >= 0; not compiled in.
     attack: name of the attack, as in `predictions`.
     num_steps: number of steps, instead of the number of `settings`.
+    tick: function called with the numbers (done, total) of examples.
   """
   _check(attack, epsilon)
   static = static_options(evaluator.settings, attack)
   if num_steps is not None:
     static["num_steps"] = num_steps
   return evaluator.over_examples(
-    _attacked_logits, variables, evaluator.keys.attack, epsilon, **static
+    _attacked_logits,
+    variables,
+    evaluator.keys.attack,
+    epsilon,
+    tick=tick,
+    **static,
   )
 
 

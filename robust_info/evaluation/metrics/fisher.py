@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from robust_info import config as config_lib
 from robust_info import fisher
 from robust_info.evaluation import evaluator as evaluator_lib
 from robust_info.evaluation import sample_statistics
@@ -18,6 +19,9 @@ _NORMS = {
   "frobenius": "Frobenius norm",
   "spectral_norm": "largest eigenvalue",
 }
+_LABEL = "Fisher information"
+# For more than `fisher.AUTO_CLASSES` classes.
+_ESTIMATE = {"num_steps": 16, "num_probes": 16}
 # Quantiles of validation, in addition to the mean.
 _FOLLOWED = {"median": 0.5, "q95": 0.95}
 
@@ -50,7 +54,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     found = norms(
       network.evaluator,
       network.variables,
-      tick=network.ticks("Fisher information"),
+      tick=network.ticks(_LABEL),
     )
     return {
       name: {
@@ -63,6 +67,18 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     }
 
   return {"fisher": network.cache.get("fisher", described)}
+
+
+def work(
+  settings: config_lib.EvaluationConfig, num_examples: int, num_classes: int
+) -> Iterator[progress.Work]:
+  """The work of `measure`."""
+  del settings
+  passes = num_classes
+  if num_classes > fisher.AUTO_CLASSES:
+    # A product with F is a JVP and a VJP.
+    passes = 1 + 3 * (_ESTIMATE["num_steps"] + 1 + _ESTIMATE["num_probes"])
+  yield progress.Work(_LABEL, num_examples, passes)
 
 
 def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
@@ -95,4 +111,4 @@ def follow(network: subject.Followed) -> Mapping[str, float]:
 
 def _norms(logits_fn, examples, key):
   key = jax.random.fold_in(key, examples.start)
-  return fisher.fisher_norms(logits_fn, examples.x, key=key)
+  return fisher.fisher_norms(logits_fn, examples.x, key=key, **_ESTIMATE)

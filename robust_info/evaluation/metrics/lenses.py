@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from robust_info import config as config_lib
 from robust_info import lenses
 from robust_info.evaluation import evaluator as evaluator_lib
 from robust_info.evaluation import sample_statistics
@@ -22,6 +23,7 @@ from robust_info.runtime import progress
 # Number of segments of the coarse path lens, which approximates the path lens
 # closely.
 COARSE_NODES = 8
+_LOCAL, _PATH, _COARSE = "local lens", "path lens", "coarse path lens"
 _PARTS = ("total", "non_robust", "robust")
 
 
@@ -54,7 +56,7 @@ def path(
     variables,
     evaluator.pair_indices(),
     tick=tick,
-    num_nodes=4 * -(-evaluator.settings.num_nodes // 4),
+    num_nodes=_num_nodes(evaluator.settings),
     method="extrapolated",
   )
 
@@ -103,13 +105,28 @@ def measure(network: subject.Subject) -> dict[str, Any]:
       components, sample, evaluator.labels, network.clean.jackknife, **coarse
     )
 
-  at_samples = lens("local lens", local, many)
-  along = lens("path lens", path)
-  coarse = lens("coarse path lens", coarse_path, both)
+  at_samples = lens(_LOCAL, local, many)
+  along = lens(_PATH, path)
+  coarse = lens(_COARSE, coarse_path, both)
   return {
     "local_lens": described(at_samples, many),
     "path_lens": described(along, pairs, coarse=coarse, many=many),
   }
+
+
+def work(
+  settings: config_lib.EvaluationConfig, num_examples: int, num_classes: int
+) -> Iterator[progress.Work]:
+  """The work of `measure`."""
+  del num_examples, num_classes
+  few, many = settings.num_pairs, settings.num_coarse_pairs
+  yield progress.Work(_LOCAL, many, 3, "pairs")
+  yield progress.Work(_PATH, few, _num_nodes(settings) + 1, "pairs")
+  yield progress.Work(_COARSE, few + many, COARSE_NODES + 1, "pairs")
+
+
+def _num_nodes(settings):
+  return 4 * -(-settings.num_nodes // 4)
 
 
 def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from robust_info import config as config_lib
 from robust_info.attacks import results
 from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs, attacked, rows, subject
+from robust_info.runtime import progress
 
 # The quantities of the epsilon lens that a strength curve shows.
 _BOUNDED = ("label_information", "cckl")
@@ -45,7 +47,7 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     for PGD.
   """
   runs, settings = attack_runs.AttackRuns(network), network.settings
-  grid = sorted({0.0, *settings.epsilon_grid, settings.epsilon})
+  grid = _grid(settings)
   # The attack at the radius of the settings is kept with its lens.
   by_radius = [
     (
@@ -134,6 +136,31 @@ def measure(network: subject.Subject) -> dict[str, Any]:
     },
     "strength_curve": [{**threat, **point} for point in strengths],
   }
+
+
+def work(
+  settings: config_lib.EvaluationConfig, num_examples: int, num_classes: int
+) -> Iterator[progress.Work]:
+  """The work of `measure`."""
+  passes = attack_runs.pgd_passes(settings)
+  attacks = [("pgd", epsilon) for epsilon in _grid(settings) if epsilon > 0]
+  if settings.epsilon == 0:
+    attacks.append(("pgd", 0.0))
+  for kind, epsilon in [*attacks, ("kl_pgd", settings.epsilon)]:
+    label = attack_runs.pgd_label(kind, epsilon, settings)
+    yield progress.Work(label, num_examples, passes)
+  own = registry.chosen(settings)
+  if not own and settings.attack != "pgd":
+    yield from attack_runs.ensemble_work(settings, num_examples, num_classes)
+  if settings.epsilon > 0:
+    yield attack_runs.sanity_work(settings, num_examples)
+  if own:
+    # Its cost is unknown; that of PGD is a guess.
+    yield progress.Work(attack_runs.own_label(settings), num_examples, passes)
+
+
+def _grid(settings):
+  return sorted({0.0, *settings.epsilon_grid, settings.epsilon})
 
 
 def sections(runs: Sequence[rows.Run]) -> Iterator[rows.Section]:
