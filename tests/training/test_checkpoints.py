@@ -342,6 +342,11 @@ def test_checkpoint_that_cannot_be_looked_up_is_not_passed_over(tmp_path):
   assert contents(tmp_path) == before
 
 
+# Orbax leaves coroutines behind when it can start no event loop.
+@pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning",
+  "ignore::RuntimeWarning",
+)
 def test_too_many_open_files_are_not_damage(tmp_path):
   path = tmp_path / "checkpoints"
   save(path, [0.1, 0.2])
@@ -349,9 +354,8 @@ def test_too_many_open_files_are_not_damage(tmp_path):
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   with checkpoints.Store(path) as store:
     store.restore(make_state(0))  # Opens files that are opened only once.
-    resource.setrlimit(
-      resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard)
-    )
+    # Of standard input, output and error only, whatever else is open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
       with pytest.raises(checkpoints.CheckpointError, match="Too many open"):
         store.restore(make_state(0))
