@@ -241,9 +241,10 @@ class Work(NamedTuple):
 class TimeLeft:
   """Time left in a series of equal jobs, each of the same measurements.
 
-  Assumes that all passes take equally long and that the later jobs need what
-  the current one needs. Measurements that are skipped, because an earlier
-  process made them, count neither as work nor as time.
+  The measurement under way goes on at its own speed. Of the others, all passes
+  count as equally long, and later jobs as what the current one is.
+  Measurements that are skipped, because an earlier process made them, count
+  neither as work nor as time.
   """
 
   def __init__(
@@ -260,11 +261,14 @@ class TimeLeft:
       clock: seconds.
     """
     self._plan = {work.label: work for work in measurements}
+    self._counts = {work.label: work.count for work in measurements}
     self._jobs_left = jobs
     self._clock, self._began = clock, clock()
-    self._made = 0.0  # In finished measurements.
-    self._current = 0.0  # In the measurement under way.
-    self._behind = 0.0  # Passes of this job up to this point, made or skipped.
+    self._label_began = self._began
+    self._made = 0.0  # Passes of finished measurements.
+    self._current = 0.0  # Passes of the measurement under way.
+    self._behind = 0.0  # Passes of this job up to the end of this measurement.
+    self._own = 0.0  # Seconds left in the measurement under way.
 
   def unit(self, label: str) -> str:
     """The unit of a measurement; "examples" for an unknown one."""
@@ -286,15 +290,18 @@ class TimeLeft:
     for name in names[place:]:
       work = self._plan[name]
       if name == label or work.of_survivors:
-        self._plan[name] = work._replace(count=min(work.count, total))
-    passes = self._plan[label].passes
-    self._current = passes * (done - resumed)
-    self._behind = passes * done + sum(
-      self._passes(name) for name in names[:place]
-    )
+        self._counts[name] = min(work.count, total)
+    now = self._clock()
+    self._current = self._plan[label].passes * (done - resumed)
+    self._behind = sum(map(self._passes, names[: place + 1]))
+    self._own = 0.0
+    if done > resumed:
+      speed = (now - self._label_began) / (done - resumed)
+      self._own = (total - done) * speed
     if done >= total:
       self._made += self._current
       self._current = 0.0
+      self._label_began = now
 
   def finish_job(self) -> None:
     """Notes the end of a job."""
@@ -307,11 +314,11 @@ class TimeLeft:
     if not made:
       return None
     whole = sum(map(self._passes, self._plan))
-    left = self._jobs_left * whole - self._behind
-    return max(left, 0.0) * (self._clock() - self._began) / made
+    others = max(self._jobs_left * whole - self._behind, 0.0)
+    return self._own + others * (self._clock() - self._began) / made
 
   def _passes(self, name: str) -> float:
-    return self._plan[name].count * self._plan[name].passes
+    return self._counts[name] * self._plan[name].passes
 
 
 def duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ def test_honest_network_is_trustworthy(linear, batch):
   assert shares == sorted(shares)
   assert 0 < shares[0] < 0.01
   assert shares[-1] == 1
+  assert shares.count(1) == 1
   assert result.trustworthy, str(result)
   assert result.verdict == "trustworthy"
   assert result.accuracies["clean"] == 1

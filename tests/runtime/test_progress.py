@@ -154,19 +154,21 @@ def test_time_left_covers_all_jobs_and_learns_how_many_are_left():
   left.at("norms", 10, 10)
   # Half of the examples are wrong without an attack: no attack gets them.
   left.at("first attack", 2.5, 5)
-  assert left.seconds() == pytest.approx(4 * (2 * 170 - 55) / 55)
+  assert left.seconds() == pytest.approx(4 * (2 * 170 - 70) / 55)
   clock.now = 5.0
   left.at("first attack", 5, 5)
   # The second attack was made by an earlier process.
   left.finish_job()
   assert left.seconds() == pytest.approx(5 * 170 / 70)
-  # So were the first two measurements of the second job, and an example.
+  # So were the norms of the second job, and an example of the first attack,
+  # which gets more examples here.
   clock.now = 6.0
-  left.at("second attack", 2, 5, resumed=1)
-  assert left.seconds() == pytest.approx(6 * 60 / 90)
+  left.at("first attack", 2, 8, resumed=1)
+  assert left.seconds() == pytest.approx(6 + 6 * 160 / 76)
   left.at("an unknown one", 1, 2)
-  assert left.seconds() == pytest.approx(6 * 60 / 90)
-  left.at("second attack", 5, 5, resumed=1)
+  assert left.seconds() == pytest.approx(6 + 6 * 160 / 76)
+  left.at("first attack", 8, 8, resumed=1)
+  left.at("second attack", 8, 8)
   left.finish_job()
   assert left.seconds() == 0
 

@@ -43,7 +43,7 @@ class Meter:
   def __init__(self, progress: Callable[[float], None] | None):
     """Starts at 0; without a function it tells nobody."""
     self._progress = progress
-    self._done = 0
+    self._done = self._told = 0
 
   def add(self, passes: int) -> None:
     """Counts passes per example."""
@@ -60,8 +60,9 @@ class Meter:
     self._tell(PASSES)
 
   def _tell(self, passes: float) -> None:
-    if self._progress is not None:
+    if self._progress is not None and passes != self._told:
       self._progress(passes / PASSES)
+    self._told = passes
 
 
 @functools.partial(
