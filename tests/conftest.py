@@ -104,7 +104,13 @@ def one_device(monkeypatch):
 def without_float16(request):
   """Skips a test of float16 where XLA has no code to convert it."""
   case = getattr(request.node, "callspec", None)
-  if case and case.params.get("dtype") is jnp.float16 and not _has_float16():
+  asked = case.params.values() if case else ()
+  if (
+    any(
+      v is jnp.float16 or (isinstance(v, str) and v == "float16") for v in asked
+    )
+    and not _has_float16()
+  ):
     pytest.skip("XLA cannot convert float16 on this processor (no F16C)")
 
 

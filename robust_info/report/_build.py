@@ -128,24 +128,7 @@ def _measured(
     split = data.Split(split.images[:num_examples], split.labels[:num_examples])
   output = pathlib.Path(output)
   processes.on_first(lambda: _make(output), errors=(OSError,))
-  report = {
-    "schema": store.SCHEMA,
-    "data": {
-      "name": source.name,
-      "version": source.version,
-      "split": "test",
-      "num_examples": len(split),
-      "num_classes": num_classes,
-      "label_names": [
-        *source.label_names,
-        *map(str, range(source.num_classes, num_classes)),
-      ],
-    },
-    "threat": {"norm": settings.norm, "epsilon": settings.epsilon},
-    "settings": {**dataclasses.asdict(settings), "seed": seed},
-    "software": environment.of_report(),
-    "runs": [],
-  }
+  report = _head(source, settings, seed, len(split), num_classes)
   evaluators = {} if evaluators is None else evaluators
   shown = make_screen(
     metrics.work(settings, len(split), num_classes), len(found)
@@ -175,6 +158,28 @@ def _measured(
     report["runs"].append({"name": name, **network.about, **entry})
     shown.measured(len(used), len(found))
   return report, used, split
+
+
+def _head(source, settings, seed, num_examples, num_classes):
+  """A report without runs."""
+  return {
+    "schema": store.SCHEMA,
+    "data": {
+      "name": source.name,
+      "version": source.version,
+      "split": "test",
+      "num_examples": num_examples,
+      "num_classes": num_classes,
+      "label_names": [
+        *source.label_names,
+        *map(str, range(source.num_classes, num_classes)),
+      ],
+    },
+    "threat": {"norm": settings.norm, "epsilon": settings.epsilon},
+    "settings": {**dataclasses.asdict(settings), "seed": seed},
+    "software": environment.of_report(),
+    "runs": [],
+  }
 
 
 def draw(
