@@ -165,7 +165,7 @@ def sanity(
   """Checks whether a robust accuracy of this network can be trusted.
 
   `attacks.sanity_report` on a sample of the split, drawn by the seed only.
-  Cost: about 250 gradients and 600 forward passes on at most
+  Cost: about 180 gradients and 540 forward passes on at most
   `settings.sanity_examples` examples.
 
   Args:

@@ -2,6 +2,7 @@
 
 import json
 
+import counted_passes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -464,34 +465,16 @@ def test_bad_arguments_give_one_clear_line(mlp, batch, change, message):
 
 
 def test_the_stated_cost_is_that_of_examples_which_stay_robust():
-  counts = {"forward": 0, "backward": 0}
-
-  def counted(name):
-    def add(number):
-      counts[name] += int(number)
-
-    return add
-
-  @jax.custom_vjp
-  def watch(x):
-    jax.debug.callback(counted("forward"), x.shape[0])
-    return x
-
-  def backward(_, cotangent):
-    jax.debug.callback(counted("backward"), cotangent.shape[0])
-    return (cotangent,)
-
-  watch.defvjp(lambda x: (watch(x), None), backward)
-  weights = np.random.default_rng(0).normal(size=(9, 4))
-
-  def logits_fn(x):
-    return watch(x).reshape(x.shape[0], -1) @ jnp.asarray(weights, x.dtype)
-
+  weights = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+  logits_fn, counts = counted_passes.watched(
+    lambda x: x.reshape(x.shape[0], -1) @ weights
+  )
   x = np.random.default_rng(1).random((1, 3, 3, 1), np.float32)
   y = np.argmax(logits_fn(x), -1)
   sizes = {"version": "plus", "num_steps": 20, "num_queries": 100}
   for name, stated in cost.passes(4, **sizes).items():
-    counts.update(forward=0, backward=0)
+    jax.effects_barrier()
+    counts.clear()
     result = attacks.auto_attack(
       logits_fn,
       x,
@@ -503,4 +486,4 @@ def test_the_stated_cost_is_that_of_examples_which_stay_robust():
     )
     jax.effects_barrier()
     assert result.robust_accuracy == 1
-    assert sum(counts.values()) == pytest.approx(stated, rel=0.15), name
+    assert counts.total() == pytest.approx(stated, rel=0.15), name

@@ -3,6 +3,7 @@
 evaluation/test_worst_case.py tests it on faulty networks.
 """
 
+import counted_passes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from robust_info import attacks
 from robust_info.attacks import inputs
-from robust_info.attacks.sanity import forward_checks
+from robust_info.attacks.sanity import attack_checks, forward_checks
 
 
 def report(logits_fn, batch, **options):
@@ -33,6 +34,9 @@ def test_honest_network_is_trustworthy(linear, batch):
   assert 0 < shares[0] < 0.01
   assert shares[-1] == 1
   assert shares.count(1) == 1
+  # Nothing is left out of the count before Square.
+  before = 1 - 500 / attack_checks.PASSES
+  assert min(abs(share - before) for share in shares) < 1e-9
   assert result.trustworthy, str(result)
   assert result.verdict == "trustworthy"
   assert result.accuracies["clean"] == 1
@@ -137,3 +141,14 @@ def test_bad_arguments_give_one_clear_line(linear, batch):
     report(linear, batch, epsilon=0.0)
   with pytest.raises(ValueError, match="norm to be one of"):
     report(linear, batch, norm="l1")
+
+
+def test_the_stated_cost_is_that_of_examples_which_stay_robust(linear, batch):
+  logits_fn, counts = counted_passes.watched(linear)
+  x = batch[0][:8]
+  y = np.argmax(linear(x), -1).astype(np.int32)
+  attacks.sanity_report(logits_fn, x, y, jax.random.key(0), epsilon=1e-4)
+  jax.effects_barrier()
+  assert counts.total() == pytest.approx(
+    len(x) * attack_checks.PASSES, rel=0.15
+  )

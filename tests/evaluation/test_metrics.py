@@ -273,9 +273,14 @@ def test_every_number_of_a_data_set_has_an_error_over_examples(entry):
 def test_zero_epsilon_takes_nothing(evaluator, tmp_path):
   settings = tiny.make_settings(epsilon=0.0, epsilon_grid=())
   cache = measurement_cache.MeasurementCache(tmp_path, "f")
+  seen = []
   entry = metrics.measure(
-    metrics.Subject(evaluator, VARIABLES, settings, cache, make_ticks([]))
+    metrics.Subject(evaluator, VARIABLES, settings, cache, make_ticks(seen))
   )
+  planned = metrics.work(settings, len(tiny.make_split()), tiny.NUM_CLASSES)
+  assert list(dict.fromkeys(label for label, *_ in seen)) == [
+    work.label for work in planned
+  ]
   [point] = entry["robust_accuracy"]
   assert entry["robustness"]["sanity"] == {}
   assert point["accuracy"] == entry["performance"]["accuracy"]

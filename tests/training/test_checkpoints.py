@@ -344,8 +344,7 @@ def test_checkpoint_that_cannot_be_looked_up_is_not_passed_over(tmp_path):
 
 # Orbax leaves coroutines behind when it can start no event loop.
 @pytest.mark.filterwarnings(
-  "ignore::pytest.PytestUnraisableExceptionWarning",
-  "ignore::RuntimeWarning",
+  "ignore:.*(BaseEventLoop|coroutine):pytest.PytestUnraisableExceptionWarning"
 )
 def test_too_many_open_files_are_not_damage(tmp_path):
   path = tmp_path / "checkpoints"

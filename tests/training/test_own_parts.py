@@ -126,11 +126,19 @@ def test_an_attack_of_ones_own_joins_the_report(
       run.variables,
       settings,
       cache.MeasurementCache(tmp_path, "f"),
-      lambda label: None,
+      lambda label: lambda done, total: ended.update({label: total}),
     )
-    return robustness.measure(subject)
+    planned = robustness.work(settings, len(split), 4)
+    return robustness.measure(subject), planned
 
-  found = measured(1.0)
+  ended = {}
+  found, planned = measured(1.0)
+  # But the checks, which are not made here.
+  assert list(ended.items()) == [
+    (work.label, work.count)
+    for work in planned
+    if work.label != attack_runs.SANITY
+  ]
   assert found["robustness"]["attack"] == "shift"
   assert found["robustness"]["warnings"] == []
   step = found["robustness"]["steps"][-1]
@@ -141,7 +149,7 @@ def test_an_attack_of_ones_own_joins_the_report(
     "PGD-1", "KL-PGD-1", "shift"
   ]  # fmt: skip
   # Images outside the ball do not count.
-  found = measured(1.1)
+  found, _ = measured(1.1)
   [warning] = found["robustness"]["warnings"]
   assert warning.startswith("shift: 48 of 48 images lay outside the ball")
   assert found["robustness"]["steps"][-1]["accuracy"] == np.mean(correct[0])

@@ -32,7 +32,7 @@ _STEPS, _MANY_STEPS, _LARGEST_STEPS = 2 * _CHUNK, 8 * _CHUNK, 4 * _CHUNK
 # Forward passes per example of `run`, a backward pass as one more: of the
 # single steps and iterated attacks, and of the draws of noise.
 _BEFORE_SQUARE = (
-  2 * (2 + 3 * _STEPS + _MANY_STEPS + _LARGEST_STEPS) + _NOISE_DRAWS
+  2 * (3 + 3 * _STEPS + _MANY_STEPS + _LARGEST_STEPS) + _NOISE_DRAWS
 )
 PASSES = _BEFORE_SQUARE + _QUERIES
 
@@ -158,16 +158,17 @@ def run(
       ran.append(outcome)
     return broken
 
-  def single(loss):
-    ran.append(climb(x, y, epsilon, epsilon, loss=loss, num_steps=1))
+  def single(loss, radius=epsilon):
+    outcome = climb(x, y, radius, radius, loss=loss, num_steps=1)
     meter.add(2)
-    return ran[-1]
+    return outcome
 
   wrong = ~np.asarray(results.correct(logits_fn(x), y))
   right = ~wrong
   step_size = 2.5 * epsilon / _STEPS
   one_step, one_step_dlr = single("cross_entropy"), single("dlr")
-  still = climb(x, y, 0.0, 0.0, loss="cross_entropy", num_steps=1)
+  ran += [one_step, one_step_dlr]
+  still = single("cross_entropy", radius=0.0)
   twenty = iterated(epsilon, _STEPS, step_size)
   half = iterated(epsilon / 2, _STEPS, step_size / 2)
   double = iterated(2 * epsilon, _STEPS, 2 * step_size)

@@ -56,7 +56,7 @@ def sanity_report(
   `tolerance` is the share of examples by which comparisons of accuracies may
   miss.
 
-  Not for use under `jit`. Cost: about 250 gradients and 600 forward passes on
+  Not for use under `jit`. Cost: about 180 gradients and 540 forward passes on
   the sample, and five compilations.
 
   Args:

@@ -208,18 +208,21 @@ class AttackRuns:
   def _check(self, epsilon, evaluated):
     tick = self._ticks(SANITY)
     number = min(self._settings.sanity_examples, len(self._evaluator.split))
+
+    def follow(share):
+      if tick is None:  # Another process shows it.
+        return
+      if share < 1:  # All examples finish together.
+        tick(0, number, under_way=number * share)
+      else:
+        tick(number, number)
+
     report = worst_case.sanity(
       self._evaluator,
       self._variables,
       epsilon=epsilon,
       evaluated=evaluated,
-      # All examples finish together.
-      progress=tick
-      and (
-        lambda share: tick(
-          number * int(share >= 1), number, under_way=number * (share % 1)
-        )
-      ),
+      progress=follow,
     )
     return {
       "num_examples": number,
