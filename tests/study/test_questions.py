@@ -237,6 +237,60 @@ def test_networks_that_are_not_trustworthy_are_left_out():
   assert not questions.Predicts(min_networks=6).answer(Records(masked)).criteria
 
 
+def behind_mask(seed, *, robust, **numbers):
+  """A network, and the same behind a mask, among others without."""
+  for i in range(4):
+    yield record(f"r{i}", seed, robust_accuracy=0.1 * i, margin_mean=0.1 * i)
+  yield record("plain", seed, robust_accuracy=0.2, margin_mean=0.2)
+  yield record(
+    "mask",
+    seed,
+    robust_accuracy=robust,
+    margin_mean=-1.0,
+    doubts=["square is stronger"],
+    **numbers,
+  )
+
+
+@pytest.mark.parametrize(
+  ("numbers", "expected"),
+  [
+    ({"robust": 0.21, "fisher_frobenius_mean": 1.2}, answers.SUPPORTED),
+    ({"robust": 0.18, "fisher_frobenius_mean": 0.0}, answers.MIXED),
+    ({"robust": 0.18, "fisher_frobenius_mean": 81.0}, answers.MIXED),
+    ({"robust": 0.4, "path_non_robust": 1.9}, answers.MIXED),
+    (
+      {
+        "robust": 0.4,
+        "fisher_frobenius_mean": 0.0,
+        "local_non_robust": 0.4,
+        "path_non_robust": 2.1,
+        "epsilon_label_information_non_robust": 0.0,
+      },
+      answers.NOT_SUPPORTED,
+    ),
+  ],
+)
+def test_numbers_see_through_masks(numbers, expected):
+  records = [r for seed in SEEDS for r in behind_mask(seed, **numbers)]
+  question = questions.Masks(plain="plain", masked=("mask",))
+  found, statuses = verdict(question, records)
+  assert found == expected
+  for text, status in statuses.items():
+    seen = answers.HOLDS
+    if "robust accuracy" in text and numbers["robust"] == 0.4:
+      seen = answers.FAILS
+    if "Fisher" in text and numbers.get("fisher_frobenius_mean", 1) in (0, 81):
+      seen = answers.FAILS
+    if expected != answers.NOT_SUPPORTED:
+      assert status == seen, text
+  rankings = question.answer(Records(records)).tables[1]
+  row = next(r for r in rankings.rows if r[0] == "margin, mean")
+  # The masked network, which is not trustworthy, has another margin only.
+  assert row[2:4] == ["1 ± 0", "1 ± 0"]
+  assert row[4] != "1 ± 0"
+
+
 def fronts(seed, *, penalty, relu, doubts=()):
   change = noise(seed, scale=0.004)
   yield record("adv", seed, accuracy=0.95, robust_accuracy=0.6 + change)

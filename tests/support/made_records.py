@@ -16,10 +16,12 @@ NUMBERS = (
   "cckl",
   "label_information",
   "robust_accuracy",
+  "robust_accuracy_pgd",
   "distance_mean",
   "local_share",
   "path_share",
   "epsilon_label_information_share",
+  "epsilon_label_information_non_robust",
   *_NAMES,
 )
 CURVES = (

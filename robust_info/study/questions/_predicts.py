@@ -68,8 +68,8 @@ class Predicts:
     for case in self._cases(found):
       norms, gains = [], []
       for group in self._groups(found, case):
-        first = _correlation(group, CANDIDATES["Fisher norm, mean"])
-        base = _correlation(group, BASELINES["input-gradient norm, mean"])
+        first = correlation(group, CANDIDATES["Fisher norm, mean"])
+        base = correlation(group, BASELINES["input-gradient norm, mean"])
         norms.append(first)
         gains.append(first - base)
       criteria += [
@@ -153,7 +153,8 @@ def _values(networks, measure, target):
   return x, np.array([r.numbers[target] for r in networks])
 
 
-def _correlation(networks: Sequence[Record], measure) -> float:
+def correlation(networks: Sequence[Record], measure) -> float:
+  """Spearman's correlation of a measure with the robust accuracy."""
   return shared.spearman(*_values(networks, measure, "robust_accuracy"))
 
 
