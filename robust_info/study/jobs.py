@@ -14,6 +14,9 @@ EXECUTORS = ("here", "local", "slurm")
 # How often a run is started in processes of its own before it counts as failed.
 _ATTEMPTS = 3
 _POLL_SECONDS = 1.0
+# Time limit of a process, unless the parameters name one; a run that it ends
+# counts as one that died. submitit's own is five minutes.
+_MINUTES = 24 * 60
 # Failures of one run, which do not stop the others.
 _OF_A_RUN = (
   ValueError,
@@ -83,10 +86,13 @@ def make_elsewhere(
     done: function called after each run.
     executor: `local`, processes on this machine; or `slurm`.
     at_most: number of runs at a time.
-    parameters: parameters of the executor, for example `slurm_partition`.
+    parameters: those of `submitit.AutoExecutor`, for example `timeout_min`,
+      `gpus_per_node` or `slurm_partition`.
 
   Raises:
-    FailedRunsError: runs failed; the others were made.
+    FailedRunsError: runs failed; the others were made. Or a run was refused.
+    ValueError: a parameter is unknown or of another executor, or there is no
+      Slurm here.
     ImportError: submitit is not installed.
     interruption.Stopped: a signal arrived; the processes are stopped.
   """
@@ -98,7 +104,7 @@ def make_elsewhere(
       while waiting and len(running) < at_most:
         job = waiting.pop(0)
         attempts[job] += 1
-        running[job] = pool.submit(work.make, str(file), str(output), *job)
+        running[job] = _submit(pool, str(file), str(output), *job)
       time.sleep(_POLL_SECONDS)
       for job in [job for job, task in running.items() if task.done()]:
         error = _error(running.pop(job))
@@ -124,15 +130,43 @@ def _executor(name: str, output: pathlib.Path, parameters: Mapping[str, Any]):
     raise ImportError(
       f"--executor={name} needs submitit; install robust_info[study]."
     ) from error
-  folder = output / "jobs" / "%j"
-  found = {
-    "local": submitit.LocalExecutor,
-    "slurm": submitit.SlurmExecutor,
-  }[name](folder=folder)
-  # A local process has a limit of five minutes unless told otherwise.
-  limit = {"timeout_min": 24 * 60} if name == "local" else {}
-  found.update_parameters(**{**limit, **parameters})
+  for parameter in parameters:
+    other = parameter.split("_")[0]
+    if other in EXECUTORS and other != name:
+      raise ValueError(
+        f"Expected parameters of --executor={name}, got {parameter}, which is "
+        f"one of {other}."
+      )
+  try:
+    found = submitit.AutoExecutor(folder=output / "jobs" / "%j", cluster=name)
+  except RuntimeError as error:  # Its programs are not on the PATH.
+    raise ValueError(
+      f"Expected a machine with {name} for --executor={name}: {error}"
+    ) from error
+  try:
+    found.update_parameters(**{"timeout_min": _MINUTES, **parameters})
+  except (AssertionError, NameError) as error:
+    known = ", ".join(submitit.AutoExecutor._typed_parameters())
+    raise ValueError(
+      f"Expected --parameter to be one of {known}, or {name}_ before a name "
+      f"that {name} knows, got: {str(error).splitlines()[0]}"
+    ) from error
   return found
+
+
+def _submit(pool: Any, *arguments: Any) -> Any:
+  """A task in a process of its own.
+
+  Raises:
+    FailedRunsError: the executor refuses it, for example an unknown partition.
+  """
+  from submitit.core import utils
+
+  try:
+    return pool.submit(work.make, *arguments)
+  except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    raise FailedRunsError(f"A run was not accepted: {lines[-1]}") from error
 
 
 def _error(task: Any) -> str | None:

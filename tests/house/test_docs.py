@@ -58,7 +58,8 @@ def test_the_reference_has_every_public_name():
       inspect.ismodule(found)
       or home in whole
       or any(
-        member == name and getattr(sys.modules[module], name) is found
+        member == name
+        and getattr(importlib.import_module(module), name) is found
         for module, member in listed
       )
     )

@@ -1,5 +1,6 @@
 """Runs in processes of their own, some of which die."""
 
+import pickle
 import sys
 
 import cloudpickle
@@ -72,3 +73,75 @@ def test_progress_predicts_from_runs_of_the_recipe(capfd):
   # r1: 600 s; r2: the mean of all, 240 s.
   line = "case, r0, seed 0: 60 s; 3 of 5 runs, about 14 min left"
   assert capfd.readouterr().err.strip() == line
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+  """Programs of Slurm that accept every job, which then fails."""
+  bin_, job = tmp_path / "bin", tmp_path / "jobs" / "7"
+  bin_.mkdir()
+  failure = pickle.dumps(("error", "no device"))
+  (tmp_path / "failure").write_bytes(failure)
+  for name, text in {
+    "srun": "",
+    "scancel": "",
+    "sacct": "echo 'JobID|State|NodeList'; echo '7|FAILED|n1'",
+    "sbatch": f"cat $1 >> {tmp_path}/sent; mkdir -p {job}; "
+    f"cp {tmp_path}/failure {job}/7_0_result.pkl; "
+    "echo Submitted batch job 7",
+  }.items():
+    (bin_ / name).write_text(f"#!/bin/sh\n{text}\n")
+    (bin_ / name).chmod(0o755)
+  monkeypatch.setenv("PATH", str(bin_), prepend=":")
+  return bin_
+
+
+def make_on_slurm(tmp_path, **parameters):
+  jobs.make_elsewhere(
+    "r2",
+    tmp_path,
+    JOBS[:1],
+    lambda job, record: None,
+    executor="slurm",
+    at_most=2,
+    parameters=parameters,
+  )
+
+
+def test_slurm_gets_the_parameters_and_a_time_limit(done, slurm, tmp_path):
+  with pytest.raises(jobs.FailedRunsError, match=r"failed: no device"):
+    make_on_slurm(tmp_path, slurm_partition="gpu", gpus_per_node=1)
+  sent = (tmp_path / "sent").read_text()
+  assert sent.count("#SBATCH --partition=gpu\n") == 3
+  assert sent.count("#SBATCH --gpus-per-node=1\n") == 3
+  assert sent.count("#SBATCH --time=1440\n") == 3
+
+
+def test_what_slurm_refuses_is_one_line(done, slurm, tmp_path):
+  (slurm / "sbatch").write_text(
+    "#!/bin/sh\necho 'error: invalid partition: gqu' >&2\nexit 1\n"
+  )
+  with pytest.raises(jobs.FailedRunsError, match=r"not accepted: .*gqu"):
+    make_on_slurm(tmp_path, slurm_partition="gqu")
+
+
+@pytest.mark.parametrize(
+  ("parameters", "line"),
+  [
+    ({"gpu": 1}, "slurm_ before a name .*'gpu'"),
+    ({"slurm_partitoin": "gpu"}, "slurm_ before a name .*'partitoin'"),
+    ({"timeout_min": "long"}, "timeout_min.*long"),
+    ({"local_setup": "x"}, "executor=slurm, got local_setup"),
+  ],
+)
+def test_parameters_that_do_nothing_are_refused(
+  slurm, tmp_path, parameters, line
+):
+  with pytest.raises(ValueError, match=line):
+    make_on_slurm(tmp_path, **parameters)
+
+
+def test_slurm_is_asked_for_where_there_is_none(tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with pytest.raises(ValueError, match=r"machine with slurm.*srun"):
+    make_on_slurm(tmp_path)
