@@ -14,6 +14,8 @@ EXECUTORS = ("here", "local", "slurm")
 # How often a run is started in processes of its own before it counts as failed.
 _ATTEMPTS = 3
 _POLL_SECONDS = 1.0
+# How often Slurm is asked for jobs that died; submitit asks every ten minutes.
+_STATE_SECONDS = 60.0
 # Time limit of a process, unless the parameters name one; a run that it ends
 # counts as one that died. submitit's own is five minutes.
 _MINUTES = 24 * 60
@@ -99,6 +101,7 @@ def make_elsewhere(
   pool = _executor(executor, output, parameters)
   waiting, running, failures = [*missing], {}, {}
   attempts = dict.fromkeys(missing, 0)
+  ask_at = time.monotonic() + _STATE_SECONDS
   try:
     while waiting or running:
       while waiting and len(running) < at_most:
@@ -106,6 +109,10 @@ def make_elsewhere(
         attempts[job] += 1
         running[job] = _submit(pool, str(file), str(output), *job)
       time.sleep(_POLL_SECONDS)
+      if time.monotonic() > ask_at:
+        # Of one job; the answer has the state of all.
+        next(iter(running.values())).done(force_check=True)
+        ask_at = time.monotonic() + _STATE_SECONDS
       for job in [job for job, task in running.items() if task.done()]:
         error = _error(running.pop(job))
         record = records.read(output / "records" / f"{job.path}.json")
@@ -179,7 +186,13 @@ def _error(task: Any) -> str | None:
     lines = lines or [type(error).__name__]
     # The traceback of the task stands between two lines of dashes.
     rules = [i for i, line in enumerate(lines) if not line.strip("-")]
-    return lines[rules[-1] - 1] if len(rules) > 1 else lines[0]
+    if len(rules) > 1:
+      return lines[rules[-1] - 1]
+    if len(lines) > 1 and "state: " in lines[1]:
+      # No result: the state of the job, and the end of its log if it has one.
+      log = f": {lines[-1]}" if rules else ""
+      return f"job {task.job_id} {lines[1]}{log}"
+    return lines[0]
   return None
 
 

@@ -6,6 +6,7 @@ import sys
 import cloudpickle
 import pytest
 from made_records import record
+from submitit.core import core
 
 from robust_info.study import jobs, plan, records, work
 
@@ -38,6 +39,8 @@ def done(monkeypatch):
   cloudpickle.register_pickle_by_value(sys.modules[__name__])
   monkeypatch.setattr(work, "make", make)
   monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.1)
+  # submitit waits so long for results on slow file systems.
+  monkeypatch.setattr(core.Job, "_results_timeout_s", 1)
   return []
 
 
@@ -115,6 +118,17 @@ def test_slurm_gets_the_parameters_and_a_time_limit(done, slurm, tmp_path):
   assert sent.count("#SBATCH --partition=gpu\n") == 3
   assert sent.count("#SBATCH --gpus-per-node=1\n") == 3
   assert sent.count("#SBATCH --time=1440\n") == 3
+
+
+def test_slurm_is_asked_for_jobs_that_died(done, slurm, tmp_path, monkeypatch):
+  # No result: submitit has only the state that sacct tells.
+  (slurm / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+  monkeypatch.setattr(jobs, "_STATE_SECONDS", 0.2)
+  monkeypatch.setattr(jobs, "_ATTEMPTS", 1)
+  with pytest.raises(
+    jobs.FailedRunsError, match=r"r0, seed 0 failed: job 7 .*FAILED"
+  ):
+    make_on_slurm(tmp_path)
 
 
 def test_what_slurm_refuses_is_one_line(done, slurm, tmp_path):
