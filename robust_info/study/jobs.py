@@ -187,13 +187,23 @@ def _error(task: Any) -> str | None:
     # The traceback of the task stands between two lines of dashes.
     rules = [i for i, line in enumerate(lines) if not line.strip("-")]
     if len(rules) > 1:
-      return lines[rules[-1] - 1]
+      return _last_of_traceback(lines[: rules[-1]])
     if len(lines) > 1 and "state: " in lines[1]:
       # No result: the state of the job, and the end of its log if it has one.
       log = f": {lines[-1]}" if rules else ""
       return f"job {task.job_id} {lines[1]}{log}"
     return lines[0]
   return None
+
+
+def _last_of_traceback(lines: Sequence[str]) -> str:
+  """The error itself; JAX may add a line of dashes and a note on its frames."""
+  lines = [*lines]
+  while len(lines) > 1 and (
+    not lines[-1].strip("-") or lines[-1].startswith("For simplicity, JAX")
+  ):
+    lines.pop()
+  return lines[-1]
 
 
 def _require_none(failures: Mapping[plan.Job, Any]) -> None:

@@ -27,7 +27,10 @@ def make(file, output, case, recipe, seed):
   if recipe == "r1" and first:
     os.kill(os.getpid(), signal.SIGKILL)
   if recipe == file:
-    raise ValueError("a bad run")
+    error = ValueError("a bad run")
+    # As JAX does.
+    error.add_note("-----\nFor simplicity, JAX has removed its frames.")
+    raise error
   target = home / f"records/{case}/{recipe}/seed-{seed}.json"
   target.parent.mkdir(parents=True, exist_ok=True)
   shutil.copy(home / f"{recipe}.json", target)
