@@ -9,6 +9,7 @@ on when started again; once finished, the command only writes the same files.
 
 import argparse
 import pathlib
+import re
 import sys
 
 from robust_info import data, training
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     help="where runs are made: in this process, or through submitit",
   )
   parser.add_argument(
-    "--jobs", type=int, default=2, help="runs at a time through submitit"
+    "--jobs", type=int, help="runs at a time through submitit, 2 unless given"
   )
   parser.add_argument(
     "--parameter",
@@ -93,7 +94,12 @@ def _run(options: argparse.Namespace) -> None:
     study.case(name)
   if options.page and options.only == "runs":
     raise ValueError("Expected no --page with --only=runs, which writes none.")
-  if options.jobs < 1:
+  if options.executor == "here" and (options.jobs or options.parameter):
+    raise ValueError(
+      "Expected --executor=local or --executor=slurm with --jobs or "
+      "--parameter; runs in this process have no use for them."
+    )
+  if options.jobs is not None and options.jobs < 1:
     raise ValueError(f"Expected --jobs >= 1, got {options.jobs}.")
   output = options.output
   found = render.collect(study, output)
@@ -135,6 +141,7 @@ def _read(path: pathlib.Path) -> str:
 def _make(options, study, wanted, missing, found) -> None:
   output = options.output
   parameters = _parameters(options.parameter)
+  at_most = options.jobs or 2
   output.mkdir(parents=True, exist_ok=True)
   progress = jobs.Progress(len(wanted), missing, [*found])
   print(
@@ -145,14 +152,14 @@ def _make(options, study, wanted, missing, found) -> None:
   if options.executor == "here":
     jobs.make_here(study, output, missing, progress)
     return
-  progress.at_a_time(options.jobs)
+  progress.at_a_time(at_most)
   jobs.make_elsewhere(
     options.study,
     output,
     missing,
     progress,
     executor=options.executor,
-    at_most=options.jobs,
+    at_most=at_most,
     parameters=parameters,
   )
 
@@ -163,7 +170,11 @@ def _parameters(given: list[str]) -> dict[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
       raise ValueError(f"Expected --parameter=NAME=VALUE, got {text!r}.")
-    found[name] = int(value) if value.isdigit() else value
+    number = re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?", value, re.ASCII)
+    if number:
+      found[name] = float(value) if number[2] else int(value)
+    else:
+      found[name] = value
   return found
 
 

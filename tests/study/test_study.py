@@ -140,7 +140,12 @@ def test_records_of_other_configurations_do_not_count(finished, monkeypatch):
   ("flags", "message"),
   [
     (["--case=mnist"], "Expected one of the cases digits, got 'mnist'."),
-    (["--jobs=0"], "Expected --jobs >= 1, got 0."),
+    (["--executor=local", "--jobs=0"], "Expected --jobs >= 1, got 0."),
+    (
+      ["--jobs=4"],
+      "Expected --executor=local or --executor=slurm with --jobs or "
+      "--parameter; runs in this process have no use for them.",
+    ),
     (
       ["--only=runs", "--page=a.md"],
       "Expected no --page with --only=runs, which writes none.",
@@ -163,3 +168,13 @@ def test_damaged_results_are_named(monkeypatch, tmp_path, capsys):
   with pytest.raises(SystemExit):
     run(monkeypatch, tmp_path, "--only=render")
   assert "remove it to make them again" in capsys.readouterr().err
+
+
+def test_parameters_are_numbers_where_they_look_like_one():
+  given = ["mem_gb=1.5", "nodes=2", "slurm_account=007", "slurm_time=1:00"]
+  assert command._parameters(given) == {
+    "mem_gb": 1.5,
+    "nodes": 2,
+    "slurm_account": "007",
+    "slurm_time": "1:00",
+  }
