@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from robust_info import data, fisher, models
+from robust_info.config import registry
 from robust_info.study import plan
 from robust_info.training import setup
 
@@ -18,14 +19,19 @@ SLOPE = 1 + 0.005 * 2 * np.pi * 255
 @pytest.fixture(scope="module")
 def networks():
   """Logits of the untrained networks by recipe, in both modes, and images."""
-  study = plan.load(FILE)
-  source = data.load("digits")
-  found = {}
-  for recipe in ("standard", *study.questions[0].masked):
-    asked = plan.configuration(study.cases[0], recipe, 0)
-    model = models.from_config(setup.resolve(asked, source).model)
-    variables = models.init(model, jax.random.key(0), (8, 8, 1))
-    found[recipe] = (models.apply_fn(model), models.train_fn(model), variables)
+  with registry.using(()):
+    study = plan.load(FILE)
+    source = data.load("digits")
+    found = {}
+    for recipe in ("standard", *study.questions[0].masked):
+      asked = plan.configuration(study.cases[0], recipe, 0)
+      model = models.from_config(setup.resolve(asked, source).model)
+      variables = models.init(model, jax.random.key(0), (8, 8, 1))
+      found[recipe] = (
+        models.apply_fn(model),
+        models.train_fn(model),
+        variables,
+      )
   images = jnp.asarray(source.test.images[:50], jnp.float32) / 255
   return found, images
 

@@ -348,6 +348,17 @@ def test_every_figure_is_drawn(tmp_path):
     *(r for seed in SEEDS for r in fronts(seed, penalty=0.4, relu=0.3)),
     *(components(name, s, 4.0) for name in ("standard", "pgd") for s in SEEDS),
     *networks(0, follows=True),
+    *(
+      r
+      for s in SEEDS
+      for r in behind_mask(
+        s,
+        robust=0.3,
+        fisher_frobenius_mean=0.0,
+        path_non_robust=1e6,
+        robust_accuracy_pgd=0.9,
+      )
+    ),
   ]
   for question in (
     questions.Characterises(),
@@ -359,6 +370,7 @@ def test_every_figure_is_drawn(tmp_path):
     ),
     questions.Predicts(),
     questions.Fronts(adversarial=("adv",), penalties=("gelu",)),
+    questions.Masks(plain="plain", masked=("mask",)),
   ):
     question.draw(Records(records), tmp_path / question.name)
     text = (tmp_path / f"{question.name}.svg").read_text()
@@ -374,6 +386,7 @@ def test_every_figure_is_drawn(tmp_path):
     # Equal up to the rounding of their mean.
     ([100 * v for v in (0.986, 0.986, 0.986)], "98.6 ± 0"),
     ([1e-8, 2e-8], "1.5e-08 ± 7.1e-09"),
+    ([1e31, 2e31], "1.5e+31 ± 7.1e+30"),
     ([0.5], "0.5"),
     ([1.0, float("nan")], "n/a"),
   ],

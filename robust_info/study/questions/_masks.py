@@ -18,13 +18,15 @@ _COMPONENTS = {
   "path non-robust part": "path_non_robust",
   "label information removed": "epsilon_label_information_non_robust",
 }
+# Others that tables and figure show.
 _OTHERS = {
+  "path non-robust share": "path_share",
   "input-gradient norm, mean": "gradient_norm_mean",
   "first-order distance, mean": "first_order_distance_mean",
   "CLEVER, mean": "clever_mean",
 }
 # Ratios beyond these are drawn at the edge of the figure.
-_LEAST, _MOST = 1e-3, 1e3
+_LEAST, _MOST = 3e-3, 3e2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,8 @@ class Masks:
     """Accuracy under attack, and changes of the numbers, by mask."""
     cases = self._cases(found)
     measures = _COMPONENTS | _OTHERS
+    # Beyond the axis under most masks; and seven colours are told apart.
+    del measures["first-order distance, mean"]
     recipes = [self.plain, *self.masked]
     with shared.panels(
       path, 2 * len(cases), height=0.9 + 0.5 * len(recipes), columns=2
@@ -146,7 +150,7 @@ class Masks:
         style.title(
           left,
           f"{case}: accuracy under attack",
-          "circles: PGD alone; lines: AutoAttack; crosses: not trustworthy",
+          "points: PGD alone (crosses: not trustworthy); bars: AutoAttack",
         )
         for row, recipe in enumerate(recipes):
           for record in found.of(case, recipe).values():
@@ -155,7 +159,7 @@ class Masks:
         style.title(
           right,
           "Numbers of the masked network",
-          "divided by those of the plain one; arrows: beyond the axis",
+          "over those of the plain one; arrows: off the axis",
         )
         for row, mask in enumerate(self.masked, 1):
           for index, name in enumerate(measures.values()):
@@ -166,9 +170,11 @@ class Masks:
               lambda p, m, n=name: _ratio(p, m, n),
             )
             for value in values:
-              _point(right, value, -row - 0.1 * (index - 3), index)
+              _point(
+                right, value, -row - 0.1 * (index - len(measures) / 2), index
+              )
         right.axvline(1.0, color=style.LIGHT.quiet, linewidth=0.8)
-        right.set_xlim(_LEAST / 2, _MOST * 2)
+        right.set_xlim(_LEAST / 1.5, _MOST * 1.5)
         shared.log_axis(right.xaxis)
         for panel in (left, right):
           panel.set_ylim(-len(recipes) + 0.5, 0.5)
@@ -211,7 +217,9 @@ def _ratio(plain: Record, masked: Record, name: str) -> float:
 
 
 def _point(axes, ratio: float, height: float, index: int) -> None:
-  shape = "<" if ratio < _LEAST else ">" if ratio > _MOST else "o"
+  shape = style.marker(index)
+  if not _LEAST <= ratio <= _MOST:
+    shape = "<" if ratio < _LEAST else ">"
   axes.plot(
     np.clip(ratio, _LEAST, _MOST),
     height,

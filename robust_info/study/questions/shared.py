@@ -119,7 +119,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
-# Digits after the point in a table; smaller numbers have an exponent.
+# Digits after the point, or before it, in a table; smaller and larger numbers
+# have an exponent.
 _MOST_DIGITS = 6
 
 
@@ -134,7 +135,7 @@ def spread(values: Sequence[float]) -> str:
   if deviation <= 1e-12 * abs(mean):
     return f"{mean:.3g}" + " ± 0" * (len(values) > 1)
   digits = max(0, 1 - math.floor(math.log10(deviation)))
-  if digits > _MOST_DIGITS:
+  if digits > _MOST_DIGITS or abs(mean) >= 10**_MOST_DIGITS:
     return f"{mean:.2g} ± {deviation:.2g}"
   return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
