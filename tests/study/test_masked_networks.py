@@ -38,13 +38,16 @@ def networks():
 
 def test_trained_as_the_plain_network(networks):
   found, images = networks
+  # Between the images of 8 bits, where every mask changes the logits.
+  x = images + 0.3 / 255
+  where = jnp.ones(len(x), bool)
   _, plain, variables = found["standard"]
-  for _, train, own in found.values():
+  expected = plain(variables, x, where)[0]
+  for name, (masked, train, own) in found.items():
     jax.tree.map(np.testing.assert_array_equal, own, variables)
-    where = jnp.ones(len(images), bool)
-    np.testing.assert_array_equal(
-      train(own, images, where)[0], plain(variables, images, where)[0]
-    )
+    np.testing.assert_allclose(train(own, x, where)[0], expected, atol=1e-6)
+    if name != "standard":
+      assert jnp.abs(masked(own, x) - expected).max() > 1e-4, name
 
 
 @pytest.mark.parametrize("size", [0.0, 0.15])
@@ -59,7 +62,9 @@ def test_decisions_are_those_of_inputs_within_the_deviation(networks, size):
   for name, (masked, _, own) in found.items():
     values = masked(own, x)
     if name == "saturated":
-      np.testing.assert_allclose(values, 100 * logits, rtol=1e-5)
+      # A logit near 0 has the rounding of the largest.
+      scale = float(jnp.abs(logits).max())
+      np.testing.assert_allclose(values, 100 * logits, atol=1e-3 * scale)
     else:
       assert (jnp.abs(values - logits) <= bound + 1e-5).all(), name
 
