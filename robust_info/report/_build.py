@@ -6,11 +6,12 @@ one entry of `runs` per run, in the order given. Information is in nats; a
 in memory and null on disk.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import attacked, portraits
 from robust_info.report import networks, portrayed, screen, store
-from robust_info.runtime import environment, processes
+from robust_info.runtime import environment, locks, processes
 
 _NUM_PORTRAITS = 6
 
@@ -57,19 +58,22 @@ def build(
   Raises:
     ValueError: there is no network, one is given twice, a run was trained on
       other data, or the numbers of classes differ.
-    OSError: the directory cannot be written.
+    OSError: the directory cannot be written, or another process makes a report
+      there.
   """
-  report, used, split = _measured(
-    runs, source, settings, output, seed, num_examples, screen.Shown, {}
-  )
   output = pathlib.Path(output)
-  if processes.is_first():
-    store.save(report, output / "report.json")
-  shown = None
-  if source.image_shape[2] in (1, 3):
-    shown = _examples(used, split, settings)
-  if processes.is_first():
-    draw(report, output, shown)
+  asked = _checked(runs, source, num_examples)
+  with _alone(output):
+    report, used = _measured(
+      asked, source, settings, output, seed, screen.Shown, {}
+    )
+    if processes.is_first():
+      store.save(report, output / "report.json")
+    shown = None
+    if source.image_shape[2] in (1, 3):
+      shown = _examples(used, asked.split, settings)
+    if processes.is_first():
+      draw(report, output, shown)
   return report
 
 
@@ -99,42 +103,51 @@ def measure(
   Returns:
     The report.
   """
-  return _measured(
-    runs,
-    source,
-    settings,
-    output,
-    seed,
-    num_examples,
-    screen.Silent,
-    evaluators,
-  )[0]
+  output = pathlib.Path(output)
+  asked = _checked(runs, source, num_examples)
+  with _alone(output):
+    return _measured(
+      asked, source, settings, output, seed, screen.Silent, evaluators
+    )[0]
 
 
-def _measured(
-  runs, source, settings, output, seed, num_examples, make_screen, evaluators
-):
-  """The report, the measured networks with their evaluators, and the split."""
+class _Asked(NamedTuple):
+  """Checked networks with their names, and the examples to measure them on."""
+
+  names: Sequence[str]
+  networks: Sequence[networks.Network]
+  num_classes: int
+  split: data.Split
+
+
+def _checked(
+  runs: Sequence[training.Run | networks.Network],
+  source: data.DataSource,
+  num_examples: int | None,
+) -> _Asked:
   names = _names(runs)
   _check_data([r for r in runs if isinstance(r, training.Run)], source)
   found = [
     networks.of_run(run) if isinstance(run, training.Run) else run
     for run in runs
   ]
-  num_classes = _common_classes(found)
   split = source.test
   if num_examples is not None:
     _validate.positive_int("num_examples", num_examples)
     split = data.Split(split.images[:num_examples], split.labels[:num_examples])
-  output = pathlib.Path(output)
-  processes.on_first(lambda: _make(output), errors=(OSError,))
+  return _Asked(names, found, _common_classes(found), split)
+
+
+def _measured(asked, source, settings, output, seed, make_screen, evaluators):
+  """The report, and the measured networks with their evaluators."""
+  num_classes, split = asked.num_classes, asked.split
   report = _head(source, settings, seed, len(split), num_classes)
   evaluators = {} if evaluators is None else evaluators
   shown = make_screen(
-    metrics.work(settings, len(split), num_classes), len(found)
+    metrics.work(settings, len(split), num_classes), len(asked.networks)
   )
   used = []
-  for network, name in zip(found, names, strict=True):
+  for network, name in zip(asked.networks, asked.names, strict=True):
     # Networks of one architecture share the compiled metrics.
     if network.apply_fn not in evaluators:
       evaluators[network.apply_fn] = evaluation.Evaluator(
@@ -156,8 +169,8 @@ def _measured(
       )
     )
     report["runs"].append({"name": name, **network.about, **entry})
-    shown.measured(len(used), len(found))
-  return report, used, split
+    shown.measured(len(used), len(asked.networks))
+  return report, used
 
 
 def _head(source, settings, seed, num_examples, num_classes):
@@ -215,13 +228,27 @@ def draw(
   cards.write(report, output)
 
 
-def _make(output: pathlib.Path) -> None:
-  try:
-    output.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise OSError(
-      f"Cannot write to output {output}: {error.strerror}; choose another."
-    ) from error
+@contextlib.contextmanager
+def _alone(output: pathlib.Path) -> Iterator[None]:
+  """Makes the directory of a report, and holds its lock."""
+  with contextlib.ExitStack() as held:
+
+    def hold():
+      try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = locks.Lock(output / "lock", f"Output {output}")
+      except locks.BusyError as error:
+        raise OSError(f"{error}; wait for its end or choose another.") from (
+          error
+        )
+      except OSError as error:
+        raise OSError(
+          f"Cannot write to output {output}: {error.strerror}; choose another."
+        ) from error
+      held.enter_context(lock)
+
+    processes.on_first(hold, errors=(OSError,))
+    yield
 
 
 def _names(runs: Sequence[training.Run | networks.Network]) -> list[str]:

@@ -8,6 +8,7 @@ on when started again; once finished, the command only writes the same files.
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import sys
@@ -142,7 +143,6 @@ def _make(options, study, wanted, missing, found) -> None:
   output = options.output
   parameters = _parameters(options.parameter)
   at_most = options.jobs or 2
-  output.mkdir(parents=True, exist_ok=True)
   progress = jobs.Progress(len(wanted), missing, [*found])
   print(
     f"{len(wanted) - len(missing)} of {len(wanted)} runs exist.",
@@ -158,6 +158,7 @@ def _make(options, study, wanted, missing, found) -> None:
     output,
     missing,
     progress,
+    record_of=functools.partial(plan.record_of, study, output),
     executor=options.executor,
     at_most=at_most,
     parameters=parameters,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robust_info import training
+from robust_info.runtime import locks
 from robust_info.study import plan, records, work
 from robust_info.training import checkpoints, workdir
 
@@ -41,23 +42,34 @@ def make_here(
   """Makes runs one after the other in this process.
 
   They share data and compiled programs, so this is the fastest way on a
-  machine that one run keeps busy.
+  machine that one run keeps busy. Other processes may make runs of the same
+  study in the same directory: each run is made by one of them.
 
   Args:
     study: the study.
     output: directory of the results.
     missing: the runs to make.
-    done: function called after each run.
+    done: function called after each run, also after those of other processes.
 
   Raises:
     FailedRunsError: runs failed; the others were made.
     interruption.Interrupted: a signal arrived; the state is saved.
   """
   work.store_programs()
-  place, failures = work.Workplace(study, output), {}
-  for job in missing:
+  place, waiting, failures = work.Workplace(study, output), [*missing], {}
+  busy = set()
+  while waiting:
+    job = waiting.pop(0)
     try:
-      record = place.make(job)
+      record = plan.record_of(study, output, job) or place.make(job)
+    except locks.BusyError as error:
+      waiting.append(job)
+      if job not in busy:
+        _tell(f"{error}.")
+      busy.add(job)
+      if busy.issuperset(waiting):
+        time.sleep(_POLL_SECONDS)
+      continue
     except _OF_A_RUN as error:
       failures[job] = error
       _tell(f"{job} failed: {error}")
@@ -72,6 +84,7 @@ def make_elsewhere(
   missing: Sequence[plan.Job],
   done: Callable[[plan.Job, records.Record], None],
   *,
+  record_of: Callable[[plan.Job], records.Record | None],
   executor: str,
   at_most: int,
   parameters: Mapping[str, Any] = {},
@@ -79,13 +92,15 @@ def make_elsewhere(
   """Makes runs in processes of their own, through submitit.
 
   A process that dies, for example because it was killed, is started again,
-  and its run goes on from its last checkpoint.
+  and its run goes on from its last checkpoint. See `make_here` for others that
+  make runs of the same study.
 
   Args:
     file: the study file.
     output: directory of the results, which all processes can write.
     missing: the runs to make.
-    done: function called after each run.
+    done: function called after each run, also after those of others.
+    record_of: function that returns the record of a run, see `plan.record_of`.
     executor: `local`, processes on this machine; or `slurm`.
     at_most: number of runs at a time.
     parameters: those of `submitit.AutoExecutor`, for example `timeout_min`,
@@ -100,13 +115,15 @@ def make_elsewhere(
   """
   pool = _executor(executor, output, parameters)
   waiting, running, failures = [*missing], {}, {}
-  attempts = dict.fromkeys(missing, 0)
+  attempts, busy = dict.fromkeys(missing, 0), set()
   ask_at = time.monotonic() + _STATE_SECONDS
   try:
     while waiting or running:
       while waiting and len(running) < at_most:
         job = waiting.pop(0)
-        attempts[job] += 1
+        if record := record_of(job):
+          done(job, record)
+          continue
         running[job] = _submit(pool, str(file), str(output), *job)
       time.sleep(_POLL_SECONDS)
       if time.monotonic() > ask_at:
@@ -114,8 +131,15 @@ def make_elsewhere(
         next(iter(running.values())).done(force_check=True)
         ask_at = time.monotonic() + _STATE_SECONDS
       for job in [job for job, task in running.items() if task.done()]:
-        error = _error(running.pop(job))
-        record = records.read(output / "records" / f"{job.path}.json")
+        holder, error = _outcome(running.pop(job))
+        if holder:
+          waiting.append(job)
+          if job not in busy:
+            _tell(f"{holder}.")
+          busy.add(job)
+          continue
+        attempts[job] += 1
+        record = record_of(job)
         if error is None and record is not None:
           done(job, record)
         elif attempts[job] < _ATTEMPTS:
@@ -176,10 +200,10 @@ def _submit(pool: Any, *arguments: Any) -> Any:
     raise FailedRunsError(f"A run was not accepted: {lines[-1]}") from error
 
 
-def _error(task: Any) -> str | None:
-  """The failure of a task in one line, or None."""
+def _outcome(task: Any) -> tuple[str | None, str | None]:
+  """What a task returned, and its failure in one line or None."""
   try:
-    task.result()
+    return task.result(), None
   # Whatever the process raised, or a sign that it died.
   except Exception as error:
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -187,13 +211,12 @@ def _error(task: Any) -> str | None:
     # The traceback of the task stands between two lines of dashes.
     rules = [i for i, line in enumerate(lines) if not line.strip("-")]
     if len(rules) > 1:
-      return _last_of_traceback(lines[: rules[-1]])
+      return None, _last_of_traceback(lines[: rules[-1]])
     if len(lines) > 1 and "state: " in lines[1]:
       # No result: the state of the job, and the end of its log if it has one.
       log = f": {lines[-1]}" if rules else ""
-      return f"job {task.job_id} {lines[1]}{log}"
-    return lines[0]
-  return None
+      return None, f"job {task.job_id} {lines[1]}{log}"
+    return None, lines[0]
 
 
 def _last_of_traceback(lines: Sequence[str]) -> str:

@@ -212,6 +212,20 @@ def configuration(case: Case, recipe: str, seed: int) -> config_lib.Config:
     ) from error
 
 
+def record_of(
+  study: Study, output: pathlib.Path, job: Job
+) -> records.Record | None:
+  """The record of a run in its own file; None if it is of another plan."""
+  found = records.read(output / "records" / f"{job.path}.json")
+  return found if found and found.digest == digest_of(study, job) else None
+
+
+def digest_of(study: Study, job: Job) -> str:
+  """The `digest` of a run."""
+  case = study.case(job.case)
+  return digest(case, configuration(case, job.recipe, job.seed))
+
+
 def digest(case: Case, config: config_lib.Config) -> str:
   """Identifier of everything that a record depends on, code excepted."""
   content = config_lib.flatten(config)

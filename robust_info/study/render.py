@@ -35,13 +35,11 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
     ) from error
   found = []
   for job in plan.jobs(study):
-    case = study.case(job.case)
-    digest = plan.digest(case, plan.configuration(case, job.recipe, job.seed))
-    own = records.read(output / "records" / f"{job.path}.json")
-    for record in (own, stored.get(tuple(job))):
-      if record is not None and record.digest == digest:
-        found.append(record)
-        break
+    record = plan.record_of(study, output, job)
+    if record is None and (old := stored.get(tuple(job))):
+      record = old if old.digest == plan.digest_of(study, job) else None
+    if record is not None:
+      found.append(record)
   return records.Records(found)
 
 

@@ -11,7 +11,7 @@ from robust_info import config as config_lib
 from robust_info import data, evaluation, report, training
 from robust_info.evaluation import validation
 from robust_info.report import networks
-from robust_info.runtime import environment
+from robust_info.runtime import environment, locks
 from robust_info.study import baselines, costs, plan, records
 from robust_info.training import checkpoints, metrics_log, setup
 
@@ -33,17 +33,23 @@ class Workplace:
     A run that was stopped goes on; finished measurements are read again.
 
     Raises:
+      locks.BusyError: another process makes this run.
       interruption.Interrupted: a signal arrived; the state is saved.
       ValueError, training.NonFiniteError, workdir.WorkdirError,
       checkpoints.CheckpointError, data.UnavailableError: as training and
         evaluation.
     """
+    directory = self._output / "runs" / job.path
+    directory.mkdir(parents=True, exist_ok=True)
+    # Training and measuring, which have locks of their own, as one.
+    with locks.Lock(directory / "making.lock", str(job)):
+      return self._make(job, directory)
+
+  def _make(self, job: plan.Job, directory: pathlib.Path) -> records.Record:
     case = self._study.case(job.case)
     asked = plan.configuration(case, job.recipe, job.seed)
     source = _source(asked.data)
     config = setup.resolve(asked, source)
-    directory = self._output / "runs" / job.path
-    directory.mkdir(parents=True, exist_ok=True)
     began = time.monotonic() - _trained_seconds(directory / "run")
     with (directory / LOG).open("a", encoding="utf-8") as stream:
       training.train(
@@ -108,7 +114,9 @@ class Workplace:
     return found, baselines.measure(evaluator, network.variables)
 
 
-def make(file: str, output: str, case: str, recipe: str, seed: int) -> None:
+def make(
+  file: str, output: str, case: str, recipe: str, seed: int
+) -> str | None:
   """Makes one run in a process of its own; see `Workplace.make`.
 
   Args:
@@ -117,10 +125,17 @@ def make(file: str, output: str, case: str, recipe: str, seed: int) -> None:
     case: name of the case of the run.
     recipe: name of its recipe.
     seed: its seed.
+
+  Returns:
+    None, or a line on the process that makes this run already.
   """
   store_programs()
   study, job = plan.load(file), plan.Job(case, recipe, seed)
-  Workplace(study, pathlib.Path(output)).make(job)
+  try:
+    Workplace(study, pathlib.Path(output)).make(job)
+  except locks.BusyError as error:
+    return str(error)
+  return None
 
 
 def store_programs() -> None:

@@ -15,16 +15,14 @@ lock               held while a process trains here
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from robust_info import config as config_lib
-from robust_info.runtime import environment, files, processes
+from robust_info.runtime import environment, files, locks, processes
 from robust_info.training import metrics_log, own_parts
 
 
@@ -35,8 +33,7 @@ class WorkdirError(RuntimeError):
 class Workdir:
   """A locked directory that holds exactly one configuration.
 
-  Use as a context manager. The lock belongs to the process and disappears with
-  it, however it ends, so that a stale lock never blocks.
+  Use as a context manager. See `locks` for the lock.
 
   Attributes:
     path: absolute path of the directory.
@@ -73,11 +70,14 @@ class Workdir:
   def _open(self, config: config_lib.Config) -> None:
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = open(self.path / "lock", "a+", encoding="utf-8")  # noqa: SIM115
-      self._acquire()
+      self._lock = locks.Lock(self.path / "lock", f"Workdir {self.path}")
       self._check_config(config)
       own_parts.keep(self.path, config)
       self._note_environment()
+    except locks.BusyError as error:
+      raise WorkdirError(
+        f"{error}; wait for its end or choose another --workdir."
+      ) from error
     except OSError as error:
       self.close()
       raise WorkdirError(
@@ -87,20 +87,6 @@ class Workdir:
     except BaseException:
       self.close()
       raise
-
-  def _acquire(self) -> None:
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      self._lock.seek(0)
-      holder = self._lock.read().strip() or "another process"
-      raise WorkdirError(
-        f"Workdir {self.path} is in use by {holder}; wait for its end or "
-        "choose another --workdir."
-      ) from error
-    self._lock.truncate(0)
-    self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    self._lock.flush()
 
   def _check_config(self, config: config_lib.Config) -> None:
     stored = self.path / "config.json"

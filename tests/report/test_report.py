@@ -26,6 +26,7 @@ from robust_info.report import (
   store,
   table,
 )
+from robust_info.runtime import locks
 
 MODEL = config.ModelConfig(
   name="logistic",
@@ -418,6 +419,15 @@ def test_an_output_that_cannot_be_written_is_said_before_measuring(
   ) as found:
     build([make_run("a")], tmp_path / "file")
   assert "choose another" in str(found.value)
+  assert not calls
+
+
+def test_two_processes_make_no_report_in_one_place(tmp_path, calls):
+  with (
+    locks.Lock(tmp_path / "lock", "It"),
+    pytest.raises(OSError, match=r"^Output .* is in use by process .*another"),
+  ):
+    build([make_run("a")], tmp_path)
   assert not calls
 
 

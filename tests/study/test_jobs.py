@@ -8,6 +8,7 @@ import pytest
 from made_records import record
 from submitit.core import core
 
+from robust_info.runtime import locks
 from robust_info.study import jobs, plan, records, work
 
 JOBS = [plan.Job("case", f"r{i}", 0) for i in range(3)]
@@ -31,6 +32,8 @@ def make(file, output, case, recipe, seed):
     # As JAX does.
     error.add_note("-----\nFor simplicity, JAX has removed its frames.")
     raise error
+  if recipe == "r0" and first:
+    return "r0 is in use by process 7"
   target = home / f"records/{case}/{recipe}/seed-{seed}.json"
   target.parent.mkdir(parents=True, exist_ok=True)
   shutil.copy(home / f"{recipe}.json", target)
@@ -47,6 +50,10 @@ def done(monkeypatch):
   return []
 
 
+def records_of(output):
+  return lambda job: records.read(output / "records" / f"{job.path}.json")
+
+
 def test_processes_that_die_start_again_and_failures_stop_no_other(
   done, tmp_path, monkeypatch
 ):
@@ -60,6 +67,7 @@ def test_processes_that_die_start_again_and_failures_stop_no_other(
       tmp_path,
       JOBS,
       lambda job, record: done.append(job),
+      record_of=records_of(tmp_path),
       executor="local",
       at_most=2,
     )
@@ -69,7 +77,51 @@ def test_processes_that_die_start_again_and_failures_stop_no_other(
     f"case, r1, seed 0 {again}",
     *[f"case, r2, seed 0 {again}"] * 2,
     "case, r2, seed 0 failed 3 times: ValueError: a bad run",
+    "r0 is in use by process 7.",
   ]
+
+
+def test_runs_of_another_process_are_awaited_and_not_made_twice(
+  tmp_path, monkeypatch
+):
+  told, done, slept = [], [], []
+
+  class Workplace:
+    """Another process makes the first two runs, and dies in the second."""
+
+    def __init__(self, *_):
+      pass
+
+    def make(self, job):
+      if job in JOBS[:2] and not slept:
+        raise locks.BusyError(f"{job} is in use by process 7")
+      return f"{job.recipe} made here"
+
+  def stored(study, output, job):
+    return "r0 made there" if job == JOBS[0] and slept else None
+
+  monkeypatch.setattr(jobs, "_tell", told.append)
+  monkeypatch.setattr(work, "Workplace", Workplace)
+  monkeypatch.setattr(plan, "record_of", stored)
+  monkeypatch.setattr(jobs.time, "sleep", slept.append)
+  jobs.make_here(None, tmp_path, JOBS, lambda *pair: done.append(pair))
+  assert slept == [jobs._POLL_SECONDS]
+  assert told == [f"{job} is in use by process 7." for job in JOBS[:2]]
+  assert sorted(done) == [
+    (JOBS[0], "r0 made there"),
+    (JOBS[1], "r1 made here"),
+    (JOBS[2], "r2 made here"),
+  ]
+
+
+def test_a_run_is_made_by_one_process_at_a_time(tmp_path):
+  directory = tmp_path / "runs" / JOBS[0].path
+  directory.mkdir(parents=True)
+  with (
+    locks.Lock(directory / "making.lock", "It"),
+    pytest.raises(locks.BusyError, match=r"r0, seed 0 is in use by process"),
+  ):
+    work.Workplace(None, tmp_path).make(JOBS[0])
 
 
 def test_progress_predicts_from_runs_of_the_recipe(capfd):
@@ -108,6 +160,7 @@ def make_on_slurm(tmp_path, **parameters):
     tmp_path,
     JOBS[:1],
     lambda job, record: None,
+    record_of=records_of(tmp_path),
     executor="slurm",
     at_most=2,
     parameters=parameters,
