@@ -18,7 +18,17 @@ _VERBATIM = ("objective", "checkpoint", "step", "config", "starts")
 # them stay readable.
 _FORMER = {"fisher": {"spectral": "spectral_norm"}}
 # Fields that older versions did not write, section -> fields.
-_ADDED: dict[str, dict[str, Any]] = {"robustness": {"warnings": []}}
+_ADDED: dict[str, dict[str, Any]] = {
+  "robustness": {"warnings": []},
+  "fisher": {
+    "beside_images": {
+      "frobenius": math.nan,
+      "frobenius_at_images": math.nan,
+      "standard_error": math.nan,
+      "num_examples": 0,
+    }
+  },
+}
 
 
 def json_schema() -> dict[str, Any]:
@@ -40,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
   """Reads a report written by `save`, also by an older version.
 
   Null numbers become NaN, fields with former names get their present ones, and
-  fields that the older version did not write are empty.
+  fields that the older version did not write are empty or NaN.
 
   Raises:
     ValueError: the file is not a report of this schema.
@@ -68,7 +78,8 @@ def _updated(section: str, value: Any) -> Any:
     return value
   names = _FORMER.get(section, {})
   renamed = {names.get(name, name): item for name, item in value.items()}
-  return {**_ADDED.get(section, {}), **renamed}
+  added = _ADDED.get(section, {})
+  return renamed | {k: v for k, v in added.items() if k not in renamed}
 
 
 def _nullified(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -83,6 +84,7 @@ def test_every_long_measurement_shows_its_progress_to_the_end(measured):
     "KL-PGD-4 linf 0.05",
     "sanity checks",
     "Fisher information",
+    "Fisher information beside the images",
     "local lens",
     "path lens",
     "coarse path lens",
@@ -182,6 +184,51 @@ def test_sampled_numbers_are_those_of_the_evaluator(evaluator, entry):
   assert found["robust"]["median"] == sample["median"]
   assert found["quadrature_error"]["max"] == float(path.error.max())
   assert "quadrature_error" not in entry["local_lens"]
+
+
+def flat_at_images(variables, x):
+  """The network behind a function of pixels whose slope is 0 at k / 255."""
+  turn = 2 * jnp.pi * 255
+  return tiny.apply_mlp(variables, x - jnp.sin(turn * x) / turn)
+
+
+def test_norms_beside_the_images_show_a_network_that_is_flat_just_there(
+  evaluator, entry
+):
+  masked = evaluation.Evaluator(
+    flat_at_images,
+    tiny.make_split(),
+    num_classes=tiny.NUM_CLASSES,
+    settings=SETTINGS,
+    seed=0,
+  )
+  at = fisher_metric.norms(masked, VARIABLES).frobenius
+  flat = fisher_metric.beside_images(masked, VARIABLES, at)
+  plain = entry["fisher"]["beside_images"]
+  # Batches of 16, 32 examples.
+  assert flat["num_examples"] == plain["num_examples"] == 32
+  norms = fisher_metric.norms(evaluator, VARIABLES).frobenius[:32]
+  assert plain["frobenius_at_images"] == pytest.approx(norms.mean())
+  assert plain["frobenius"] == pytest.approx(norms.mean(), rel=0.02)
+  assert plain["frobenius"] != plain["frobenius_at_images"]
+  assert 0 < plain["standard_error"] < 0.01 * norms.mean()
+  # The mean of the squared slope (1 - cos)^2 over a step is 1.5.
+  assert flat["frobenius_at_images"] < 1e-3 * norms.mean()
+  assert flat["frobenius"] == pytest.approx(1.5 * norms.mean(), rel=0.3)
+  # The note names the network that is flat; older reports have no ratio.
+  runs = [
+    {"name": name, "fisher": {**entry["fisher"], "beside_images": found}}
+    for name, found in (
+      ("plain", plain), ("flat", flat), ("old", dict.fromkeys(plain, math.nan)),
+    )
+  ]  # fmt: skip
+  [section] = fisher_metric.sections(runs)
+  [note] = section.notes
+  assert note.startswith("flat: the mean Frobenius norm is ")
+  label, cells = section.rows[-1]
+  assert "beside the images" in label
+  assert cells[0].startswith(("0.99", "1"))
+  assert cells[2] == "n/a"
 
 
 def by_regression(values, controls, means):

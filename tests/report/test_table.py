@@ -88,7 +88,15 @@ def make_run(name, model="cnn (relu)"):
       "information": dict.fromkeys(INFORMATION, 0.013),
     },
     "fisher": {
-      name: sample(3.25) for name in ("trace", "frobenius", "spectral_norm")
+      "beside_images": {
+        "frobenius": 3.25,
+        "frobenius_at_images": 3.125,
+        "standard_error": 0.0625,
+        "num_examples": 64,
+      },
+      **{
+        name: sample(3.25) for name in ("trace", "frobenius", "spectral_norm")
+      },
     },
     "local_lens": lens(12.0, 0.6),
     "path_lens": {

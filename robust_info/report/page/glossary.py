@@ -105,6 +105,13 @@ _MEANINGS = (
     DOWN,
   ),
   (
+    "beside the images / at them",
+    "ratio of the mean Frobenius norm at images with noise of half a step of "
+    "8 bits to that at the images; far from 1, the network is flat or steep "
+    "just there",
+    NEITHER,
+  ),
+  (
     r"mean divergence \(CCKL\)",
     "mean divergence between predictions of different classes, which the lens "
     "splits in two",
