@@ -17,6 +17,9 @@ _ATTEMPTS = 3
 _POLL_SECONDS = 1.0
 # How often Slurm is asked for jobs that died; submitit asks every ten minutes.
 _STATE_SECONDS = 60.0
+# How long a run that another command makes is not started again, unless its
+# record appears: a job per minute for hours would fill a queue.
+_BUSY_SECONDS = 600.0
 # Time limit of a process, unless the parameters name one; a run that it ends
 # counts as one that died. submitit's own is five minutes.
 _MINUTES = 24 * 60
@@ -115,18 +118,23 @@ def make_elsewhere(
   """
   pool = _executor(executor, output, parameters)
   waiting, running, failures = [*missing], {}, {}
-  attempts, busy = dict.fromkeys(missing, 0), set()
+  attempts = dict.fromkeys(missing, 0)
+  # Runs that others make -> when to start them again.
+  busy: dict[plan.Job, float] = {}
   ask_at = time.monotonic() + _STATE_SECONDS
   try:
     while waiting or running:
-      while waiting and len(running) < at_most:
-        job = waiting.pop(0)
-        if record := record_of(job):
-          done(job, record)
+      for job in [*waiting]:
+        if len(running) >= at_most and job not in busy:
           continue
-        running[job] = _submit(pool, str(file), str(output), *job)
+        if record := record_of(job):
+          waiting.remove(job)
+          done(job, record)
+        elif len(running) < at_most and time.monotonic() >= busy.get(job, 0):
+          waiting.remove(job)
+          running[job] = _submit(pool, str(file), str(output), *job)
       time.sleep(_POLL_SECONDS)
-      if time.monotonic() > ask_at:
+      if running and time.monotonic() > ask_at:
         # Of one job; the answer has the state of all.
         next(iter(running.values())).done(force_check=True)
         ask_at = time.monotonic() + _STATE_SECONDS
@@ -136,7 +144,7 @@ def make_elsewhere(
           waiting.append(job)
           if job not in busy:
             _tell(f"{holder}.")
-          busy.add(job)
+          busy[job] = time.monotonic() + _BUSY_SECONDS
           continue
         attempts[job] += 1
         record = record_of(job)

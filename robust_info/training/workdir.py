@@ -11,7 +11,7 @@ metrics.jsonl      the log, see `metrics_log`
 tensorboard/       the same numbers as event files
 checkpoints/       see `checkpoints`
 damaged/           checkpoints that were damaged
-lock               held while a process trains here
+lock               held while a process trains here, see `locks`
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class WorkdirError(RuntimeError):
 class Workdir:
   """A locked directory that holds exactly one configuration.
 
-  Use as a context manager. See `locks` for the lock.
+  Use as a context manager; the lock ends with it, or with the process.
 
   Attributes:
     path: absolute path of the directory.

@@ -45,6 +45,7 @@ def done(monkeypatch):
   cloudpickle.register_pickle_by_value(sys.modules[__name__])
   monkeypatch.setattr(work, "make", make)
   monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.1)
+  monkeypatch.setattr(jobs, "_BUSY_SECONDS", 0.2)
   # submitit waits so long for results on slow file systems.
   monkeypatch.setattr(core.Job, "_results_timeout_s", 1)
   return []
@@ -79,6 +80,27 @@ def test_processes_that_die_start_again_and_failures_stop_no_other(
     "case, r2, seed 0 failed 3 times: ValueError: a bad run",
     "r0 is in use by process 7.",
   ]
+
+
+def test_a_run_of_another_command_is_not_submitted_over_and_over(
+  done, tmp_path, monkeypatch
+):
+  [job] = JOBS[:1]
+  answers = iter([None] * 5)  # Then the other command has made the run.
+  monkeypatch.setattr(jobs, "_BUSY_SECONDS", 1e6)
+  # The states of jobs are asked for while none runs.
+  monkeypatch.setattr(jobs, "_STATE_SECONDS", 0.0)
+  jobs.make_elsewhere(
+    "r2",
+    tmp_path,
+    [job],
+    lambda *pair: done.append(pair),
+    record_of=lambda job: next(answers, "made there"),
+    executor="local",
+    at_most=2,
+  )
+  assert done == [(job, "made there")]
+  assert len([*(tmp_path / "jobs").glob("[0-9]*")]) == 1
 
 
 def test_runs_of_another_process_are_awaited_and_not_made_twice(
