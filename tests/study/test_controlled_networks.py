@@ -1,0 +1,102 @@
+"""The networks of configs/study/controlled.py differ in one thing at a time."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+
+from robust_info import config as config_lib
+from robust_info import data, models
+from robust_info.config import registry
+from robust_info.study import plan
+from robust_info.training import setup
+
+FILE = pathlib.Path(__file__).parents[2] / "configs" / "study" / "controlled.py"
+
+
+@pytest.fixture(scope="module")
+def found():
+  """The study, the resolved configurations and the networks, by recipe."""
+  with registry.using(()):
+    study = plan.load(FILE)
+    [case] = study.cases
+    source = data.load("digits")
+    configs = {
+      recipe.name: setup.resolve(
+        plan.configuration(case, recipe.name, 0), source
+      )
+      for recipe in case.recipes
+    }
+    networks = {n: models.from_config(c.model) for n, c in configs.items()}
+    yield study, configs, networks
+
+
+def test_the_recipes_of_a_pair_differ_in_one_field(found):
+  study, configs, _ = found
+  [question] = study.questions
+  compared = {recipe for pair in question.pairs for recipe in pair[1:]}
+  assert compared == {*configs}
+  for title, linear, other in question.pairs:
+    a, b = (config_lib.flatten(configs[name]) for name in (linear, other))
+    changed = {name for name in a if a[name] != b[name]}
+    pools = title.startswith("max for mean")
+    expected = "model.ladder_cnn.halving" if pools else "model.activation"
+    assert changed == {expected}, title
+  digests = {plan.digest(study.cases[0], config) for config in configs.values()}
+  assert len(digests) == len(configs)
+
+
+def test_with_strides_it_is_the_network_of_the_demonstration(found):
+  _, configs, networks = found
+  name = "strides-relu-pgd"
+  config = configs[name].model
+  cnn = models.create("cnn", num_classes=10, mean=config.mean, std=config.std)
+  x = tiny_models.images(4, shape=(8, 8, 1))
+  variables = models.init(cnn, jax.random.key(0), x.shape[1:])
+  own = models.init(networks[name], jax.random.key(0), x.shape[1:])
+  jax.tree.map(np.testing.assert_array_equal, own, variables)
+  np.testing.assert_allclose(
+    models.apply_fn(networks[name])(own, x),
+    models.apply_fn(cnn)(variables, x),
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("shape", ["mean", "max", "norm"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_only_without_relu_and_maximum_it_is_affine(found, shape, activation):
+  model = found[2][f"{shape}-{activation}-standard"]
+  x = 4 * tiny_models.images(8, shape=(9, 8, 1)) - 2
+  variables = models.init(model, jax.random.key(0), x.shape[1:])
+  if "batch_stats" in variables:
+    # Running statistics that are not those of the initialisation.
+    train = models.train_fn(model)
+    _, moved = train(variables, x, jnp.ones(len(x), bool))
+    assert jax.tree.leaves(moved)
+    variables = variables | {"batch_stats": moved}
+  logits = models.apply_fn(model)
+  mixed = logits(variables, 0.5 * x[:4] + 0.5 * x[4:])
+  both = logits(variables, x)
+  gap = np.abs(mixed - 0.5 * both[:4] - 0.5 * both[4:]).max()
+  if activation == "linear" and shape != "max":
+    assert gap < 1e-4
+  else:
+    assert gap > 1e-2
+
+
+def test_wide_and_deep_have_the_stated_sizes(found):
+  def sizes(name):
+    variables = jax.eval_shape(
+      lambda: models.init(found[2][name], jax.random.key(0), (8, 8, 1))
+    )
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+  base = 416 + 12832 + 12900 + 1010
+  assert sizes("strides-relu-pgd") == base
+  assert sizes("deep-relu-pgd") == base + 2 * 10100
+  assert sizes("norm-relu-pgd") == base + 2 * (16 + 32)
+  # 25*48+48, 25*48*96+96, 2*2*96*300+300, 300*10+10.
+  assert sizes("wide-relu-pgd") == 1248 + 115296 + 115500 + 3010
