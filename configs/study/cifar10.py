@@ -94,6 +94,7 @@ def get_study() -> study.Study:
           "train.validate_at": tuple(4**k for k in range(6)),
           "evaluation.num_pairs": 256,
           "evaluation.num_nodes": 32,
+          "evaluation.sanity_examples": 32,
           "evaluation.validation_examples": 100,
         },
         recipes=_recipes(_VGGS, _PGD2, **_SHORTEST, **{"model.width": 0.125}),

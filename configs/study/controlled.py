@@ -12,7 +12,7 @@ nothing else differs between the two:
 * `mean` and `max`: stride 1, and 2x2 pools. Without ReLU, `mean` is the "pure
   linear" network of the paper and `max` its "half linear" one, with ReLU `max`
   is its "normal" one;
-* `wide`: three times the channels and hidden units;
+* `narrow`: half the channels and hidden units;
 * `deep`: two more hidden layers of the same size;
 * `norm`: BatchNorm after each convolution.
 
@@ -68,7 +68,7 @@ _SHAPES = {
   "strides": {},
   "mean": {"model.ladder_cnn.halving": "mean"},
   "max": {"model.ladder_cnn.halving": "max"},
-  "wide": {"model.features": (48, 96), "model.hidden_sizes": (300,)},
+  "narrow": {"model.features": (8, 16), "model.hidden_sizes": (50,)},
   "deep": {"model.hidden_sizes": (100, 100, 100)},
   "norm": {"model.ladder_cnn.batch_norm": True},
 }

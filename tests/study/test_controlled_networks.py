@@ -87,7 +87,7 @@ def test_only_without_relu_and_maximum_it_is_affine(found, shape, activation):
     assert gap > 1e-2
 
 
-def test_wide_and_deep_have_the_stated_sizes(found):
+def test_narrow_and_deep_have_the_stated_sizes(found):
   def sizes(name):
     variables = jax.eval_shape(
       lambda: models.init(found[2][name], jax.random.key(0), (8, 8, 1))
@@ -98,5 +98,5 @@ def test_wide_and_deep_have_the_stated_sizes(found):
   assert sizes("strides-relu-pgd") == base
   assert sizes("deep-relu-pgd") == base + 2 * 10100
   assert sizes("norm-relu-pgd") == base + 2 * (16 + 32)
-  # 25*48+48, 25*48*96+96, 2*2*96*300+300, 300*10+10.
-  assert sizes("wide-relu-pgd") == 1248 + 115296 + 115500 + 3010
+  # 25*8+8, 25*8*16+16, 2*2*16*50+50, 50*10+10.
+  assert sizes("narrow-relu-pgd") == 208 + 3216 + 3250 + 510
