@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def from_file(spec: str, source: data.DataSource) -> Network:
       "my_network.py:load."
     )
   file = file_lib.read(path)
-  module = file_lib.run(file, f"model_{file.digest[:16]}")
+  module = _module(file)
   function = getattr(module, name, None)
   if not callable(function):
     known = [k for k, v in vars(module).items() if _is_own(v, module)]
@@ -124,6 +125,16 @@ def from_file(spec: str, source: data.DataSource) -> Network:
   return from_logits_fn(
     logits_fn, source, place=spec, model=_class_of(network), **answers
   )
+
+
+@functools.cache
+def _module(file: registry.Origin) -> types.ModuleType:
+  """The file as a module, run once.
+
+  The functions of one file thus share its classes, and so the programs of
+  networks of these classes.
+  """
+  return file_lib.run(file, f"model_{file.digest[:16]}")
 
 
 def from_logits_fn(
@@ -239,10 +250,32 @@ def _call(network: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
   return network(x)
 
 
-def _program(network: jax.tree_util.Partial, image_shape: Any) -> str:
-  """The network as text: the program, with the arrays that it holds itself."""
+def _pulled_back(
+  network: Callable[[jax.Array], jax.Array], x: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  logits, pullback = jax.vjp(network, x)
+  return logits, *pullback(cotangent)
+
+
+def _program(
+  network: jax.tree_util.Partial, image_shape: Any
+) -> tuple[str, str]:
+  """The network as text: its programs, with the arrays that they hold.
+
+  One program is that of the gradient, because a mask of gradients
+  (`stop_gradient`, derivatives of one's own) need not show in the logits.
+  """
   x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-  return jax.jit(_call).lower(network, x).as_text()
+  program = jax.jit(_call).lower(network, x)
+  try:
+    gradient = jax.jit(_pulled_back).lower(network, x, program.out_info)
+  # Rules of one's own may raise anything.
+  except Exception as error:
+    raise ValueError(
+      "Expected model to be differentiable in its images, got "
+      f"{_validate.reason(error)}"
+    ) from error
+  return program.as_text(), gradient.as_text()
 
 
 def _class_of(network: Any) -> str:

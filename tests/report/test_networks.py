@@ -28,6 +28,29 @@ def partial():
 def heavier():
   return jax.tree_util.Partial(apply, jnp.asarray(2 * W))
 
+def masked():
+  return jax.tree_util.Partial(
+    lambda w, x: apply(w, jax.lax.stop_gradient(x)), jnp.asarray(W)
+  )
+
+@jax.custom_vjp
+def same(x):
+  return 1.0 * x
+
+same.defvjp(lambda x: (1.0 * x, None), lambda _, g: (jnp.sign(g),))
+
+def times_one():
+  return jax.tree_util.Partial(lambda w, x: apply(w, 1.0 * x), jnp.asarray(W))
+
+def signed():
+  return jax.tree_util.Partial(lambda w, x: apply(w, same(x)), jnp.asarray(W))
+
+def without_a_rule():
+  out = jax.ShapeDtypeStruct((2, 4), "f4")
+  return lambda x: jax.pure_callback(
+    lambda x: np.asarray(flat(x)) @ W, out.update(shape=(len(x), 4)), x
+  )
+
 def closure():
   return lambda x: flat(x) @ W
 
@@ -61,6 +84,9 @@ class Linen(linen.Module):
     return linen.Dense(4)(flat(x))
 
 def of_nnx():
+  return Net()
+
+def also_of_nnx():
   return Net()
 
 def of_linen():
@@ -139,6 +165,17 @@ def test_a_network_is_identified_by_what_it_computes(load):
   np.testing.assert_allclose(doubled, 2 * weights)
   assert parts("closure")[0] == parts("closure")[0]
   assert parts("closure")[0] != parts("other_closure")[0]
+  # Gradients tell networks apart whose logits are the same.
+  assert parts("masked")[0] != program
+  assert parts("signed")[0] != parts("times_one")[0]
+  assert parts("signed")[0] == parts("signed")[0]
+
+
+def test_networks_of_one_file_share_the_programs_of_their_class(load):
+  one, other = load("of_nnx"), load("also_of_nnx")
+  assert jax.tree.structure(one.variables) == jax.tree.structure(
+    other.variables
+  )
 
 
 def test_more_classes_than_the_data_have_are_fine(load):
@@ -156,6 +193,7 @@ def test_more_classes_than_the_data_have_are_fine(load):
     ("fails", "line .*: ZeroDivisionError: division by zero"),
     ("missing", "a function 'missing' in .*own.py, got none; it has flat"),
     ("eight_by_eight", "to be a pure function of JAX arrays"),
+    ("without_a_rule", "to be differentiable in its images, got ValueError"),
     ("not a name", "to be FILE.py:FUNCTION"),
   ],
 )

@@ -168,7 +168,9 @@ def auto_attack(
   `logits_fn` is a `Partial` whose leaves (to the last bit) and clean logits (to
   a thousandth) are those of the folder. The parameters of a plain function
   cannot be seen, so its clean logits must agree to the last bit, which another
-  machine may not reproduce.
+  machine may not reproduce. Networks that differ in their gradients only, as
+  with `stop_gradient` or derivatives of one's own, are not told apart: each
+  needs a folder of its own.
 
   Not for use under `jit`. Compiles two programs per attack, one for the plain
   forward pass and two small ones for keys. Pass parameters as
