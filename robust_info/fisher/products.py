@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from robust_info import _validate
-from robust_info._xla import compiled, explicit_meshes, loops
+from robust_info._xla import compiled, explicit_meshes, loops, tangents
 from robust_info.information import divergences
 
 
@@ -91,7 +91,7 @@ def fisher_quadratic(
 @compiled.once
 def _quadratic(logits_fn, x, v):
   _validate.network("logits_fn", logits_fn, x)
-  logits, tangent = jax.jvp(logits_fn, (x,), (v,))
+  logits, tangent = tangents.jvp(logits_fn, x, v)
   _validate.logits_shape(logits.shape, x.shape[0])
   return prediction_variance(logits, tangent), logits[: _validate.SAMPLE]
 
@@ -111,9 +111,10 @@ def operator(
   logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> Operator:
   """Linearises the network once; products then need no further forward pass."""
-  logits, pushforward = jax.linearize(loops.side_by_side(logits_fn), x)
+  logits, pushforward, pullback = tangents.linearize(
+    loops.side_by_side(logits_fn), x
+  )
   _validate.logits_shape(logits.shape, x.shape[0])
-  pullback = jax.linear_transpose(pushforward, x)
   flat = (x.shape[0], math.prod(x.shape[1:]))
   change = _centred(logits)
 

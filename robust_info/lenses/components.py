@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from robust_info import _validate
+from robust_info._xla import tangents
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +52,7 @@ def derivative(
   logits_fn: _validate.LogitsFn, x: jax.Array, direction: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Logits [P, C] and their derivative along `direction`: one JVP."""
-  logits, tangent = jax.jvp(logits_fn, (x,), (direction,))
+  logits, tangent = tangents.jvp(logits_fn, x, direction)
   _validate.logits_shape(logits.shape, x.shape[0])
   return logits, tangent
 
