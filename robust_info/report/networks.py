@@ -183,10 +183,14 @@ def from_logits_fn(
   partial = fn
   if not isinstance(fn, jax.tree_util.Partial):
     partial = jax.tree_util.Partial(fn)
+  apply_fn, variables = _call, partial
+  if len(partial.args) == 1 and not partial.keywords:
+    # As the network of a run, with which it then shares programs.
+    apply_fn, [variables] = partial.func, partial.args
   return Network(
     place=pathlib.Path(place),
-    apply_fn=_call,
-    variables=partial,
+    apply_fn=apply_fn,
+    variables=variables,
     num_classes=classes,
     image_shape=tuple(source.image_shape),
     identity=_program(partial, source.image_shape),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny_problem as tiny
 
-from robust_info import data, evaluation
+from robust_info import data, evaluation, models
 from robust_info.config import file as file_lib
 from robust_info.report import networks
 
@@ -171,8 +171,18 @@ def test_a_network_is_identified_by_what_it_computes(load):
   assert parts("signed")[0] == parts("signed")[0]
 
 
+def test_a_network_of_a_run_shares_programs_with_it(source):
+  model = models.create("logistic", num_classes=4)
+  variables = models.init(model, jax.random.key(0), (4, 4, 1))
+  logits_fn = jax.tree_util.Partial(models.apply_fn(model), variables)
+  found = networks.from_logits_fn(logits_fn, source, place="own")
+  assert found.apply_fn is models.apply_fn(model)
+  assert found.variables is variables
+
+
 def test_networks_of_one_file_share_the_programs_of_their_class(load):
   one, other = load("of_nnx"), load("also_of_nnx")
+  assert one.apply_fn == other.apply_fn
   assert jax.tree.structure(one.variables) == jax.tree.structure(
     other.variables
   )
