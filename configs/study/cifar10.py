@@ -7,13 +7,10 @@ Not yet run as a whole. Standard and PGD training (linf 8/255) of VGG13 in three
 variants, ResNet-20x1, ResNet-32x10 and PreActResNet-18, three seeds each. One
 seed of all of them takes 1.1e18 operations of training, that is three hours at
 100 TFLOP/s, five sixths of it for ResNet-32x10; the measurements come on top.
-The other cases are of CIFAR-10 encoded again as JPEG of quality 75, which is
-not the benchmark of that name, and shorter: "jpeg" trains narrow VGGs, with an
-eighth of the channels, on two CPU cores, "jpeg-gpu" whole ones, in six minutes
-per run on an H200 (three runs are in docs/results/core_gpu.md). The recipe of
-"jpeg" was lowered to what two cores can do before its first run; its learning
-rate was not tuned, and epsilon rises over the first quarter of training because
-a narrow VGG otherwise did not begin to learn within an epoch of PGD.
+The other case is of CIFAR-10 encoded again as JPEG of quality 75, which is not
+the benchmark of that name, and shorter: whole VGGs, in six minutes per run on
+an H200 (three runs are in docs/results/core_gpu.md). `cifar10_jpeg.py` has
+narrow ones, for two CPU cores.
 """
 
 from configs import cifar10
@@ -33,24 +30,11 @@ _NETWORKS = {
   "resnet32x10": {"model.name": "resnet32", "model.width": 10.0},
   "preact18": {"model.name": "preact_resnet18"},
 }
-_JPEG = {"data.name": "cifar10_jpeg"}
-# Ten epochs of PGD-5 on a GPU.
 _SHORT = {
+  "data.name": "cifar10_jpeg",
   "train.num_epochs": 10,
   "objective.num_steps": 5,
   "objective.step_size": 0.4,
-}
-# Three epochs of PGD-2 on two cores.
-_SHORTEST = {
-  "train.num_epochs": 3,
-  "train.learning_rate": 1e-3,
-  "train.optimizer": "adamw",
-  "train.schedule": "cosine",
-}
-_PGD2 = {
-  "objective.num_steps": 2,
-  "objective.step_size": 0.625,
-  "objective.epsilon_ramp": 0.25,
 }
 _ADAMW = {"train.optimizer": "adamw", "train.learning_rate": 5e-4}
 _MEASURED = {
@@ -61,13 +45,11 @@ _MEASURED = {
 }
 
 
-def _recipes(
-  networks: dict, pgd: dict | None = None, **shared
-) -> tuple[study.Recipe, ...]:
+def _recipes(networks: dict, **shared) -> tuple[study.Recipe, ...]:
   return tuple(
     study.Recipe(f"{name}-{objective}", {**changes, **own, **shared})
     for name, changes in networks.items()
-    for objective, own in (("standard", _STANDARD), ("pgd", pgd or {}))
+    for objective, own in (("standard", _STANDARD), ("pgd", {}))
   )
 
 
@@ -86,27 +68,10 @@ def get_study() -> study.Study:
         autoattack=tuple(f"{name}-pgd" for name in _NETWORKS),
       ),
       study.Case(
-        name="jpeg",
-        base=cifar10.get_config,
-        changes={
-          **_MEASURED,
-          **_JPEG,
-          "train.validate_at": tuple(4**k for k in range(6)),
-          "evaluation.num_pairs": 256,
-          "evaluation.num_nodes": 32,
-          "evaluation.sanity_examples": 32,
-          "evaluation.validation_examples": 100,
-        },
-        recipes=_recipes(_VGGS, _PGD2, **_SHORTEST, **{"model.width": 0.125}),
-        seeds=(0, 1, 2),
-        num_examples=250,
-      ),
-      study.Case(
         name="jpeg-gpu",
         base=cifar10.get_config,
         changes={
           **_MEASURED,
-          **_JPEG,
           **_SHORT,
           "model.dtype": "bfloat16",
           "train.validate_at": (),

@@ -13,7 +13,9 @@ def case(*recipes, **changes):
   return study.Case(**{**BASE, "recipes": recipes, **changes})
 
 
-@pytest.mark.parametrize("name", ["paper", "objectives", "lenses", "cifar10"])
+@pytest.mark.parametrize(
+  "name", ["paper", "objectives", "lenses", "cifar10", "cifar10_jpeg"]
+)
 def test_every_study_is_valid(name):
   found = plan.load(f"configs/study/{name}.py")
   every = [*plan.jobs(found)]
