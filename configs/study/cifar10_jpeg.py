@@ -65,7 +65,7 @@ def get_study() -> study.Study:
           for name, variant in _VARIANTS.items()
           for objective, changes in _OBJECTIVES.items()
         ),
-        seeds=(0, 1),
+        seeds=(0,),
         num_examples=250,
       ),
     ),
@@ -89,6 +89,5 @@ def get_study() -> study.Study:
         share=0.05,
         accuracy=0.05,
       ),
-      questions.Predicts(min_correlation=0.7),
     ),
   )

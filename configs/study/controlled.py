@@ -127,7 +127,7 @@ def get_study() -> study.Study:
           "evaluation.validation_examples": 0,
         },
         recipes=recipes,
-        seeds=(0, 1, 2, 3, 4),
+        seeds=(0, 1, 2),
         num_examples=250,
       ),
     ),

@@ -12,7 +12,11 @@ from robust_info.study import page, plan, render
 ROOT = pathlib.Path(__file__).parents[2]
 # Name of the study file -> name of the page and of the folder of results, and
 # number of runs.
-STUDIES = {"paper": ("study", 216), "masked": ("study_masked", 50)}
+STUDIES = {
+  "paper": ("study", 216),
+  "masked": ("study_masked", 50),
+  "cifar10_jpeg": ("study_cifar10_jpeg", 6),
+}
 
 
 @pytest.fixture(scope="module", params=STUDIES)

@@ -133,7 +133,9 @@ def spread(values: Sequence[float]) -> str:
   deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
   # Equal values may differ from their mean by its rounding.
   if deviation <= 1e-12 * abs(mean):
-    return f"{mean:.3g}" + " ± 0" * (len(values) > 1)
+    whole = 1000 <= abs(mean) < 10**_MOST_DIGITS
+    text = f"{mean:.0f}" if whole else f"{mean:.3g}"
+    return text + " ± 0" * (len(values) > 1)
   digits = max(0, 1 - math.floor(math.log10(deviation)))
   if digits > _MOST_DIGITS or abs(mean) >= 10**_MOST_DIGITS:
     return f"{mean:.2g} ± {deviation:.2g}"
