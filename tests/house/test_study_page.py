@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = {
   "paper": ("study", 216),
   "masked": ("study_masked", 50),
+  "controlled": ("study_controlled", 72),
   "cifar10_jpeg": ("study_cifar10_jpeg", 6),
 }
 
