@@ -66,7 +66,8 @@ def _traced(fn: Function, x: jax.Array) -> tuple[core.ClosedJaxpr, Function]:
 
   The function of the caller, often a deep network, is traced once in this way.
   """
-  program, out = jax.make_jaxpr(fn, return_shape=True)(x)
+  # A new function, so that JAX traces it now: it may have changed.
+  program, out = jax.make_jaxpr(lambda x: fn(x), return_shape=True)(x)
   form = jax.tree.structure(out)
   run = core.jaxpr_as_fun(program)
   return program, lambda x: form.unflatten(run(x))
