@@ -194,9 +194,10 @@ def _moving_top_jvp(primals, tangents):
   is_own = jnp.arange(values.shape[-1])[None] == 0
   smallest = 10 * values.shape[-1] * jnp.finfo(values.dtype).eps
   is_same = gap <= smallest * values[:, :1]
-  unknown = jnp.where(values[:, :1] > 0, jnp.nan, 0.0).astype(gap.dtype)
-  inverse = jnp.where(is_same, unknown, 1.0 / jnp.where(is_same, 1.0, gap))
-  inverse = jnp.where(is_own, 0.0, inverse)
+  inverse = jnp.where(is_same, 0.0, 1.0 / jnp.where(is_same, 1.0, gap))
+  # Selected, and not an array of its own: jax_debug_nans would take offence.
+  is_unknown = is_same & ~is_own & (values[:, :1] > 0)
+  inverse = jnp.where(is_unknown, jnp.nan, inverse)
   moved = contractions.dot(change, top[:, None])
   shares = contractions.dot(jnp.swapaxes(vectors, 1, 2), moved[:, None])
   return top, contractions.dot(vectors, (inverse * shares)[:, None])

@@ -148,7 +148,13 @@ def _variance_within(logits, pullback, is_kept, key, num_probes, num_values):
   exact = _validate.float_array("logits", logits)
   root = jnp.exp(0.5 * divergences.log_softmax(exact))
   root = jnp.where(is_kept, 0.0, root)
-  within = jax.nn.softmax(jnp.where(is_kept, -jnp.inf, exact), axis=-1)
+  # The prediction given a class of S; 0 where all of S is impossible.
+  merged = ~is_kept & (exact != -jnp.inf)
+  some = jnp.any(merged, axis=-1, keepdims=True)
+  within = jax.nn.softmax(
+    jnp.where(some, jnp.where(merged, exact, -jnp.inf), 0.0), axis=-1
+  )
+  within = jnp.where(merged, within, 0.0)
 
   def probe(key):
     signed = root * jax.random.rademacher(key, exact.shape, exact.dtype)

@@ -51,19 +51,22 @@ def kl_of_geometric_means(p: Compensated, q: Compensated) -> jax.Array:
   """`KL(p||q)` of normalised geometric means, from their mean log p."""
   log_p = divergences.log_softmax(p.value)
   log_q = divergences.log_softmax(q.value)
-  prob_p = jnp.exp(log_p)
+  prob_p, prob_q = jnp.exp(log_p), jnp.exp(log_q)
   # Take differences before normalising, as for two rows of logits.
   impossible = p.high == -jnp.inf
   change = q.minus(Compensated(jnp.where(impossible, 0.0, p.high), p.low)).value
   change = jnp.where(impossible, 0.0, change)
+  # What q gives to classes that p excludes is part of its normaliser.
+  beside = jnp.sum(jnp.where(impossible, prob_q, 0.0), axis=-1, keepdims=True)
   is_near = jnp.all(jnp.abs(change) < 0.5, axis=-1, keepdims=True)
+  is_near &= beside < 0.5
   change = jnp.where(is_near, change, 0.0)
   normaliser = jnp.log1p(
     jnp.sum(prob_p * jnp.expm1(change), axis=-1, keepdims=True)
-  )
+  ) - jnp.log1p(-jnp.where(is_near, beside, 0.0))
   far = jnp.where(impossible, 0.0, log_q) - jnp.where(impossible, 0.0, log_p)
   u = jnp.where(is_near, change - normaliser, far)
-  return divergences.kl_from_log_ratio(prob_p, jnp.exp(log_q), u)
+  return divergences.kl_from_log_ratio(prob_p, prob_q, u)
 
 
 def kl_of_all_pairs(

@@ -251,8 +251,12 @@ def _prediction_and_log_ratio(logits_p, logits_q):
   )
   z_p, z_q = logits_p - top_p, logits_q - top_q
   p = jnp.exp(log_softmax(z_p))
-  difference = (logits_q - logits_p) - (top_q - top_p)
-  difference = jnp.where(logits_q == -jnp.inf, -jnp.inf, difference)
+  # Impossible for both would be a difference of infinities.
+  excluded = logits_q == -jnp.inf
+  difference = jnp.where(excluded, 0.0, logits_q) - jnp.where(
+    excluded, 0.0, logits_p
+  )
+  difference = jnp.where(excluded, -jnp.inf, difference - (top_q - top_p))
   # The change of the log-normaliser, log sum_k p_k exp(difference_k).
   counted = jnp.where(p == 0, 0.0, difference)
   limit = 30.0

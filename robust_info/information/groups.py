@@ -36,7 +36,9 @@ def grouped_information_stats(
     where: [N] booleans, as for `information_stats`.
 
   Returns:
-    `InformationStats` with a leading axis [G, ...] on every field. Stacked
+    `InformationStats` with a leading axis [G, ...] on every field. Under
+    `jax.jit` a label or group out of range makes every float result NaN, of all
+    groups. Stacked
     statistics of other examples in the same groups merge with
     `jax.vmap(operator.add)`. Cost: that of `information_stats`, and O(G C^2)
     for every block of rows; a block has at least 4096 and 4 G C rows.
@@ -57,16 +59,26 @@ def grouped_information_stats(
 @compiled.once
 def _grouped(logits, labels, groups, where, num_groups):
   num_classes = logits.shape[-1]
-  # One row of statistics for each group and class; a label out of range must
-  # not land in the next group.
+  # One row of statistics for each group and class; what is out of range must
+  # not land in another.
   in_range = (labels >= 0) & (labels < num_classes)
+  in_range &= (groups >= 0) & (groups < num_groups)
   cells = jnp.where(in_range, groups * num_classes + labels, -1)
   stats = stats_lib.stats_of_groups(
     logits, cells, where, num_groups * num_classes
   )
-  return jax.tree.map(
-    lambda rows: rows.reshape(num_groups, num_classes, *rows.shape[1:]), stats
-  )
+  # A bad row belongs to no group: NaN in the one that it lands in would leave
+  # the others looking complete.
+  bad = _validate.filled_mask(where, logits.shape[0]) & ~in_range
+  complete = ~jnp.any(bad)
+
+  def by_group(rows):
+    rows = rows.reshape(num_groups, num_classes, *rows.shape[1:])
+    if not jnp.issubdtype(rows.dtype, jnp.floating):
+      return rows
+    return jnp.where(complete, rows, jnp.nan)
+
+  return jax.tree.map(by_group, stats)
 
 
 def split_groups(stacked: InformationStats) -> list[InformationStats]:

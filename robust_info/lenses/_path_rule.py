@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
     error: its estimated error; infinite before the third level.
     nodes: the n of the best estimate.
     level: the sums of the finest nodes.
-    step: change of the chord sums from the level before; NaN at the first.
+    step: change of the chord sums from the level before; infinite at the first.
     current: the estimate from the finest nodes.
     change: change of `current` from the level before.
   """
@@ -115,9 +115,9 @@ def _start(level: Sums, num_nodes: int) -> Estimate:
   return Estimate(
     value=level.chord,
     error=unknown,
-    nodes=jnp.full(unknown.shape, num_nodes, jnp.int32),
+    nodes=jnp.full_like(unknown, num_nodes, dtype=jnp.int32),
     level=level,
-    step=jnp.full_like(unknown, jnp.nan),
+    step=unknown,
     current=level.chord,
     change=unknown,
   )
@@ -136,8 +136,9 @@ def _advance(before: Estimate, level: Sums, num_nodes: int) -> Estimate:
   step = level.chord - before.level.chord
   correction = (4 * level.bend - before.level.bend + step) / 3
   # The distance of R from W; it needs three levels.
-  gap = (5 * step - before.step) / 3 - correction
-  gap = jnp.where(jnp.isnan(before.step), 0.0, gap)
+  is_known = before.step < jnp.inf
+  gap = (5 * step - jnp.where(is_known, before.step, 0.0)) / 3 - correction
+  gap = jnp.where(is_known, gap, 0.0)
   correction = correction + 0.2 * gap
   # A large correction means that the lowest order does not dominate yet.
   is_small = jnp.abs(correction) <= level.chord / 2

@@ -13,6 +13,7 @@ examples. All values in nats.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +192,9 @@ def lens_errors(
       [Q].
 
   Returns:
-    `LensErrors`. NaN if one group is part of all pairs. Cost: O(G (P + Q)).
+    `LensErrors`. NaN if one group is part of all pairs. A group out of range
+    raises where groups are concrete; under `jax.jit` all errors are then NaN.
+    Cost: O(G (P + Q)).
 
   Raises:
     ValueError: a shape is wrong, a group is out of range, or `coarse` is given
@@ -233,7 +236,9 @@ def _errors(components, sides, deleted, coarse, coarse_sides):
     return LensErrors(cckl, mean, cckl - mean, mean / cckl)
 
   found = jax.vmap(without)(jnp.arange(num_groups, dtype=jnp.int32), deleted)
-  return jax.tree.map(_jackknife.standard_error, found)
+  errors = jax.tree.map(_jackknife.standard_error, found)
+  known = _all_in_range(num_groups, sides, coarse_sides)
+  return jax.tree.map(lambda error: jnp.where(known, error, jnp.nan), errors)
 
 
 @explicit_meshes.accepted(rows=False)
@@ -264,7 +269,9 @@ def lens_matrices(
       both [Q].
 
   Returns:
-    `LensMatrices`. Cost: O(P + Q + C^2).
+    `LensMatrices`. A label out of range raises where labels are concrete; under
+    `jax.jit` all matrices but `count`, which leaves the pair out, are then NaN.
+    Cost: O(P + Q + C^2).
 
   Raises:
     ValueError: a shape is wrong, a label is out of range, or `coarse` is given
@@ -284,8 +291,15 @@ def lens_matrices(
 def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
   num_classes = matrix.shape[0]
   off_diagonal = ~jnp.eye(num_classes, dtype=bool)
-  total = jnp.where(off_diagonal, matrix, jnp.nan)
-  cell = sides[0] * num_classes + sides[1]
+  known = _all_in_range(num_classes, sides, coarse_sides)
+  total = jnp.where(off_diagonal & known, matrix, jnp.nan)
+  # A pair of a class that does not exist must not count in another cell; the
+  # sums leave an index past the last cell out.
+  cell = jnp.where(
+    _in_range(num_classes, *sides),
+    sides[0] * num_classes + sides[1],
+    num_classes**2,
+  )
 
   def by_cell(values):
     sums = jax.ops.segment_sum(values, cell, num_classes**2)
@@ -293,7 +307,7 @@ def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
 
   count = by_cell(jnp.ones(cell.shape, jnp.int32))
   number = count.astype(matrix.dtype)
-  divisor = jnp.where((count > 0) & off_diagonal, number, jnp.nan)
+  divisor = jnp.where((count > 0) & off_diagonal & known, number, jnp.nan)
 
   def estimate(controls, means, variances):
     """Non-robust part by cell and its variance, from those of the controls."""
@@ -342,7 +356,7 @@ def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
 def _sides(name, pair, components, bound, meaning="the number of classes"):
   """Validates the integers of x and x'."""
   return tuple(
-    _in_range(side, value, components.total.shape[0], bound, meaning)
+    _checked(side, value, components.total.shape[0], bound, meaning)
     for side, value in zip((name, f"{name}_other"), pair, strict=True)
   )
 
@@ -354,12 +368,23 @@ def _coarse_sides(name, pair, coarse, bound, meaning="the number of classes"):
     raise ValueError(f"Expected {name} with coarse, got {name}=None.")
   num_pairs = coarse.many.total.shape[0]
   return tuple(
-    _in_range(f"{name}[{k}]", value, num_pairs, bound, meaning)
+    _checked(f"{name}[{k}]", value, num_pairs, bound, meaning)
     for k, value in enumerate(pair)
   )
 
 
-def _in_range(name, value, num_pairs, bound, meaning):
+def _checked(name, value, num_pairs, bound, meaning):
   value = _validate.labels(name, value, num_pairs)
   _validate.labels_in_range(name, value, bound, meaning=meaning)
   return value
+
+
+def _in_range(bound, side, other):
+  """[P] bool, whether both integers of a pair lie in [0, bound)."""
+  return (side >= 0) & (side < bound) & (other >= 0) & (other < bound)
+
+
+def _all_in_range(bound, *pairs):
+  """[] bool, whether all integers of these pairs, or `None`, are in range."""
+  found = [jnp.all(_in_range(bound, *pair)) for pair in pairs if pair]
+  return functools.reduce(jnp.logical_and, found)

@@ -131,6 +131,9 @@ def _runs(labels, where):
 
 @functools.partial(jax.jit, static_argnames="num_pairs")
 def _sample(key, labels, where, num_pairs):
+  if not labels.shape[0]:
+    none = jnp.full((num_pairs,), -1, jnp.int32)
+    return none, none
   where = _validate.filled_mask(where, labels.shape[0])
   order, _, run_size, run_start = _runs(labels, where)
   num_valid = jnp.sum(where, dtype=jnp.int32)

@@ -19,6 +19,7 @@ Shapes: `P` pairs, `C` classes; `logits_fn: [P, ...] -> [P, C]` treats rows
 independently. All values in nats.
 """
 
+import dataclasses
 import warnings
 
 import jax
@@ -123,7 +124,14 @@ def disentangle_path(
   )
   _validate.warn_of_probabilities("the output of logits_fn", logits)
   _warn_of_half_precision(epsilon)
+  if num_nodes == 1 and rtol is None:
+    return dataclasses.replace(found, error=_unknown(found.error))
   return found
+
+
+@_validate.promises_nan
+def _unknown(error: jax.Array) -> jax.Array:
+  return jnp.full_like(error, jnp.nan)
 
 
 @compiled.once
@@ -258,8 +266,6 @@ def _at_fixed_nodes(logits_fn, x, x_other, num_nodes, method):
   stride = _smallest_divisor(num_nodes)
   ends, non_robust, coarse = estimate(logits_fn, x, x_other, num_nodes, stride)
   error = jnp.abs(non_robust - coarse)
-  if num_nodes == 1:
-    error = jnp.full_like(error, jnp.nan)
   nodes = jnp.full(error.shape, num_nodes, jnp.int32)
   return *ends, non_robust, error, nodes
 

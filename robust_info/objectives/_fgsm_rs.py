@@ -101,8 +101,19 @@ def gradient_alignment(
     base.input_gradient(network, point, labels)[1].reshape(x.shape[0], -1)
     for point in (x, x_other)
   )
-  squares = jnp.sum(one**2, axis=-1) * jnp.sum(other**2, axis=-1)
-  defined = squares > 0.0
+  (one, size), (other, other_size) = map(_scaled, (one, other))
+  defined = (size > 0.0) & (other_size > 0.0)
   # The square root has no finite gradient at 0, so mask before it.
+  squares = jnp.sum(one**2, axis=-1) * jnp.sum(other**2, axis=-1)
   norms = jnp.sqrt(jnp.where(defined, squares, 1.0))
   return jnp.where(defined, jnp.sum(one * other, axis=-1) / norms, 1.0)
+
+
+def _scaled(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Rows [N, D] of largest entry 1, and these entries [N]; 0 stays.
+
+  The squares of the tiny gradients of confident predictions would underflow. A
+  cosine does not depend on the scale, nor does its gradient.
+  """
+  size = jax.lax.stop_gradient(jnp.max(jnp.abs(gradient), axis=-1))
+  return gradient / jnp.where(size > 0.0, size, 1.0)[:, None], size

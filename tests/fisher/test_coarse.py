@@ -90,6 +90,14 @@ def test_nothing_is_left_out_when_all_classes_are_kept():
   np.testing.assert_allclose(tight.trace, whole.trace, rtol=1e-2)
 
 
+def test_impossible_classes_leave_nothing_out():
+  possible = np.arange(CLASSES) < 3
+  masked = lambda x: jnp.where(possible, logits_fn(x), -jnp.inf)  # noqa: E731
+  found, whole = coarse(masked, inputs(), 3), ri.fisher_norms(masked, inputs())
+  np.testing.assert_allclose(found.trace, whole.trace, rtol=1e-5)
+  np.testing.assert_allclose(found.trace_error, whole.trace_error, rtol=1e-4)
+
+
 def test_sharp_predictions_need_few_classes():
   sharp = lambda x: 8 * logits_fn(x)  # noqa: E731
   found = coarse(sharp, inputs(), 3, num_eigenvectors=1, batch_size=3)

@@ -86,6 +86,39 @@ def test_promised_nan_stops_nobody():
   assert np.isnan(np.diag(matrices.non_robust)).all()
 
 
+def two_points():
+  x = jax.random.normal(jax.random.key(1), (1, 4), np.float32)
+  weights = jax.random.normal(jax.random.key(0), (4, 3), np.float32)
+  logits_fn = jax.tree_util.Partial(lambda w, x: 3 * jax.numpy.tanh(x @ w))
+  return jax.tree_util.Partial(logits_fn, weights), x, x + np.float32(0.3)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"num_nodes": 1},
+    {"num_nodes": 4, "method": "extrapolated"},
+    {"num_nodes": 1, "max_nodes": 2, "rtol": 1e-2},
+  ],
+)
+def test_nan_inside_a_path_stops_nobody(options):
+  assert np.isfinite(ri.disentangle_path(*two_points(), **options).non_robust)
+
+
+def test_no_nan_on_the_way_to_derivatives():
+  logits_fn, x, other = two_points()
+
+  def slope(x):
+    norm = lambda x: ri.fisher_spectral_norm(logits_fn, x)[0]  # noqa: E731
+    return jax.jvp(norm, (x,), (other,))[1]
+
+  assert np.isfinite(jax.jvp(slope, (x,), (other,))[1])
+  # A class that is impossible for both.
+  first = np.array([[0.0, 1.0, -np.inf]], np.float32)
+  gradient = jax.grad(lambda p: ri.kl_divergence(p, first)[0])
+  assert np.isfinite(gradient(first + np.float32([1, 0, 0]))).all()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:apgd-t, fab-t. 3 targets")
 def test_an_ensemble_runs():

@@ -60,6 +60,9 @@ for fn, args in (
   (lambda x: ri.fisher_norms(network, x, num_eigenvectors=2, **lanczos), (x,)),
   (lambda x: ri.coarse_fisher_norms(network, x, max_classes=2), (x,)),
   (lambda z, y: ri.fit_temperature(z, y)[None], (logits, labels)),
+  # Doubled once: the first level is the estimate before any comparison.
+  (lambda x: ri.disentangle_path(
+    network, x, x / 2, num_nodes=3, max_nodes=6, rtol=0.1), (x,)),
   (lambda x, y: ri.attacks.pgd(
     network, x, y, key, epsilon=0.1, num_steps=2, keep="worst"), (x, y)),
 ):

@@ -459,6 +459,23 @@ def test_impossible_classes_survive_merging():
   )
 
 
+def test_a_class_that_only_some_predictions_exclude_survives_merging():
+  # The union excludes the last class, one of its parts does not.
+  logits = [[0.0, 1.0, -np.inf], [0.3, 1.0, -np.inf], [0.3, 1.0, 0.4]]
+  logits, _ = padded(logits)
+  labels = padded_labels([0, 1, 1])
+  parts = [
+    ri.information_stats(logits, labels, where=np.isin(np.arange(1000), rows))
+    for rows in ([0, 1], [2])
+  ]
+  p, *others = (oracles.softmax(row[:3].astype("d")) for row in logits[:3])
+  exact = np.mean(
+    [sum(p[k] * np.log(p[k] / q[k]) for k in (0, 1)) for q in others]
+  )
+  found = ri.summarize(parts[0] + parts[1]).cckl_matrix
+  np.testing.assert_allclose(found[0, 1], exact, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ("labels", "expected"), [([0, 0], np.nan), ([0, 1], 0.0)]
 )
@@ -502,6 +519,21 @@ def test_labels_out_of_range_poison_under_jit_and_raise_outside():
   result = ri.summarize(
     step(ri.InformationStats.identity(10), logits, labels, np.ones(1000, bool))
   )
+  assert_all_nan(result)
+
+
+# The last of the groups would be 0 when multiplied by the number of classes.
+@pytest.mark.parametrize("group", [2, -1, 2**30])
+def test_groups_out_of_range_poison_under_jit(group):
+  logits = np.zeros((6, 4), np.float32)
+  groups = np.array([0, 1, 0, 1, group, 1], np.int32)
+  found = jax.jit(ri.grouped_information_stats, static_argnames="num_groups")(
+    logits, np.arange(6, dtype=np.int32) % 4, groups, num_groups=2
+  )
+  assert_all_nan(found)
+
+
+def assert_all_nan(result):
   for leaf in jax.tree.leaves(result):
     if jnp.issubdtype(leaf.dtype, jnp.floating):
       assert np.isnan(leaf).all()

@@ -395,6 +395,25 @@ def test_bad_input_is_named(call, message):
     call()
 
 
+def test_indices_out_of_range_poison_under_jit():
+  total = jnp.array([1.0, 2.0, 3.0])
+  pairs = ri.Components(total, total / 2, total / 2)
+  # Of three classes, (0, 3) must not count as (1, 0).
+  matrices = jax.jit(ri.lens_matrices)(
+    pairs, jnp.array([0, 0, 1]), jnp.array([1, 3, 2]), jnp.ones((3, 3))
+  )
+  errors = jax.jit(ri.lens_errors)(
+    pairs, jnp.array([0, 1, 7]), jnp.array([1, 0, 7]), jnp.ones(2)
+  )
+  np.testing.assert_array_equal(
+    matrices.count, [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+  )
+  for name in ("total", "non_robust", "robust", "standard_error"):
+    assert np.isnan(getattr(matrices, name)).all()
+  for error in jax.tree.leaves(errors):
+    assert np.isnan(error).all()
+
+
 # --- Temperature.
 
 

@@ -282,11 +282,12 @@ def test_alignment_penalty_is_one_minus_the_cosine():
   assert (cosine < 1).all()
 
 
-def test_alignment_of_gradients_by_hand():
+@pytest.mark.parametrize("scale", [1.0, 1e-15])
+def test_alignment_of_gradients_by_hand(scale):
   # The logits are (x_1 x_2, 0): the gradient at label 0 points along (x_2,
-  # x_1).
+  # x_1), however small it is.
   network = objectives.from_logits_fn(
-    lambda x: jnp.stack([x[:, 0] * x[:, 1], jnp.zeros(len(x))], -1)
+    lambda x: jnp.stack([scale * x[:, 0] * x[:, 1], jnp.zeros(len(x))], -1)
   )
   x = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], np.float32)
   other = np.array([[0.0, 2.0], [3.0, 3.0], [1.0, 1.0]], np.float32)
@@ -303,6 +304,7 @@ def test_alignment_of_gradients_by_hand():
   gradient, found = gradient_and_cosines(x)
   np.testing.assert_allclose(found, [0.0, np.sqrt(0.5), 1.0], atol=1e-6)
   assert np.isfinite(gradient).all()
+  assert gradient[0].any()
 
 
 @pytest.mark.parametrize("quantity", ["trace", "frobenius"])
