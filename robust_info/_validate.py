@@ -197,6 +197,14 @@ def at_least(name: str, value: Any, minimum: float) -> None:
     raise ValueError(f"Expected {name} >= {minimum}, got {name}={value}.")
 
 
+def some_examples(name: str, x: Any) -> None:
+  """Requires at least one row of [N, ...]."""
+  if not x.shape[0]:
+    raise ValueError(
+      f"Expected at least one example, got {name} of shape {tuple(x.shape)}."
+    )
+
+
 def positive_int(name: str, value: Any) -> None:
   """Requires a static integer `>= 1`."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):

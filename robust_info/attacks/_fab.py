@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer, PRNGKeyArray
 
 from robust_info import _validate
-from robust_info._xla import explicit_meshes, loops
+from robust_info._xla import contractions, explicit_meshes, loops
 from robust_info.attacks import (
   ascent,
   initial,
@@ -151,7 +151,7 @@ def _targeted_boundary(evaluate, tried, x_adv, key):
     return jnp.sum(values), values
 
   gradient, values = jax.grad(difference, has_aux=True)(x_adv)
-  return values, *ascent.finite_gradient(gradient)
+  return values.astype(x_adv.dtype), *ascent.finite_gradient(gradient)
 
 
 def _nearest_boundary(evaluate, tried, x_adv, key, norm):
@@ -171,7 +171,7 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
     one = (classes == index).astype(logits.dtype)
     (slope,) = pullback(one[None, :] - label)
     slope, lost = ascent.finite_gradient(slope)
-    difference = (logits - own)[:, index]
+    difference = (logits - own)[:, index].astype(x_adv.dtype)
     length = projections.norm(slope, _DUAL[norm])
     away = jnp.where(
       tried.y == index, jnp.inf, jnp.abs(difference) / (length + _TINY)
@@ -181,8 +181,8 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
     ), lost
 
   start = (
-    jnp.full(own.shape[:1], jnp.inf, logits.dtype),
-    jnp.zeros_like(own[:, 0]),
+    jnp.full(own.shape[:1], jnp.inf, x_adv.dtype),
+    jnp.zeros(own.shape[:1], x_adv.dtype),
     jnp.zeros_like(x_adv),
   )
   (_, value, gradient), lost = loops.scan(
@@ -230,8 +230,7 @@ def method(
     # Without a distance to the boundary the point stays where it is.
     value = jnp.where(jnp.abs(value) < jnp.inf, value, 0)
     n = x.shape[0]
-    normal = gradient.reshape(n, -1)
-    points, clean = x_adv.reshape(n, -1), x.reshape(n, -1)
+    normal, points, clean = map(contractions.flat, (gradient, x_adv, x))
     offset = value + jnp.sum(normal * (clean - points), axis=-1)
     moves = project_to_hyperplane(
       jnp.concatenate([points, clean]),
@@ -372,6 +371,7 @@ def _fab(
     checked,
     key,
     loss=losses.margin,
+    nearest=norm,
     tries=tries[1],
     **options,
   )

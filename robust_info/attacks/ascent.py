@@ -86,6 +86,8 @@ def label_objective(
     logits = jnp.mean(draws, axis=0)
     hit = results.correct(logits, y)
     values = jnp.where(results.finite(logits), values, jnp.nan)
+    # Methods keep losses beside inputs, whose precision may be another.
+    values = values.astype(x_adv.dtype)
     return Evaluation(
       -values if targeted else values, hit if targeted else ~hit, logits
     )

@@ -87,11 +87,12 @@ def box(bounds: Bounds) -> tuple[float, float]:
   if (
     not isinstance(bounds, tuple | list)
     or len(bounds) != 2
+    or any(np.ndim(bound) for bound in bounds)
     or not bounds[0] < bounds[1]
   ):
     raise ValueError(
-      f"Expected bounds to be (low, high) with low < high, or None for "
-      f"unbounded inputs, got bounds={bounds!r}."
+      f"Expected bounds to be two numbers (low, high) with low < high, or None "
+      f"for unbounded inputs, got bounds={bounds!r}."
     )
   return float(bounds[0]), float(bounds[1])
 
@@ -215,6 +216,21 @@ def ids(example_ids: Any, num_examples: int) -> Any:
   if example_ids is None:
     return None
   return _validate.labels("example_ids", example_ids, num_examples)
+
+
+def mappable(key: Any) -> jax.Array:
+  """A key whose draws can be mapped over rows.
+
+  JAX's kinds `rbg` and `unsafe_rbg` draw for all rows of `jax.vmap` together,
+  so that a row would depend on its batch; a draw then seeds the usual kind.
+  """
+  typed = key
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    typed = jax.random.wrap_key_data(key)
+  if str(jax.random.key_impl(typed)) not in ("rbg", "unsafe_rbg"):
+    return key
+  seed = jax.random.bits(typed, (2,), jnp.uint32)
+  return jax.random.wrap_key_data(seed, impl="threefry2x32")
 
 
 def example_keys(key: Any, example_ids: Any, num_examples: int) -> jax.Array:

@@ -16,7 +16,14 @@ from jax.typing import ArrayLike
 
 from robust_info import _validate
 from robust_info._xla import compiled, loops
-from robust_info.attacks import ascent, inputs, losses, radii, results
+from robust_info.attacks import (
+  ascent,
+  inputs,
+  losses,
+  projections,
+  radii,
+  results,
+)
 
 
 class Try(NamedTuple):
@@ -92,6 +99,7 @@ def iterate(
   tries: int,
   example_ids: ArrayLike | None,
   eot_samples: int | None = None,
+  nearest: str | None = None,
 ) -> results.AttackResult:
   """Runs every try of every row to its end and keeps the worst try per row.
 
@@ -110,6 +118,8 @@ def iterate(
     tries: number of restarts or targets, static.
     example_ids: see `pgd`.
     eot_samples: see `pgd`.
+    nearest: norm in which the nearest successful try of a row is kept, or
+      `None` for that of the highest loss.
 
   Returns:
     The result of the attack.
@@ -133,6 +143,7 @@ def iterate(
     tries=tries,
     eot_samples=eot_samples,
     num_classes=num_classes,
+    nearest=nearest,
   )
   return results.noticed(found, checked.where)
 
@@ -151,6 +162,7 @@ def _iterated(
   tries,
   eot_samples,
   num_classes,
+  nearest,
 ):
   method = make(low=checked.low, high=checked.high, **options)
   x, y = checked.x, checked.y
@@ -158,6 +170,7 @@ def _iterated(
   num_examples = x.shape[0]
   evaluate = ascent.evaluator(logits_fn, eot_samples, backward=method.backward)
   try_key, draw_key = jax.random.split(key)
+  try_key = inputs.mappable(try_key)
   draw_keys = jax.random.split(draw_key, method.num_steps + 2)
   valid = inputs.valid(checked, num_classes, epsilon)
   targets = jnp.zeros((num_examples, tries), jnp.int32)
@@ -202,9 +215,13 @@ def _iterated(
     zero_gradients=state.zero_gradient,
     nonfinite_gradients=state.nonfinite_gradient,
   )
+  preference = last.loss
+  if nearest is not None:
+    preference = -projections.norm(x_adv - flat.x, nearest)
   outcome = results.keep_worst(
-    jax.tree.map(
-      lambda leaf: leaf.reshape(tries, num_examples, *leaf.shape[1:]), outcome
+    *jax.tree.map(
+      lambda leaf: leaf.reshape(tries, num_examples, *leaf.shape[1:]),
+      (outcome, preference),
     )
   )
   return results.settle(outcome, x, checked.where, valid)

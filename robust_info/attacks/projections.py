@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from robust_info._xla import contractions
 from robust_info.attacks import radii
 
 NORMS = ("linf", "l2", "l1")
@@ -27,7 +28,7 @@ _BISECTIONS = 40
 
 def norm(delta: jax.Array, kind: str) -> jax.Array:
   """[N] norms of perturbations [N, ...]; squares cannot under- or overflow."""
-  flat = jnp.abs(delta.reshape(delta.shape[0], -1))
+  flat = jnp.abs(contractions.flat(delta))
   largest = jnp.max(flat, axis=-1)
   if kind == "linf":
     return largest
@@ -97,7 +98,7 @@ def _nearest(
     [N, ...] projected points.
   """
   epsilon = radii.of(epsilon, x)
-  delta = (x_adv - x).reshape(x.shape[0], -1)
+  delta = contractions.flat(x_adv - x)
   origin = x.reshape(delta.shape)
   room = jnp.maximum(jnp.where(delta > 0, high - origin, origin - low), 0)
   magnitudes = jnp.abs(delta)

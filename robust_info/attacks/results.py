@@ -137,7 +137,9 @@ def select(selected: jax.Array, on_true: Any, on_false: Any) -> Any:
   )
 
 
-def worst_try(success: jax.Array, loss: jax.Array) -> jax.Array:
+def worst_try(
+  success: jax.Array, loss: jax.Array, preference: jax.Array | None = None
+) -> jax.Array:
   """Index of the worst of R tries of each example.
 
   A success beats every failure. Among equals the highest loss wins, and among
@@ -146,23 +148,30 @@ def worst_try(success: jax.Array, loss: jax.Array) -> jax.Array:
   Args:
     success: [R, N] bool, success of each try.
     loss: [R, N] loss of each try.
+    preference: [R, N], ranks the successes in place of the loss, highest first.
 
   Returns:
     [N] int indices into the tries.
   """
+  if preference is not None:
+    dtype = jnp.promote_types(loss.dtype, preference.dtype)
+    loss = jnp.where(success, preference.astype(dtype), loss.astype(dtype))
   lowest = jnp.finfo(loss.dtype).min
   finite = jnp.clip(jnp.where(jnp.isnan(loss), lowest, loss), min=lowest)
   eligible = success | ~jnp.any(success, axis=0, keepdims=True)
   return jnp.argmax(jnp.where(eligible, finite, -jnp.inf), axis=0)
 
 
-def keep_worst(results: AttackResult) -> AttackResult:
+def keep_worst(
+  results: AttackResult, preference: jax.Array | None = None
+) -> AttackResult:
   """Reduces results with leaves [R, N, ...] to the worst try of each example.
 
-  `zero_gradients` stays set only where every try started with a zero gradient,
-  `nonfinite_gradients` where any try had a gradient that is not finite.
+  `preference`: see `worst_try`. `zero_gradients` stays set only where every try
+  started with a zero gradient, `nonfinite_gradients` where any try had a
+  gradient that is not finite.
   """
-  index = worst_try(results.success, results.loss)
+  index = worst_try(results.success, results.loss, preference)
   columns = jnp.arange(index.shape[0])
   best = jax.tree.map(lambda leaf: leaf[index, columns], results)
   return dataclasses.replace(

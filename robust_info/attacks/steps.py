@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from robust_info._xla import contractions
 from robust_info.attacks import projections
 
 # gradient, x_adv, low, high -> direction.
@@ -59,7 +60,7 @@ def sparse(
   cannot move and are not chosen.
   """
   stuck = ((x_adv >= high) & (gradient > 0)) | ((x_adv <= low) & (gradient < 0))
-  sizes = jnp.where(stuck, 0, jnp.abs(gradient)).reshape(gradient.shape[0], -1)
+  sizes = contractions.flat(jnp.where(stuck, 0, jnp.abs(gradient)))
   count = math.ceil(_L1_SHARE * sizes.shape[-1])
   threshold = jax.lax.top_k(sizes, count)[0][:, -1:]
   chosen = (sizes >= threshold) & (sizes > 0)

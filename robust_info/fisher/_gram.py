@@ -13,7 +13,6 @@ close `p_c` is to 1.
 Shapes: `N` examples, `C` classes, `D` inputs (flattened).
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -152,7 +151,7 @@ def _pullbacks_of_differences(logits, pullback):
 
   Returns rows [C-1, N, D], the winner c [N] and log p [N, C].
   """
-  num_examples, num_classes = logits.shape
+  num_classes = logits.shape[-1]
   reference = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1))
 
   def pull(offset):
@@ -161,8 +160,7 @@ def _pullbacks_of_differences(logits, pullback):
       other, num_classes, dtype=logits.dtype
     ) - jax.nn.one_hot(reference, num_classes, dtype=logits.dtype)
     (row,) = pullback(cotangent)
-    row = _validate.float_array("x", row)
-    return row.reshape(num_examples, math.prod(row.shape[1:]))
+    return contractions.flat(_validate.float_array("x", row))
 
   rows = loops.independent(
     pull,

@@ -160,7 +160,7 @@ def _variance_within(logits, pullback, is_kept, key, num_probes, num_values):
     signed = root * jax.random.rademacher(key, exact.shape, exact.dtype)
     cotangent = signed - within * jnp.sum(signed, axis=-1, keepdims=True)
     (row,) = pullback(cotangent.astype(logits.dtype))
-    row = _validate.float_array("x", row).reshape(row.shape[0], -1)
+    row = contractions.flat(_validate.float_array("x", row))
     return contractions.dot(row, row).astype(exact.dtype)
 
   keys = jax.random.split(key, num_probes)

@@ -285,7 +285,7 @@ def _interleave(even, odd):
   """Interleaves [n + 1, ...] and [n, ...] into [2 n + 1, ...]."""
   pairs = jnp.stack([even[:-1], odd], axis=1)
   return jnp.concatenate(
-    [pairs.reshape((-1, *even.shape[1:])), even[-1:]], axis=0
+    [pairs.reshape((2 * len(odd), *even.shape[1:])), even[-1:]], axis=0
   )
 
 
@@ -305,7 +305,7 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
     t = t.reshape((share,) + (1,) * x.ndim)
     points = components.point(x[None], x_other[None], t)
     return None, components.logits_at(
-      logits_fn, points.reshape((-1, *x.shape[1:]))
+      logits_fn, points.reshape((share * num_pairs, *x.shape[1:]))
     )
 
   _, logits = loops.scan(

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from robust_info._xla import contractions
 from robust_info.attacks import initial
 from robust_info.objectives import _pgd, base
 
@@ -98,7 +99,7 @@ def gradient_alignment(
     gradients vanishes.
   """
   one, other = (
-    base.input_gradient(network, point, labels)[1].reshape(x.shape[0], -1)
+    contractions.flat(base.input_gradient(network, point, labels)[1])
     for point in (x, x_other)
   )
   (one, size), (other, other_size) = map(_scaled, (one, other))

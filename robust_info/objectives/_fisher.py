@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate, fisher
-from robust_info._xla import loops
+from robust_info._xla import contractions, loops
 from robust_info.fisher import products
 from robust_info.objectives import _standard, base
 
@@ -118,7 +118,7 @@ def _squared_frobenius_by_signs(
 ) -> jax.Array:
   v = jax.random.rademacher(key, x.shape, x.dtype)
   product = products.fisher_vector_product(network.evaluate, x, v)
-  return jnp.sum(product.reshape(x.shape[0], -1) ** 2, axis=-1)
+  return jnp.sum(contractions.flat(product) ** 2, axis=-1)
 
 
 def _trace_by_label(
@@ -127,7 +127,7 @@ def _trace_by_label(
   logits = jax.lax.stop_gradient(network.evaluate(x))
   labels = jax.random.categorical(key, logits)
   losses, gradient = base.input_gradient(network, x, labels)
-  squares = jnp.sum(gradient.reshape(x.shape[0], -1) ** 2, axis=-1)
+  squares = jnp.sum(contractions.flat(gradient) ** 2, axis=-1)
   # The probability of the draw depends on the parameters too. This factor of
   # value 1, whose gradient is that of log p_k, makes the gradient unbiased.
   return squares * jnp.exp(jax.lax.stop_gradient(losses) - losses)

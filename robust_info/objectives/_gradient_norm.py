@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_info import _validate
+from robust_info._xla import contractions
 from robust_info.attacks import projections, steps
 from robust_info.objectives import _standard, base
 
@@ -92,7 +93,7 @@ def gradient_norm(
 
 def _dual_norm(gradient: jax.Array, norm: str) -> jax.Array:
   """[N] dual norms of gradients [N, ...]; their own gradient at 0 is 0."""
-  flat = gradient.reshape(gradient.shape[0], -1)
+  flat = contractions.flat(gradient)
   if norm == "linf":
     return jnp.sum(jnp.abs(flat), axis=-1)
   # The squares of the tiny gradients of a saturated loss would underflow.

@@ -108,6 +108,7 @@ def test_masked_rows_are_left_out(mlp, batch, whole):
   np.testing.assert_array_equal(other.x_adv[~where], x[~where])
   expected = 1 - np.mean(whole.success[where])
   assert other.robust_accuracy == pytest.approx(expected)
+  assert np.isnan(run(mlp, x, y, where=np.zeros(64, bool)).robust_accuracy)
 
 
 def test_killed_and_resumed_gives_the_same_result(mlp, batch, whole, tmp_path):
@@ -125,7 +126,11 @@ def test_killed_and_resumed_gives_the_same_result(mlp, batch, whole, tmp_path):
     with pytest.raises(KilledError):
       run(mlp, *batch, state_dir=tmp_path, progress=die)
   assert list(tmp_path.glob("part-*.npz"))
-  resumed = run(mlp, *batch, state_dir=tmp_path)
+  # Numbers of NumPy are the same settings.
+  counts = {
+    name: np.int64(SHORT[name]) for name in ("num_steps", "num_queries")
+  }
+  resumed = run(mlp, *batch, state_dir=tmp_path, **counts)
   np.testing.assert_array_equal(resumed.broken_by, whole.broken_by)
   np.testing.assert_array_equal(resumed.x_adv, whole.x_adv)
   assert resumed.accuracies == whole.accuracies
@@ -454,6 +459,7 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
     ({"x": np.full((64, 16), np.inf), "bounds": None}, "x to be finite"),
     ({"batch_size": 0}, "batch_size >= 1"),
     ({"y": np.full(64, 9, np.int32)}, r"y\[0\]=9"),
+    ({"x": np.ones((0, 16)), "y": np.ones(0, int)}, "at least one example"),
   ],
 )
 def test_bad_arguments_give_one_clear_line(mlp, batch, change, message):

@@ -186,11 +186,17 @@ def test_targeted_reaches_the_target(mlp, batch):
   assert np.mean(classes(mlp(x)) == targets) < 0.2
 
 
-def test_rows_do_not_depend_on_the_batch_or_on_their_place_in_it(mlp, batch):
+# JAX draws for all rows of a batch together with the second kind of key.
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_rows_do_not_depend_on_the_batch_or_on_their_place_in_it(
+  mlp, batch, kind
+):
   x, y = batch
+  key = jax.random.key(0, impl=kind)
 
   def some(rows):
-    return run(mlp, x[rows], y[rows], example_ids=rows, epsilon=0.1, **LAST)
+    rest = {"example_ids": rows, "epsilon": 0.1, **LAST}
+    return run(mlp, x[rows], y[rows], key, **rest)
 
   whole = some(np.arange(64))
   # Other positions; other neighbours; the same example twice.
@@ -353,6 +359,7 @@ def test_kl_anchored_at_its_start_measures_from_there(mlp, batch):
     ({"num_steps": 2.0}, "num_steps to be a Python int"),
     ({"restarts": 2, "random_start": False}, "restarts=1"),
     ({"bounds": (1, 0)}, "low < high"),
+    ({"bounds": (np.zeros(3), np.ones(3))}, "two numbers"),
     ({"keep": "best"}, "keep to be one of"),
     ({"eot_samples": 0}, "eot_samples >= 1"),
     ({"key": None}, "key to be a PRNG key"),

@@ -124,6 +124,34 @@ def test_fab_finds_the_nearest_point_of_a_linear_boundary():
 
 
 @pytest.mark.parametrize(
+  ("norm", "options"),
+  [("l2", {"num_targets": 5}), ("linf", {"restarts": 3})],
+  ids=["targets", "restarts"],
+)
+def test_fab_keeps_the_nearest_of_its_tries(norm, options):
+  rng = np.random.default_rng(0)
+  weights = rng.normal(size=(16, 6)).astype(np.float32)
+  x = rng.uniform(0.3, 0.7, size=(8, 16)).astype(np.float32)
+  network = jax.tree_util.Partial(lambda w, v: v @ w, weights)
+  logits = x @ weights
+  y = np.argmax(logits, -1).astype(np.int32)
+  attack = attacks.fab if "restarts" in options else attacks.fab_targeted
+  found = attack(
+    *(network, x, y, KEY),
+    **{"epsilon": 10.0, "num_steps": 10, "norm": norm},
+    **{"bounds": (-20.0, 20.0), **options},
+  )
+  gaps = np.take_along_axis(logits, y[:, None], 1) - logits
+  normals = weights[:, y].T[:, None] - weights.T
+  sizes = np.linalg.norm(normals, {"l2": 2, "linf": 1}[norm], axis=-1)
+  sizes[np.arange(8), y] = np.nan
+  distance = np.nanmin(gaps / sizes, axis=1)
+  lengths = projections.norm(found.x_adv - x, norm)
+  assert found.success.all()
+  np.testing.assert_allclose(lengths, distance, rtol=0.05)
+
+
+@pytest.mark.parametrize(
   "attack", [apgd_targeted, fab_targeted], ids=["apgd", "fab"]
 )
 def test_two_classes_have_one_target(attack, batch):

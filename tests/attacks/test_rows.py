@@ -211,3 +211,27 @@ def test_other_shapes_are_refused_under_jit(mlp, rows, shape):
   assert "\n" not in str(caught.value)
   with pytest.raises(ValueError, match="number or of shape"):
     projections.project_linf(x, x, np.ones(shape), low=0.0, high=1.0)
+
+
+# Traced only: types and shapes are settled there.
+@pytest.mark.parametrize(
+  ("name", "norm"), COMPILED, ids=map("-".join, COMPILED)
+)
+def test_no_rows_and_mixed_precision(name, norm):
+  weights = np.ones((SIZE, 3), np.float32)
+
+  def shapes(num_rows, of_x, of_logits):
+    def attack(x, y):
+      network = lambda v: (v.astype(weights.dtype) @ weights).astype(of_logits)  # noqa: E731
+      return ATTACKS[name](network, x, y, KEY, epsilon=0.1, norm=norm)
+
+    x = jax.ShapeDtypeStruct((num_rows, SIZE), of_x)
+    y = jax.ShapeDtypeStruct((num_rows,), np.int32)
+    return jax.eval_shape(attack, x, y)
+
+  assert shapes(0, np.float32, np.float32).logits.shape == (0, 3)
+  with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    for of_x, of_logits in ((np.float64, np.float32), (np.float32, np.float64)):
+      found = shapes(2, of_x, of_logits)
+      assert found.x_adv.dtype == of_x
+      assert found.logits.dtype == of_logits

@@ -81,6 +81,7 @@ class EnsembleResult:
       and masked rows.
     attacks: names of the attacks, in order.
     accuracies: accuracy left after each attack, by name; "clean" comes first.
+      NaN if the mask leaves no row.
     seconds: time of each attack, compilation included; 0 for parts resumed.
     zero_gradients: number of examples with a zero gradient at a start, by
       attack; 0 for "square", which takes no gradient.
@@ -235,17 +236,18 @@ def auto_attack(
     )
   checked = inputs.check_on_host(logits_fn, x, y, bounds=bounds, where=where)
   num_examples = len(checked.x)
+  _validate.some_examples("x", checked.x)
   radii.check("epsilon", epsilon, num_examples)
   if example_ids is None:
     example_ids = jax.device_put(np.arange(num_examples))
   ids = np.asarray(_validate.labels("example_ids", example_ids, num_examples))
   plan = programs.Plan(
     norm=norm,
-    num_steps=num_steps,
-    num_queries=num_queries,
+    num_steps=int(num_steps),
+    num_queries=int(num_queries),
     low=checked.low,
     high=checked.high,
-    eot_samples=eot_samples if version == "rand" else None,
+    eot_samples=int(eot_samples) if version == "rand" else None,
   )
   epsilon = np.broadcast_to(np.asarray(epsilon, np.float64), num_examples)
   data = standing.Data(checked.x, checked.y, checked.where, ids, epsilon)
@@ -255,7 +257,7 @@ def auto_attack(
     key,
     plan,
     names,
-    restarts=restarts,
+    restarts=int(restarts),
     batch_size=min(batch_size, num_examples),
     state_dir=state_dir,
     progress=progress,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robust_info._xla import loops
-from robust_info.attacks import ascent, methods, results
+from robust_info.attacks import ascent, inputs, methods, results
 
 # Steps per dispatch. On a CPU a dispatch costs far less than a step, and with
 # single steps a broken example leaves its slot at once.
@@ -90,7 +90,7 @@ def compile_programs(
   ends_early = eot_samples is None
 
   def start(x, y, target, number, example, key, epsilon):
-    start_key, _ = jax.random.split(key)
+    start_key = inputs.mappable(jax.random.split(key)[0])
     keys = jax.vmap(
       lambda e, n: jax.random.fold_in(jax.random.fold_in(start_key, e), n)
     )(example, number)

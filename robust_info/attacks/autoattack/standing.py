@@ -51,8 +51,9 @@ class Standing:
     self.by = np.full(len(data.x), -1)
 
   def accuracy(self) -> float:
-    """Share of the unmasked examples that are robust so far."""
-    return float(self.robust.sum() / max(self._data.where.sum(), 1))
+    """Share of the unmasked examples that are robust so far; NaN of none."""
+    count = self._data.where.sum()
+    return float(self.robust.sum() / count) if count else float("nan")
 
   def begin(self, number: int) -> None:
     """Begins a new attack on the examples that are robust so far."""

@@ -89,6 +89,7 @@ def sanity_report(
     raise ValueError(f"Expected epsilon > 0, got epsilon={epsilon}.")
   inputs.require_key(key)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=None)
+  _validate.some_examples("x", checked.x)
   num_classes = inputs.num_classes(logits_fn, checked.x)
   _validate.labels_in_range("y", checked.y, num_classes)
   found = forward_checks.run(logits_fn, checked)
