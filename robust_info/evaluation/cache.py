@@ -90,7 +90,8 @@ def fingerprint(*parts: Any) -> str:
 
   Args:
     *parts: pytrees; arrays are hashed by dtype, shape and bytes, any other leaf
-      by its `repr`, which must contain everything that matters.
+      and the structure by their `repr`, which must contain everything that
+      matters and no address in memory.
   """
   digest = hashlib.sha256()
 
@@ -103,6 +104,9 @@ def fingerprint(*parts: Any) -> str:
   add(str(structure).encode())
   for leaf in leaves:
     if isinstance(leaf, np.ndarray | jax.Array):
+      if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        add(str(jax.random.key_impl(leaf)).encode())
+        leaf = jax.random.key_data(leaf)
       array = np.asarray(leaf)
       add(f"{array.dtype}{array.shape}".encode())
       # View the bytes in place, without a copy of the data set.

@@ -25,6 +25,13 @@ from robust_info.report import networks, portrayed, screen, store
 from robust_info.runtime import environment, locks, processes
 
 _NUM_PORTRAITS = 6
+# Settings of JAX that change numbers.
+_NUMERICS = (
+  "jax_default_matmul_precision",
+  "jax_default_prng_impl",
+  "jax_enable_x64",
+  "jax_threefry_partitionable",
+)
 
 
 def build(
@@ -338,8 +345,10 @@ def _fingerprint(
     environment.code_digest(),
     jax.__version__,
     jax.default_backend(),
+    [getattr(jax.config, name) for name in _NUMERICS],
     network.identity,
-    network.variables,
+    # Their structure may name functions by their address in memory.
+    jax.tree.leaves(network.variables),
     others,
     seed,
     split.images,

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import types
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from robust_info import _validate, adapters, data, fisher, models, training
 from robust_info import config as config_lib
 from robust_info.config import file as file_lib
 from robust_info.config import registry
+from robust_info.evaluation import programs
 from robust_info.runtime import memory, sharding
 from robust_info.training import memory_needs as needs
 
@@ -40,8 +42,8 @@ class Network:
     variables: variables of the network.
     num_classes: number of classes, C.
     image_shape: shape (height, width, channels) of its images.
-    identity: pytree that identifies the network, beside its variables, for
-      stored measurements.
+    identity: pytree that identifies the network as a function of the leaves of
+      its variables, for stored measurements.
     about: fields of the report that describe it: `objective`, `model`,
       `checkpoint`, `step`, `config`, `curves` and `starts`.
   """
@@ -56,17 +58,24 @@ class Network:
 
 
 def of_run(run: training.Run) -> Network:
-  """The network of a run."""
-  model = run.config.model
-  part = registry.chosen(model)
-  origin = part and part.origin and part.origin.digest
+  """The network of a run.
+
+  Raises:
+    ValueError: a model of one's own is not differentiable in its images.
+  """
+  model, apply_fn = run.config.model, models.apply_fn(run.model)
+  shape = tuple(model.image_shape)
+  program = None
+  if registry.chosen(model):
+    # The configuration does not show the code of a model of one's own.
+    program = _program(apply_fn, run.variables, shape)
   return Network(
     place=run.workdir,
-    apply_fn=models.apply_fn(run.model),
+    apply_fn=apply_fn,
     variables=run.variables,
     num_classes=model.num_classes,
-    image_shape=tuple(model.image_shape),
-    identity=(model, origin),
+    image_shape=shape,
+    identity=(model, program),
     about={
       "objective": run.config.objective.name,
       "model": _model_name(model),
@@ -193,7 +202,7 @@ def from_logits_fn(
     variables=variables,
     num_classes=classes,
     image_shape=tuple(source.image_shape),
-    identity=_program(partial, source.image_shape),
+    identity=_program(apply_fn, variables, source.image_shape),
     about={
       "objective": None,
       "model": model,
@@ -254,32 +263,36 @@ def _call(network: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
   return network(x)
 
 
-def _pulled_back(
-  network: Callable[[jax.Array], jax.Array], x: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  logits, pullback = jax.vjp(network, x)
-  return logits, *pullback(cotangent)
-
-
 def _program(
-  network: jax.tree_util.Partial, image_shape: Any
-) -> tuple[str, str]:
-  """The network as text: its programs, with the arrays that they hold.
+  apply_fn: Callable[[Any, jax.Array], jax.Array],
+  variables: Any,
+  image_shape: Sequence[int],
+) -> tuple[str, ...]:
+  """The network as a function of the leaves of its variables.
 
-  One program is that of the gradient, because a mask of gradients
+  One of the programs is that of the gradient, because a mask of gradients
   (`stop_gradient`, derivatives of one's own) need not show in the logits.
   """
   x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-  program = jax.jit(_call).lower(network, x)
+  logits = jax.eval_shape(apply_fn, variables, x)
+
+  def pulled_back(variables, x, cotangent):
+    value, pullback = jax.vjp(lambda x: apply_fn(variables, x), x)
+    return value, *pullback(cotangent)
+
   try:
-    gradient = jax.jit(_pulled_back).lower(network, x, program.out_info)
+    gradient = programs.digest(pulled_back, variables, x, logits)
   # Rules of one's own may raise anything.
   except Exception as error:
     raise ValueError(
       "Expected model to be differentiable in its images, got "
       f"{_validate.reason(error)}"
     ) from error
-  return program.as_text(), gradient.as_text()
+  found = (programs.digest(apply_fn, variables, x), gradient)
+  if None in found:
+    # Of this object only: host code may change where no program shows it.
+    return (uuid.uuid4().hex,)
+  return found
 
 
 def _class_of(network: Any) -> str:

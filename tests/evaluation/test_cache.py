@@ -3,6 +3,7 @@
 import math
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -169,6 +170,8 @@ def variables(scale=1.0, dtype=np.float32):
     (("ab", "c"), ("a", "bc")),
     ((1,), ("1",)),
     ((0.1,), (0.1 + 1e-16 * 2,)),
+    ((jax.random.key(0),), (jax.random.key(1),)),
+    ((jax.random.key(0),), (jax.random.key_data(jax.random.key(0)),)),
     ((None,), ()),
     ((True,), (1,)),
   ],

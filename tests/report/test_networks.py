@@ -7,7 +7,7 @@ import tiny_problem as tiny
 
 from robust_info import data, evaluation, models
 from robust_info.config import file as file_lib
-from robust_info.report import networks
+from robust_info.report import _build, networks
 
 WEIGHTS = """
 import jax, jax.numpy as jnp, numpy as np
@@ -50,6 +50,36 @@ def without_a_rule():
   return lambda x: jax.pure_callback(
     lambda x: np.asarray(flat(x)) @ W, out.update(shape=(len(x), 4)), x
   )
+
+def on_host(factor=1.0):
+  out = jax.ShapeDtypeStruct((), "f4")
+
+  @jax.custom_jvp
+  def scaled(x):
+    scale = jax.pure_callback(lambda: np.float32(factor), out)
+    return scale * x
+
+  scaled.defjvps(lambda x_dot, _, x: scaled(x_dot))
+  return jax.tree_util.Partial(lambda w, x: apply(w, scaled(x)), jnp.asarray(W))
+
+def doubled_on_host():
+  return on_host(2.0)
+
+def own_rule():
+  rule = jax.custom_vjp(lambda x: flat(x) @ W)
+  rule.defvjp(
+    lambda x: (rule(x), x.shape), lambda s, g: ((g @ W.T).reshape(s),)
+  )
+  return rule
+
+def of_two(number=0):
+  return jax.tree_util.Partial(
+    lambda v, w, x, *, bias: flat(x) @ (v, w)[number] + bias,
+    jnp.asarray(W), jnp.asarray(2 * W), bias=jnp.ones((1, 4)),
+  )
+
+def of_the_other():
+  return of_two(1)
 
 def closure():
   return lambda x: flat(x) @ W
@@ -169,6 +199,22 @@ def test_a_network_is_identified_by_what_it_computes(load):
   assert parts("masked")[0] != program
   assert parts("signed")[0] != parts("times_one")[0]
   assert parts("signed")[0] == parts("signed")[0]
+
+
+def test_stored_measurements_are_found_again_and_never_mixed(load, source):
+  def mark(found):
+    return _build._fingerprint(found, source.test, tiny.make_settings(), 0)
+
+  # Each call makes another object, as another process does.
+  names = ("partial", "heavier", "closure", "other_closure", "own_rule")
+  names += ("of_two", "of_the_other", "of_nnx", "of_linen")
+  marks = {name: mark(load(name)) for name in names}
+  assert marks == {name: mark(load(name)) for name in names}
+  assert len({*marks.values()}) == len(names)
+  # A program does not show the code of the host: known is the object alone.
+  own = [load(name) for name in ("on_host", "doubled_on_host", "on_host")]
+  assert len({*map(mark, own)}) == 3
+  assert mark(own[0]) == mark(own[0])
 
 
 def test_a_network_of_a_run_shares_programs_with_it(source):

@@ -11,8 +11,10 @@ import jsonschema
 import numpy as np
 import pytest
 import tiny_problem as tiny
+from flax import linen
 
 from robust_info import attacks, config, data, evaluation, models, training
+from robust_info.config import registry
 from robust_info.evaluation import metrics, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
@@ -265,6 +267,36 @@ def test_numbers_of_other_code_are_not_taken(
   monkeypatch.setattr(_build.environment, "code_digest", lambda: "edited")
   build([make_run("a")], tmp_path)
   assert len(calls) == 8
+
+
+def test_a_model_of_ones_own_is_known_by_its_code():
+  def mark(scale):
+    with registry.using(()):
+
+      @models.register("scaled")
+      class Scaled(linen.Module):
+        num_classes: int
+
+        @linen.compact
+        def __call__(self, x):
+          # As a number of a module that the configuration imports.
+          x = scale * x.reshape(len(x), -1)
+          return linen.Dense(self.num_classes)(x)
+
+      cls = registry.extended(config.ModelConfig, registry.active())
+      run = make_run("a", model=cls(**{**vars(MODEL), "name": "scaled"}))
+      found = networks.of_run(run)
+    return _build._fingerprint(found, make_source().test, SETTINGS, 0)
+
+  assert mark(1.0) == mark(1.0) != mark(2.0)
+
+
+def test_numbers_of_another_precision_are_not_taken():
+  found = networks.of_run(make_run("a"))
+  asked = (found, make_source().test, SETTINGS, 0)
+  with jax.default_matmul_precision("highest"):
+    exact = _build._fingerprint(*asked)
+  assert exact != _build._fingerprint(*asked)
 
 
 def test_runs_of_one_architecture_share_an_evaluator(
