@@ -18,7 +18,7 @@ import numpy as np
 
 from robust_info import config as config_lib
 from robust_info import data
-from robust_info.evaluation import predictions
+from robust_info.evaluation import predictions, programs
 from robust_info.lenses import pairs as pairs_lib
 from robust_info.runtime import progress, sharding
 
@@ -174,6 +174,23 @@ class Evaluator:
       yield jax.device_get(program(variables, batch, ids, start, *arguments))
       if tick is not None:
         tick(min(start + size, total), total)
+
+  def digest(
+    self,
+    fn: Callable[..., Any],
+    variables: Any,
+    *arguments: Any,
+    **static: Any,
+  ) -> str | None:
+    """Identifier of the program that `over_examples` runs.
+
+    Returns:
+      As `programs.digest`; the program includes that of the network.
+    """
+    batch = next(data.eval_batches(self.split, batch_size=self._batch_size))
+    ids = np.arange(self._batch_size)
+    run = functools.partial(self._on_rows, functools.partial(fn, **static))
+    return programs.digest(run, variables, batch, ids, 0, *arguments)
 
   def at(
     self,

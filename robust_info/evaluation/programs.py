@@ -49,12 +49,12 @@ def digest(fn: Callable[..., Any], *arguments: Any) -> str | None:
   return found.hexdigest()
 
 
-def _shape(leaf: Any) -> Any:
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
   """The leaf without its value and its devices."""
-  if not hasattr(leaf, "dtype"):
-    return leaf  # A number of Python.
-  weak = getattr(leaf, "weak_type", False)
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
+  known = jax.typeof(leaf)
+  return jax.ShapeDtypeStruct(
+    known.shape, known.dtype, weak_type=known.weak_type
+  )
 
 
 def _parts(program: Any) -> Iterator[Any]:

@@ -330,9 +330,17 @@ def _fingerprint(
   seed: int,
 ) -> str:
   """Fingerprint of everything a measurement depends on, except its name."""
-  # Radii and attacks are in the names; only validation reads the last field.
+  # Radii and attacks are in the names, an attack of one's own with the settings
+  # that it reads in its program; only validation reads the last field.
+  others = config_lib.EvaluationConfig(
+    **{
+      field.name: getattr(settings, field.name)
+      for field in dataclasses.fields(config_lib.EvaluationConfig)
+      if field.name != "attack"
+    }
+  )
   others = dataclasses.replace(
-    settings,
+    others,
     epsilon=0.0,
     epsilon_grid=(),
     attack="pgd",

@@ -15,7 +15,7 @@ from flax import linen
 
 from robust_info import attacks, config, data, evaluation, models, training
 from robust_info.config import registry
-from robust_info.evaluation import metrics, worst_case
+from robust_info.evaluation import metrics, own_attack, worst_case
 from robust_info.evaluation.metrics import attacked as attacked_lib
 from robust_info.evaluation.metrics import fisher as fisher_metric
 from robust_info.evaluation.metrics import lenses as lenses_metric
@@ -289,6 +289,23 @@ def test_a_model_of_ones_own_is_known_by_its_code():
     return _build._fingerprint(found, make_source().test, SETTINGS, 0)
 
   assert mark(1.0) == mark(1.0) != mark(2.0)
+
+
+def test_settings_of_an_attack_of_ones_own_change_no_other_measurement():
+  def strong(logits_fn, x, label, key, *, factor: float = 1.0):
+    return x
+
+  with registry.using(()):
+    own_attack.register("strong")(strong)
+    cls = registry.extended(config.EvaluationConfig, registry.active())
+    settings = config.replace_evaluation(
+      cls(**vars(SETTINGS)), attack="strong", strong={"factor": 2.0}
+    )
+  found, split = networks.of_run(make_run("a")), make_source().test
+  marks = {
+    _build._fingerprint(found, split, s, 0) for s in (settings, SETTINGS)
+  }
+  assert len(marks) == 1
 
 
 def test_numbers_of_another_precision_are_not_taken():

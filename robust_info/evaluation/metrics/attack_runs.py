@@ -170,6 +170,9 @@ class AttackRuns:
   def registered(self) -> dict[str, Any]:
     """The attack of one's own that the settings choose.
 
+    It is kept by its program, which shows all code that it uses and all
+    settings that it reads; not at all if it calls functions on the host.
+
     Returns:
       As `pgd`, and the number of points `outside` the ball or [0, 1], which do
       not count.
@@ -198,12 +201,12 @@ class AttackRuns:
         "outside": sum(outside),
       }
 
-    if part.origin is None:
-      return run()  # Nothing identifies the code of an interactive session.
-    own = getattr(settings, part.name)
-    return self._cache.get(
-      f"{part.name}-{part.origin.digest[:16]}-{own!r}-{settings.epsilon!r}", run
+    program = evaluator.digest(
+      _registered, self._variables, evaluator.keys.attack, settings=settings
     )
+    if program is None:
+      return run()
+    return self._cache.get(f"{part.name}-{program[:32]}", run)
 
   def _check(self, epsilon, evaluated):
     tick = self._ticks(SANITY)
