@@ -1,17 +1,20 @@
 """The plan of a study: its cases, recipes, seeds and questions."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ml_collections import config_dict
 
 from robust_info import config as config_lib
+from robust_info import data
 from robust_info.config import file as file_lib
 from robust_info.config import registry
 from robust_info.study import answers, records
@@ -217,22 +220,50 @@ def record_of(
 ) -> records.Record | None:
   """The record of a run in its own file; None if it is of another plan."""
   found = records.read(output / "records" / f"{job.path}.json")
-  return found if found and found.digest == digest_of(study, job) else None
+  return found if found and is_of(study, job, found) else None
 
 
-def digest_of(study: Study, job: Job) -> str:
-  """The `digest` of a run."""
+def is_of(study: Study, job: Job, record: records.Record) -> bool:
+  """Whether a record is of this run: its configuration, and data of one's own.
+
+  Data of one's own that cannot be read here count as those of the record, and a
+  line on stderr says so.
+  """
   case = study.case(job.case)
-  return digest(case, configuration(case, job.recipe, job.seed))
+  config = configuration(case, job.recipe, job.seed)
+  if record.digest != digest(case, config):
+    return False
+  version = _own_version(config.data)
+  return version is None or version == record.about.get("data_version")
 
 
 def digest(case: Case, config: config_lib.Config) -> str:
-  """Identifier of everything that a record depends on, code excepted."""
+  """Identifier of everything that a record depends on.
+
+  Code excepted, and the content of data of one's own, see `is_of`.
+  """
   content = config_lib.flatten(config)
   for field in (*config_lib.LOCATION_FIELDS, "train.log_every"):
     content.pop(field, None)
   text = json.dumps([content, case.num_examples], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _own_version(config: config_lib.DataConfig) -> str | None:
+  """The version of data of one's own, None if they cannot be read here."""
+  if config.name not in config_lib.OWN or config.version is not None:
+    return config.version
+  try:
+    return data.from_config(config, progress=False).version
+  except (ValueError, OSError, data.UnavailableError) as error:
+    line = " ".join(str(error).split())
+    print(
+      f"Records are taken without a comparison of their data: {line}",
+      file=sys.stderr,
+      flush=True,
+    )
+    return None
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
   """The records of a study that exist, of its present configurations.
 
   They lie in files of their own, or in the results of an earlier call; records
-  of other configurations are left out.
+  of other configurations or data are left out.
   """
   stored = {}
   try:
@@ -37,7 +37,7 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
   for job in plan.jobs(study):
     record = plan.record_of(study, output, job)
     if record is None and (old := stored.get(tuple(job))):
-      record = old if old.digest == plan.digest_of(study, job) else None
+      record = old if plan.is_of(study, job, old) else None
     if record is not None:
       found.append(record)
   return records.Records(found)

@@ -99,7 +99,9 @@ class Workplace:
     directory: pathlib.Path,
   ) -> tuple[dict[str, Any], dict[str, float]]:
     """The report on a run, and the baselines."""
-    key = (source.name, source.version, settings, case.num_examples)
+    # The version is that of the files, before pictures are resized.
+    images = (source.name, source.version, run.config.data.image_size)
+    key = (*images, settings, case.num_examples)
     evaluators = self._evaluators.setdefault(key, {})
     found = report.measure(
       [run],

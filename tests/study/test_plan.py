@@ -1,10 +1,11 @@
 """Plans of studies, and their files."""
 
+import numpy as np
 import pytest
 
 from configs import digits
 from robust_info import study
-from robust_info.study import plan
+from robust_info.study import plan, records, render
 
 BASE = {"name": "digits", "base": digits.get_config, "seeds": (0, 1)}
 
@@ -63,6 +64,45 @@ def test_a_record_belongs_to_everything_that_shapes_it():
   assert digest(case(study.Recipe("a", {"train.log_every": 3}))) == first
   assert digest(case(study.Recipe("a", {"train.batch_size": 3}))) != first
   assert digest(case(study.Recipe("a"), num_examples=3)) != first
+
+
+def test_a_record_belongs_to_the_data_of_its_run(tmp_path, capsys):
+  """Also where other data lie at the same place."""
+
+  def write(shift):
+    plan._own_version.cache_clear()  # As in another process.
+    images = np.arange(shift, 160 + shift, dtype="u1").reshape(40, 2, 2)
+    np.savez(tmp_path / "own.npz", x=images, y=np.arange(40) % 2)
+
+  own = {"data.name": "arrays", "data.path": str(tmp_path / "own.npz")}
+  own["data.cache_dir"] = str(tmp_path / "cache")
+  planned = study.Study(
+    title="", cases=(case(study.Recipe("a", own), seeds=(0,)),)
+  )
+  [job] = plan.jobs(planned)
+  write(0)
+  config = plan.configuration(planned.cases[0], "a", 0)
+  version = plan._own_version(config.data)
+  record = records.Record(
+    *job, plan.digest(planned.cases[0], config), {}, {}, [], {
+      "data_version": version
+    }
+  )  # fmt: skip
+  records.write(record, tmp_path / "records" / f"{job.path}.json")
+  assert plan.record_of(planned, tmp_path, job) == record
+  assert len(render.collect(planned, tmp_path)) == 1
+  write(1)
+  assert plan.record_of(planned, tmp_path, job) is None
+  assert len(render.collect(planned, tmp_path)) == 0
+  assert not capsys.readouterr().err
+  # Data that are not here cannot be compared, which is said.
+  (tmp_path / "own.npz").unlink()
+  plan._own_version.cache_clear()
+  assert plan.record_of(planned, tmp_path, job) == record
+  assert plan.record_of(planned, tmp_path, job) == record
+  [line] = capsys.readouterr().err.splitlines()
+  assert "without a comparison of their data" in line
+  assert "own.npz" in line
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import json
 import pathlib
 import shutil
 import sys
+import types
 
 import pytest
 
+from robust_info import config
 from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs
 from robust_info.study import __main__ as command
@@ -134,6 +136,33 @@ def test_records_of_other_configurations_do_not_count(finished, monkeypatch):
   assert len(render.collect(study, finished)) == 2
   monkeypatch.setattr(plan, "digest", lambda case, config: "other")
   assert len(render.collect(study, finished)) == 0
+
+
+def test_pictures_of_another_size_have_programs_and_data_of_their_own(
+  monkeypatch, tmp_path
+):
+  seen = []
+
+  def measure(*_, evaluators, **__):
+    evaluators["f"] = None
+    seen.append(evaluators)
+
+  network = types.SimpleNamespace(apply_fn="f", variables=None)
+  monkeypatch.setattr(work.report, "measure", measure)
+  monkeypatch.setattr(work.networks, "of_run", lambda run: network)
+  study = plan.load(FILE)
+  place = work.Workplace(study, tmp_path)
+  for size in (8, 16, 8):
+    own = config.DataConfig(name="image_folder", image_size=size)
+    # The version is that of the files, whatever their size in the network.
+    place._measure(
+      types.SimpleNamespace(config=config.Config(data=own)),
+      types.SimpleNamespace(name="image_folder", version="1"),
+      config.EvaluationConfig(),
+      study.cases[0],
+      tmp_path,
+    )
+  assert seen[0] is seen[2] is not seen[1]
 
 
 @pytest.mark.parametrize(
