@@ -1,7 +1,6 @@
 """The numbers of a run that a study keeps."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,18 @@ from robust_info.runtime import files
 _DIGITS = 6
 _NORMS = ("trace", "frobenius", "spectral_norm")
 _STATISTICS = ("mean", "median", "q05", "q25", "q75", "q95")
+# Field of a record -> its types in JSON.
+_TYPES = {
+  "case": str,
+  "recipe": str,
+  "seed": int,
+  "digest": str,
+  "numbers": dict,
+  "trajectory": dict,
+  "doubts": list,
+  "about": dict,
+  "seconds": float | int | None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +65,34 @@ class Record:
     return rounded(dataclasses.asdict(self))
 
   @classmethod
-  def from_json(cls, content: Mapping[str, Any]) -> "Record":
-    """Inverts `to_json`."""
-    content = dict(content)
-    content["numbers"] = {
-      name: _number(value) for name, value in content["numbers"].items()
-    }
-    content["trajectory"] = {
-      name: [_number(value) for value in values]
-      for name, values in content["trajectory"].items()
-    }
-    return cls(**content)
+  def from_json(cls, content: Any) -> "Record":
+    """Inverts `to_json`.
+
+    Raises:
+      ValueError: not the content of a record.
+    """
+    if not isinstance(content, Mapping):
+      raise ValueError(f"Expected a record, got {type(content).__name__}.")
+    given = {"seconds": None, **content}
+    if given.keys() != _TYPES.keys():
+      raise ValueError(
+        f"Expected the fields {', '.join(_TYPES)} of a record, got "
+        f"{', '.join(content)}."
+      )
+    for name, types in _TYPES.items():
+      _require(given[name], types, name)
+    for values in given["trajectory"].values():
+      _require(values, list, "trajectory")
+    return cls(
+      **{
+        **given,
+        "numbers": {k: _stored(v) for k, v in given["numbers"].items()},
+        "trajectory": {
+          name: [_stored(value) for value in values]
+          for name, values in given["trajectory"].items()
+        },
+      }
+    )
 
 
 class Records:
@@ -107,15 +135,16 @@ class Records:
 def read(path: pathlib.Path) -> Record | None:
   """The record of a file; None if there is none, or if it is damaged."""
   try:
-    return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
-  except (OSError, ValueError, KeyError, TypeError):
+    content, _ = files.read_sealed(path)
+    return Record.from_json(content)
+  except (OSError, ValueError):
     return None
 
 
 def write(record: Record, path: pathlib.Path) -> None:
-  """Writes a record, whole or not at all."""
+  """Writes a record with its checksum, whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  files.write_whole(path, json.dumps(record.to_json()) + "\n")
+  files.write_sealed(path, record.to_json())
 
 
 def numbers_of(run: Mapping[str, Any]) -> dict[str, float]:
@@ -167,6 +196,19 @@ def trajectory_of(history: Iterable[Mapping[str, Any]]) -> dict[str, list]:
     for name in names
     if name != "seconds"
   }
+
+
+def _require(value: Any, types: Any, name: str) -> None:
+  if not isinstance(value, types):
+    raise ValueError(
+      f"Expected other values in {name} of a record, got {value!r}."
+    )
+
+
+def _stored(value: Any) -> float:
+  """A number of a file; null is NaN."""
+  _require(value, float | int | None, "the numbers")
+  return _number(value)
 
 
 def _number(value: Any) -> float:

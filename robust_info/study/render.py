@@ -22,9 +22,10 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
   """
   stored = {}
   try:
-    text = (output / RESULTS).read_text(encoding="utf-8")
-    for content in json.loads(text)["records"]:
-      record = records.Record.from_json(content)
+    # Files of older versions have no checksum.
+    content, _ = files.read_sealed(output / RESULTS)
+    for entry in content["records"]:
+      record = records.Record.from_json(entry)
       stored[record.key] = record
   except FileNotFoundError:
     pass
@@ -114,14 +115,16 @@ def write(
       for question in study.questions
     ],
   }
-  head = json.dumps(content, indent=1)[:-2]
-  lines = [
-    json.dumps(dataclasses.replace(record, seconds=None).to_json())
-    for record in found
+  entries = [
+    dataclasses.replace(record, seconds=None).to_json() for record in found
   ]
+  seal = files.seal({**content, "records": entries})["crc32"]
+  # One line per record.
+  head = json.dumps(content, indent=1)[:-2]
+  lines = ",\n".join(map(json.dumps, entries))
   files.write_whole(
     output / RESULTS,
-    head + ',\n "records": [\n' + ",\n".join(lines) + "\n ]\n}\n",
+    f'{head},\n "records": [\n{lines}\n ],\n "crc32": {seal}\n}}\n',
   )
 
 
