@@ -7,7 +7,7 @@ any order and mode are those of JAX.
 import contextlib
 import copy
 import dataclasses
-import pickle
+import importlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,12 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from robust_info.adapters import base
+from robust_info.adapters import (
+  _torch_copies,
+  _torch_gradients,
+  _torch_key,
+  base,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,28 +28,24 @@ class _Run:
   """Calls a module whose tensors are arguments.
 
   Attributes:
-    module: the module; its own parameters and buffers are not used.
+    module: the module; its tensors have no values.
+    first: name of the tensor whose dtype the inputs take, if any.
     key: everything else that the module holds. Modules with equal keys are of
       one architecture.
   """
 
   module: Any = dataclasses.field(compare=False)
+  first: str | None = dataclasses.field(compare=False)
   key: Any
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
-    torch, environment = _libraries()
-    floats = [v.dtype for v in variables.values() if _is_float(v)]
-    if floats:
-      x = x.astype(floats[0])
-    tensors, x = environment.j2t_iso((variables, x))
-    # A stream of this call only: what a network drew under tracing must not
-    # stay in the environment.
-    key = jax.random.key(0)
-    with environment.override_property(prng=key), environment:
-      outputs = torch.func.functional_call(self.module, tensors, (x,))
-      if environment.prng_key is not key:
-        base.refuse_randomness()
-    return environment.t2j_iso(outputs)
+    if self.first is not None:
+      x = x.astype(variables[self.first].dtype)
+    # A copy of this call only, which may keep what it computes.
+    module = copy.deepcopy(self.module)
+    with _mode().running() as mode:
+      _torch_copies.put(module, mode.inward(variables))
+      return mode.outward(module(mode.inward(x)))
 
 
 def from_torch(
@@ -60,8 +61,13 @@ def from_torch(
 
   The network computes in the dtype of its parameters; float64 ones become
   float32 unless `jax_enable_x64` is set. Tensors that are plain attributes of
-  a module count as buffers. Modules of one architecture share
-  programs if they can be pickled; others share them with themselves only.
+  a module, alone or in lists, count as buffers. Gradients are those of PyTorch:
+  backward rules of `torch.autograd.Function` hold, and nothing flows through
+  `torch.no_grad`, `detach` and `.data`.
+
+  Modules of one architecture share programs if they can be pickled; others
+  share them with themselves only. A class or function that is defined again is
+  another architecture.
 
   Args:
     module: the module, called as `module(x)`; it stays as it is, in its own
@@ -71,62 +77,60 @@ def from_torch(
     channels_first: see the package; PyTorch's custom.
     output: see the package.
     images: see the package. Pass a batch for a new architecture: torchax
-      rewrites each operation.
+      rewrites each operation. The gradient of one random combination of logits
+      is compared too, at a few of the images, slightly shifted: one more
+      program, and two gradients by PyTorch. A module that PyTorch cannot
+      differentiate is compared in its logits.
 
   Returns:
     `logits_fn`; see the package.
 
   Raises:
     TypeError: `module` is not a PyTorch module.
-    ValueError: a bad option, or `images` tell a difference.
+    ValueError: a bad option, a module of TorchScript, or `images` tell a
+      difference.
   """
-  torch, environment = _libraries()
+  torch = _torch()
   base.require(module, torch.nn.Module, "module", "a PyTorch module")
-  module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-  _register_tensors(torch, module)
-  tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+  if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+    raise ValueError(
+      "Expected module to run as Python, got one of TorchScript; pass the "
+      "module that torch.jit was given."
+    )
+  with _mode().grad_mode():
+    own = _torch_copies.copied(module, _torch_copies.on_cpu).eval()
+    shape = _torch_copies.copied(own, _torch_copies.without_values)
+  tensors = _torch_copies.tensors(own)
+  first = _torch_copies.first_float(tensors)
+  dtype = tensors[first].dtype if first else torch.float32
 
   def original(x):
-    dtypes = [t.dtype for t in tensors.values() if t.is_floating_point()]
-    x = torch.from_numpy(x.copy()).to(dtypes[0] if dtypes else torch.float32)
-    outputs = module(x)
+    with torch.no_grad():
+      outputs = own(torch.from_numpy(x.copy()).to(dtype))
     return jax.tree.map(lambda out: out.float().numpy(), outputs)
 
-  return base.adapted(
-    _Run(module, _architecture(module)),
-    environment.t2j_copy(tensors),
+  network = base.adapted(
+    _Run(shape, first, _torch_key.of_module(shape)),
+    _mode().arrays(tensors),
     base.Conversion(mean, std, channels_first, output),
     images=images,
     original=original,
   )
+  if images is not None:
+    with _mode().grad_mode():
+      _torch_gradients.compare(network, own, images)
+  return network
 
 
-def _register_tensors(torch: ModuleType, module: Any) -> None:
-  """Makes buffers of tensors that are plain attributes, in place."""
-  for part in module.modules():
-    for name, value in list(vars(part).items()):
-      if isinstance(value, torch.Tensor):
-        delattr(part, name)
-        part.register_buffer(name, value.detach().cpu(), persistent=False)
+def _torch() -> ModuleType:
+  return base.library("torch", "torch")
 
 
-def _architecture(module: Any) -> Any:
-  """The module without the values of its tensors, to compare."""
-  try:
-    return pickle.dumps(copy.deepcopy(module).to("meta"))
-  except (pickle.PicklingError, AttributeError, TypeError, NotImplementedError):
-    return base.Identity(module)
-
-
-def _is_float(array: jax.Array) -> bool:
-  return jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
-
-
-def _libraries() -> tuple[ModuleType, Any]:
-  """PyTorch, and the environment in which torchax runs modules."""
-  torch = base.library("torch", "torch")
-  with _named_overloads(torch):
-    return torch, base.library("torchax", "torch").default_env()
+def _mode() -> ModuleType:
+  """The module that runs PyTorch code on JAX arrays."""
+  with _named_overloads(_torch()):
+    base.library("torchax", "torch").default_env()
+  return importlib.import_module("robust_info.adapters._torch_mode")
 
 
 @contextlib.contextmanager

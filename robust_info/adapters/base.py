@@ -75,7 +75,7 @@ class Network:
 
   def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
     """Computes the logits."""
-    converted = self._converted(_inputs("x", x))
+    converted = self.converted(float_inputs("x", x))
     # Other libraries rely on the promotions of NumPy, which callers may forbid
     # in their own code.
     with (
@@ -85,7 +85,8 @@ class Network:
       outputs = self.run(variables, converted)
     return _logits(outputs, self.conversion.output, x.shape[0])
 
-  def _converted(self, x: jax.Array) -> jax.Array:
+  def converted(self, x: jax.Array) -> jax.Array:
+    """The inputs of the network, normalised and in its layout."""
     mean, std = self.conversion.mean, self.conversion.std
     if mean:
       if x.shape[-1] != len(mean):
@@ -121,7 +122,7 @@ def adapted(
   """
   network = jax.tree_util.Partial(Network(run, conversion), variables)
   if images is not None:
-    images = _inputs("images", images)
+    images = float_inputs("images", images)
     # Images of another layout or size end here in one line.
     _validate.network("the network", network, images)
     found, logits = difference(network, original, images), network(images)
@@ -152,8 +153,8 @@ def difference(
     The largest absolute difference of two logits; NaN if there are any.
   """
   network = logits_fn.func
-  x = _inputs("images", images)
-  inputs = np.asarray(network._converted(x))
+  x = float_inputs("images", images)
+  inputs = np.asarray(network.converted(x))
   outputs = jax.tree.map(np.asarray, original(inputs))
   theirs = _logits(outputs, network.conversion.output, len(x))
   return float(np.max(np.abs(np.asarray(logits_fn(x)) - np.asarray(theirs))))
@@ -228,7 +229,7 @@ def refuse_randomness() -> None:
   )
 
 
-def _inputs(name: str, x: Any) -> jax.Array:
+def float_inputs(name: str, x: Any) -> jax.Array:
   """Floating-point inputs; bytes would silently be images in [0, 255]."""
   return _validate.float_array(name, _validate.inputs(name, x, "[N, ...]"))
 

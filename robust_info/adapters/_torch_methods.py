@@ -1,0 +1,127 @@
+"""Methods that bypass the function modes of PyTorch.
+
+Imported only with PyTorch installed.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from robust_info.adapters import _torch_function, _torch_values
+
+
+class _Methods:
+  """Methods that bypass function modes, replaced while a module runs.
+
+  Threads share the replacement: the last to leave undoes it.
+  """
+
+  def __init__(self):
+    self._lock, self._users, self._plain = threading.Lock(), 0, {}
+
+  def __enter__(self):
+    with self._lock:
+      if not self._users:
+        for owner, name, make in _REPLACED:
+          plain = vars(owner).get(name)
+          self._plain[owner, name] = plain
+          setattr(owner, name, make(plain))
+      self._users += 1
+
+  def __exit__(self, *_):
+    with self._lock:
+      self._users -= 1
+      if not self._users:
+        for (owner, name), plain in self._plain.items():
+          if plain is None:
+            delattr(owner, name)
+          else:
+            setattr(owner, name, plain)
+
+
+def _observed(plain: Callable[..., Any]) -> Callable[..., Any]:
+  @functools.wraps(plain)
+  def method(self, *args, **kwargs):
+    mode = _torch_values.RUNNING.get()
+    if mode is None:
+      return plain(self, *args, **kwargs)
+    args, kwargs = mode.constants(None, args, kwargs)
+    return mode.observed(plain, (self, *args), kwargs)
+
+  return method
+
+
+def _detach(plain: Callable[..., Any]) -> Callable[..., Any]:
+  @functools.wraps(plain)
+  def method(self):
+    mode = _torch_values.RUNNING.get()
+    return plain(self) if mode is None else mode.detached(self)
+
+  return method
+
+
+def _data(plain: property) -> property:
+  def write(self, other):
+    mode = _torch_values.RUNNING.get()
+    if mode is None:
+      plain.fset(self, other)
+    else:
+      self._elem = _torch_values.derived_as(mode.outward(other), self._elem)
+
+  return property(_detach(plain.fget), write)
+
+
+def _flatten(plain: Callable[..., Any]) -> Callable[..., Any]:
+  flatten = _observed(plain)
+
+  @functools.wraps(plain)
+  def method(self, *args, **kwargs):
+    out = flatten(self, *args, **kwargs)
+    # PyTorch returns the tensor itself, with its derivative, as it is flat.
+    return self if out.shape == self.shape else out
+
+  return method
+
+
+def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
+  """A method that makes a tensor; that of torchax 0.0.13 changes its own."""
+
+  @functools.wraps(plain)
+  def method(self, other):
+    if _torch_values.RUNNING.get() is None:
+      return plain(self, other)
+    return self.to(other.dtype)
+
+  return method
+
+
+def _apply(_: None) -> classmethod:
+  def apply(cls, *args, **kwargs):
+    mode = _torch_values.RUNNING.get()
+    if mode is None or not pytree.tree_any(
+      _torch_values.is_tensor, (args, kwargs)
+    ):
+      return super(_BASE, cls).apply(*args, **kwargs)
+    return _torch_function.apply(mode, cls, args, kwargs)
+
+  return classmethod(apply)
+
+
+# Modules may hold the method `apply` of a function, which calls that of its
+# base class.
+_BASE = torch.autograd.function._SingleLevelFunction
+_REPLACED = (
+  (_torch_values.Tensor, "__setitem__", _observed),
+  (_torch_values.Tensor, "flatten", _flatten),
+  (_torch_values.Tensor, "detach", _detach),
+  (_torch_values.Tensor, "data", _data),
+  (_torch_values.Tensor, "type_as", _type_as),
+  (_torch_values.View, "__setitem__", _observed),
+  (_BASE, "apply", _apply),
+)
+# A context in which they are replaced.
+METHODS = _Methods()

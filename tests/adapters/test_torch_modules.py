@@ -1,0 +1,241 @@
+"""PyTorch modules of many forms run, or are refused in one line.
+
+Needs the extra `torch`; see test_torch.py.
+"""
+
+import copy
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+from robust_info import adapters
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+X = np.random.default_rng(0).uniform(size=(5, 6)).astype(np.float32)
+CELL = """
+import torch
+def act(x): return x{act}
+class Net(torch.nn.Module):
+  def __init__(self):
+    super().__init__()
+    self.dense = torch.nn.Linear(6, 3)
+  def forward(self, x): return act(self.dense(x)){forward}
+"""
+
+
+def run_cell(act="", forward=""):
+  """Runs a cell of a notebook: definitions in this module."""
+  exec(CELL.format(act=act, forward=forward), globals())
+
+
+def agrees(module, x=X):
+  """Whether the adapter gives the logits of the module, twice."""
+  logits_fn = adapters.from_torch(module, images=x)
+  expected = module.eval()(torch.tensor(x)).detach().numpy()
+  return all(
+    np.allclose(fn(logits_fn, x), expected, atol=1e-5)
+    for fn in (lambda fn, x: fn(x), jax.jit(lambda fn, x: fn(x)))
+  )
+
+
+@pytest.mark.parametrize("change", ["act", "forward"])
+def test_classes_and_functions_of_one_name_have_programs_of_their_own(change):
+  run_cell()
+  first, same = Net(), Net()  # noqa: F821
+  adapted = [adapters.from_torch(m) for m in (first, same)]
+  assert adapted[0].func == adapted[1].func
+  assert hash(adapted[0].func) == hash(adapted[1].func)
+  run = jax.jit(lambda fn, x: fn(x))
+  run(adapted[0], X)
+  if change == "act":
+    own = Net  # noqa: F821
+    run_cell(act=".flip(1)")
+    globals()["Net"] = own
+    # The class stays, and sees the new function of this module.
+  else:
+    run_cell(forward=".flip(1)")
+  second = Net()  # noqa: F821
+  found = adapters.from_torch(second)
+  assert found.func != adapted[0].func
+  np.testing.assert_allclose(
+    run(found, X), second(torch.tensor(X)).detach(), atol=1e-5
+  )
+
+
+def test_reloaded_code_has_a_program_of_its_own():
+  run_cell()
+  own = Net  # noqa: F821
+  before = adapters.from_torch(own())
+  run_cell(forward=".flip(1)")
+  own.forward.__code__ = Net.forward.__code__  # noqa: F821
+  assert adapters.from_torch(own()).func != before.func
+
+
+def parametrized(name):
+  return lambda: nn.Sequential(
+    getattr(nn.utils.parametrizations, name)(nn.Linear(6, 3))
+  )
+
+
+class Unpicklable(nn.Linear):
+  def __getstate__(self):
+    raise RuntimeError("not this one")
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    parametrized("weight_norm"),
+    parametrized("spectral_norm"),
+    parametrized("orthogonal"),
+    lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 3))),
+    lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 3))),
+  ],
+)
+def test_modules_with_computed_weights_run(make):
+  torch.manual_seed(0)
+  assert agrees(make())
+
+
+def test_modules_that_cannot_be_pickled_share_with_themselves_only():
+  class Local(nn.Linear):
+    pass
+
+  module = Local(6, 3)
+  with pytest.raises((pickle.PicklingError, AttributeError)):
+    pickle.dumps(module)
+  first, second = (adapters.from_torch(module) for _ in range(2))
+  assert first.func == first.func != second.func
+  assert agrees(module)
+
+
+class Twice(nn.Module):
+  """One layer under two names, and a tensor that two layers share."""
+
+  def __init__(self):
+    super().__init__()
+    self.first = nn.Linear(6, 6)
+    self.second, self.last = self.first, nn.Linear(6, 6)
+    self.last.weight = self.first.weight
+
+  def forward(self, x):
+    self.seen = x
+    return self.last(self.second(self.first(x)))
+
+
+def test_layers_and_tensors_may_be_registered_twice():
+  layer, relu = nn.Linear(6, 6), nn.ReLU()
+  assert agrees(nn.Sequential(layer, relu, layer, relu, nn.Linear(6, 3)))
+  assert agrees(Twice())
+  logits_fn = adapters.from_torch(Twice())
+  assert sorted(logits_fn.args[0]) == [
+    "first.bias",
+    "first.weight",
+    "last.bias",
+  ]
+
+
+def test_a_call_leaves_nothing_in_the_module():
+  logits_fn = adapters.from_torch(Twice())
+  jax.jit(lambda x: logits_fn(x))(X)
+  module = logits_fn.func.run.module
+  assert not hasattr(module, "seen")
+  assert all(t.is_meta for t in module.parameters())
+
+
+class Body(nn.Module):
+  def __init__(self, body):
+    super().__init__()
+    torch.manual_seed(0)
+    self.body, self.dense = body, nn.Linear(6, 3)
+    self.kept = [torch.full((6,), 0.5)], {"shift": torch.arange(6)}
+
+  def forward(self, x):
+    return self.dense(self.body(self, x))
+
+
+def written(_, x):
+  out = torch.zeros(len(x), 6)
+  out[:, :3] = x[:, 3:]
+  out += x
+  return out
+
+
+def in_place(_, x):
+  y = x.clone()
+  y[:, 0] *= 2
+  y[y > 0.5] = 0
+  y[..., 1:] = x[..., :-1]
+  return y.clamp_(0.1, 0.8)
+
+
+BODIES = {
+  "tensor": lambda _, x: x - torch.tensor([0.5] * 6),
+  "scalar tensor": lambda _, x: torch.where(x > 0.3, x, torch.tensor(0.5)),
+  "arange": lambda _, x: x + torch.arange(6),
+  "zeros": lambda _, x: x + torch.zeros(len(x), 6),
+  "full": lambda _, x: torch.cat([x[:, :3], torch.full((len(x), 3), 0.1)], 1),
+  "linspace": lambda _, x: x * torch.linspace(0, 1, 6) + torch.eye(6)[0],
+  "new_tensor": lambda _, x: x - x.new_tensor([1, 0] * 3) + x.new_zeros(6),
+  "lists": lambda self, x: x * self.kept[0][0] + self.kept[1]["shift"],
+  "index": lambda _, x: x[:, torch.tensor([5, 0, 3, 1, 2, 4])],
+  "mask": lambda _, x: torch.cat([x[:, torch.arange(6) > 2], x[:, :3]], 1),
+  "size from a tensor": lambda _, x: x * int(torch.arange(3).sum()),
+  "written": written,
+  "in place": in_place,
+  "device": lambda _, x: x.cpu().to("cpu").to(device="cpu", dtype=x.dtype),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_tensors_made_while_a_module_runs_count(name):
+  assert agrees(Body(BODIES[name]))
+
+
+def test_tensors_in_lists_are_arguments_of_the_program():
+  first = Twice()
+  second = copy.deepcopy(first)
+  first.kept, second.kept = [torch.zeros(3)], [torch.ones(3)]
+  adapted = [adapters.from_torch(m) for m in (first, second)]
+  assert adapted[0].func == adapted[1].func
+  assert "kept[0]" in adapted[0].args[0]
+
+
+def written_in_part(_, x):
+  out = torch.zeros(len(x), 6)
+  out[:, 0].add_(x[:, 0])
+  return out
+
+
+def own_gradient(_, x):
+  y = x.detach().requires_grad_()
+  return torch.autograd.grad(y.square().sum(), y)[0]
+
+
+@pytest.mark.parametrize(
+  ("body", "message"),
+  [
+    (lambda _, x: x + torch.randn(6), "network without randomness"),
+    (written_in_part, "tensors on the device of its input"),
+    (own_gradient, "without gradients of its own"),
+  ],
+)
+def test_what_cannot_run_is_refused_in_one_line(body, message):
+  state = torch.get_rng_state()
+  for images in (X, None):
+    with pytest.raises(ValueError, match=message) as caught:
+      adapters.from_torch(Body(body), images=images)(X)
+    assert "\n" not in str(caught.value)
+  if message == "network without randomness":
+    torch.manual_seed(0)  # Undo Body's; the draws themselves are undone.
+  del state
+
+
+def test_torchscript_is_refused_in_one_line():
+  with pytest.raises(ValueError, match="one of TorchScript"):
+    adapters.from_torch(torch.jit.script(nn.Linear(6, 3)))
