@@ -1,7 +1,7 @@
 """PyTorch, through torchax.
 
-torchax runs the module's own Python code on JAX arrays, so that derivatives of
-any order and mode are those of JAX.
+torchax runs the module's own Python code on JAX arrays, so that JAX computes
+derivatives of any order and mode, where PyTorch lets gradients flow.
 """
 
 import contextlib
@@ -98,7 +98,8 @@ def from_torch(
       "module that torch.jit was given."
     )
   with _mode().grad_mode():
-    own = _torch_copies.copied(module, _torch_copies.on_cpu).eval()
+    own = _torch_copies.copied(module, _torch_copies.on_cpu)
+    own = _torch_copies.uncompiled(own).eval()
     shape = _torch_copies.copied(own, _torch_copies.without_values)
   tensors = _torch_copies.tensors(own)
   first = _torch_copies.first_float(tensors)

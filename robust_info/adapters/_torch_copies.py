@@ -52,6 +52,23 @@ def copied(module: Any, convert: Callable[[Any], Any]) -> Any:
   return copy.deepcopy(module, memo)
 
 
+def uncompiled(module: Any) -> Any:
+  """A module with those that `torch.compile` was given, in place.
+
+  Args:
+    module: the module, or the result of `torch.compile`.
+  """
+  dynamo = getattr(importlib.import_module("torch"), "_dynamo", None)
+  if dynamo is None:  # Nothing has been compiled.
+    return module
+  wrapper = dynamo.eval_frame.OptimizedModule
+  for part in [*module.modules()]:
+    for name, child in part._modules.items():
+      if isinstance(child, wrapper):
+        part._modules[name] = child._orig_mod
+  return module._orig_mod if isinstance(module, wrapper) else module
+
+
 def on_cpu(tensor: Any) -> Any:
   """The values of a tensor, on the CPU, without history."""
   return tensor.detach().cpu().clone()

@@ -56,7 +56,6 @@ def test_classes_and_functions_of_one_name_have_programs_of_their_own(change):
     own = Net  # noqa: F821
     run_cell(act=".flip(1)")
     globals()["Net"] = own
-    # The class stays, and sees the new function of this module.
   else:
     run_cell(forward=".flip(1)")
   second = Net()  # noqa: F821
@@ -226,16 +225,27 @@ def own_gradient(_, x):
   ],
 )
 def test_what_cannot_run_is_refused_in_one_line(body, message):
+  module = Body(body)
   state = torch.get_rng_state()
   for images in (X, None):
     with pytest.raises(ValueError, match=message) as caught:
-      adapters.from_torch(Body(body), images=images)(X)
+      adapters.from_torch(module, images=images)(X)
     assert "\n" not in str(caught.value)
-  if message == "network without randomness":
-    torch.manual_seed(0)  # Undo Body's; the draws themselves are undone.
-  del state
+  # Neither call draws from the caller's stream.
+  assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_torchscript_is_refused_in_one_line():
   with pytest.raises(ValueError, match="one of TorchScript"):
     adapters.from_torch(torch.jit.script(nn.Linear(6, 3)))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_compiled_modules_run_as_they_were_written(inside):
+  module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+  compiled = torch.compile(module)
+  if inside:
+    compiled = nn.Sequential(compiled)
+  found = adapters.from_torch(compiled, images=X)(X)
+  expected = module(torch.tensor(X)).detach()
+  np.testing.assert_allclose(found, expected, atol=1e-5)
