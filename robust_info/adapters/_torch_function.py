@@ -9,9 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torch
-import torch.utils._pytree as pytree
-import torch.utils.checkpoint
+
+from robust_info.adapters import base
+
+torch = base.library("torch", "torch")
+pytree = base.library("torch.utils._pytree", "torch")
+_checkpoint = base.library("torch.utils.checkpoint", "torch")
 
 
 def apply(mode: Any, cls: Any, args: Sequence[Any], kwargs: Any) -> Any:
@@ -26,7 +29,7 @@ def apply(mode: Any, cls: Any, args: Sequence[Any], kwargs: Any) -> Any:
   Returns:
     The outputs, as those of `cls.apply`.
   """
-  if cls is torch.utils.checkpoint.CheckpointFunction:
+  if cls is _checkpoint.CheckpointFunction:
     function, _, *rest = args
     return function(*rest)
   call = _Call(mode, cls, args, kwargs)

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
-import torch.utils._pytree as pytree
+from robust_info.adapters import _torch_function, _torch_values, base
 
-from robust_info.adapters import _torch_function, _torch_values
+torch = base.library("torch", "torch")
+pytree = base.library("torch.utils._pytree", "torch")
 
 
 class _Methods:

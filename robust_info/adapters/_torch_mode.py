@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import torch
-import torch.utils._pytree as pytree
-import torchax.tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils import _mode_utils
 
 from robust_info.adapters import _torch_methods, _torch_values, base
 
+torch = base.library("torch", "torch")
+torchax = base.library("torchax", "torch")
+_mode_utils = base.library("torch.utils._mode_utils", "torch")
+pytree = base.library("torch.utils._pytree", "torch")
 _ENVIRONMENT = torchax.default_env()
 
 
@@ -77,7 +76,7 @@ def _eager() -> contextlib.AbstractContextManager[Any]:
   return torch.compiler.set_stance("force_eager")
 
 
-class Mode(TorchFunctionMode):
+class Mode(torch.overrides.TorchFunctionMode):
   """What PyTorch does at each operation, beyond the operation.
 
   Attributes:
@@ -166,7 +165,7 @@ class Mode(TorchFunctionMode):
       return tensor
     return _torch_values.View(tensor, _torch_values.Detached(), _ENVIRONMENT)
 
-  def constant(self, tensor: torch.Tensor, like: Any = None) -> Any:
+  def constant(self, tensor: Any, like: Any = None) -> Any:
     """A tensor of the CPU as a JAX constant.
 
     Args:

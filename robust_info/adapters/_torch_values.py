@@ -8,21 +8,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torchax.tensor
-import torchax.view
 
-Tensor, View = torchax.tensor.Tensor, torchax.view.View
+from robust_info.adapters import base
+
+tensor, view = (
+  base.library(f"torchax.{name}", "torch") for name in ("tensor", "view")
+)
+Tensor, View = tensor.Tensor, view.View
 # The mode of the module that this thread runs, if any.
 RUNNING: contextvars.ContextVar[Any] = contextvars.ContextVar(
   "robust_info_torch", default=None
 )
 
 
-class Detached(torchax.view.ViewInfo):
+class Detached(view.ViewInfo):
   """A view without derivatives; writes reach the values of its source."""
 
   def __init__(self):
-    super().__init__(torchax.view.ViewInfoType.NO_OP)
+    super().__init__(view.ViewInfoType.NO_OP)
 
   def transform_tensor(self, jax_array):
     return jax.lax.stop_gradient(jax_array)
