@@ -81,11 +81,6 @@ def parametrized(name):
   )
 
 
-class Unpicklable(nn.Linear):
-  def __getstate__(self):
-    raise RuntimeError("not this one")
-
-
 @pytest.mark.parametrize(
   "make",
   [
