@@ -40,8 +40,8 @@ from robust_info.adapters._haiku import from_haiku
 from robust_info.adapters._keras import from_keras
 from robust_info.adapters._linen import from_linen
 from robust_info.adapters._nnx import from_nnx
-from robust_info.adapters._torch import from_torch
 from robust_info.adapters.base import difference, num_classes
+from robust_info.adapters.pytorch.adapter import from_torch
 
 __all__ = [
   "adapt",

@@ -7,14 +7,15 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from robust_info.adapters import _equinox, _keras, _linen, _nnx, _torch
+from robust_info.adapters import _equinox, _keras, _linen, _nnx
+from robust_info.adapters.pytorch.adapter import from_torch
 
 # Module of a base class -> adapter of one object.
 _OF_LIBRARY: dict[str, Callable[..., jax.tree_util.Partial]] = {
   "flax.nnx": _nnx.from_nnx,
   "equinox": _equinox.from_equinox,
   "keras": _keras.from_keras,
-  "torch.nn": _torch.from_torch,
+  "torch.nn": from_torch,
 }
 
 

@@ -172,10 +172,9 @@ def _random_start(
 ) -> jax.Array:
   """Draws points in the balls around `centres` [R * N, ...], not yet boxed."""
   num_examples = len(centres) // restarts
-  key = inputs.mappable(key)
   keys = jax.vmap(
     lambda r: inputs.example_keys(
-      jax.random.fold_in(key, r), example_ids, num_examples
+      jax.random.fold_in(inputs.mappable(key), r), example_ids, num_examples
     )
   )(jnp.arange(restarts))
   return centres + initial.BY_NORM[norm](

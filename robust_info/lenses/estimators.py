@@ -293,13 +293,7 @@ def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
   off_diagonal = ~jnp.eye(num_classes, dtype=bool)
   known = _all_in_range(num_classes, sides, coarse_sides)
   total = jnp.where(off_diagonal & known, matrix, jnp.nan)
-  # A pair of a class that does not exist must not count in another cell; the
-  # sums leave an index past the last cell out.
-  cell = jnp.where(
-    _in_range(num_classes, *sides),
-    sides[0] * num_classes + sides[1],
-    num_classes**2,
-  )
+  cell = _cells(num_classes, *sides)
 
   def by_cell(values):
     sums = jax.ops.segment_sum(values, cell, num_classes**2)
@@ -351,6 +345,16 @@ def _matrices(components, sides, matrix, coarse=None, coarse_sides=None):
     standard_error=jnp.sqrt(variance),
     count=count,
   )
+
+
+def _cells(num_classes, side, other):
+  """Indices [P] of the cells of pairs.
+
+  A pair of a class that does not exist must not count in another cell: its
+  index is past the last cell, where sums leave it out.
+  """
+  known = _in_range(num_classes, side, other)
+  return jnp.where(known, side * num_classes + other, num_classes**2)
 
 
 def _sides(name, pair, components, bound, meaning="the number of classes"):

@@ -10,7 +10,7 @@ import pytest
 
 import robust_info as ri
 from robust_info import adapters, attacks
-from robust_info.adapters import _torch_gradients
+from robust_info.adapters.pytorch import comparison
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
@@ -246,9 +246,9 @@ def test_images_tell_gradients_that_differ():
   # Values of one module, derivatives of another.
   other = Net(lambda x: torch.sin(x) + 0.1 * (x - x.detach()))
   with pytest.raises(ValueError, match="gradient of the adapter") as caught:
-    _torch_gradients.compare(logits_fn, other, X)
+    comparison.compare(logits_fn, other, X)
   assert "\n" not in str(caught.value)
-  _torch_gradients.compare(logits_fn, module, X)
+  comparison.compare(logits_fn, module, X)
 
 
 @pytest.mark.parametrize(

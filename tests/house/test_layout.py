@@ -26,6 +26,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 # Libraries of a package, in addition to jax and numpy; with `/file`: only in
 # this file.
 LIBRARIES = {
+  "adapters/pytorch/": {"torch", "torchax"},
   "config": {"ml_collections"},
   "models": {"flax"},
   "data": {"tensorflow_datasets", "PIL", "sklearn"},

@@ -15,12 +15,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from robust_info.adapters import (
-  _torch_copies,
-  _torch_gradients,
-  _torch_key,
-  base,
-)
+from robust_info.adapters import base
+from robust_info.adapters.pytorch import architecture, comparison, copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +40,7 @@ class _Run:
     # A copy of this call only, which may keep what it computes.
     module = copy.deepcopy(self.module)
     with _mode().running() as mode:
-      _torch_copies.put(module, mode.inward(variables))
+      copies.put(module, mode.inward(variables))
       return mode.outward(module(mode.inward(x)))
 
 
@@ -98,11 +94,11 @@ def from_torch(
       "module that torch.jit was given."
     )
   with _mode().grad_mode():
-    own = _torch_copies.copied(module, _torch_copies.on_cpu)
-    own = _torch_copies.uncompiled(own).eval()
-    shape = _torch_copies.copied(own, _torch_copies.without_values)
-  tensors = _torch_copies.tensors(own)
-  first = _torch_copies.first_float(tensors)
+    own = copies.copied(module, copies.on_cpu)
+    own = copies.uncompiled(own).eval()
+    shape = copies.copied(own, copies.without_values)
+  tensors = copies.tensors(own)
+  first = copies.first_float(tensors)
   dtype = tensors[first].dtype if first else torch.float32
 
   def original(x):
@@ -111,7 +107,7 @@ def from_torch(
     return jax.tree.map(lambda out: out.float().numpy(), outputs)
 
   network = base.adapted(
-    _Run(shape, first, _torch_key.of_module(shape)),
+    _Run(shape, first, architecture.of_module(shape)),
     _mode().arrays(tensors),
     base.Conversion(mean, std, channels_first, output),
     images=images,
@@ -119,7 +115,7 @@ def from_torch(
   )
   if images is not None:
     with _mode().grad_mode():
-      _torch_gradients.compare(network, own, images)
+      comparison.compare(network, own, images)
   return network
 
 
@@ -131,7 +127,7 @@ def _mode() -> ModuleType:
   """The module that runs PyTorch code on JAX arrays."""
   with _named_overloads(_torch()):
     base.library("torchax", "torch").default_env()
-  return importlib.import_module("robust_info.adapters._torch_mode")
+  return importlib.import_module("robust_info.adapters.pytorch.mode")
 
 
 @contextlib.contextmanager

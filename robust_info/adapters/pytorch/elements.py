@@ -8,12 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from torchax import tensor, view
 
-from robust_info.adapters import base
-
-tensor, view = (
-  base.library(f"torchax.{name}", "torch") for name in ("tensor", "view")
-)
 Tensor, View = tensor.Tensor, view.View
 # The mode of the module that this thread runs, if any.
 RUNNING: contextvars.ContextVar[Any] = contextvars.ContextVar(
@@ -28,12 +24,15 @@ class Detached(view.ViewInfo):
     super().__init__(view.ViewInfoType.NO_OP)
 
   def transform_tensor(self, jax_array):
+    """The view of an array."""
     return jax.lax.stop_gradient(jax_array)
 
   def update_tensor(self, new_value, jax_array):
+    """The array after a write into its view."""
     return derived_as(new_value, jax_array)
 
   def calculate_output_shape(self, source):
+    """The shape of the view of an array."""
     return source.shape
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from robust_info import _validate
-from robust_info.adapters import _torch_copies, base
+from robust_info.adapters import base
+from robust_info.adapters.pytorch import copies
 
 # Number of images that are compared, and the size of a shift, in units of their
 # range: where images are constant, ReLU and max pooling have ties, at which
@@ -51,7 +52,7 @@ def compare(
     size=_validate.network("the network", network, jnp.asarray(images))
   )
   output = network.func.conversion.output
-  module = _torch_copies.copied(module, _wide)
+  module = copies.copied(module, _wide)
   noise = 4 * np.finfo(np.float32).eps * rng.choice([-1, 1], x.shape)
   try:
     expected = _of_torch(module, output, x, weights)
@@ -90,8 +91,8 @@ def _of_torch(
   module: Any, output: int | str | None, x: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
   torch = importlib.import_module("torch")
-  tensors = _torch_copies.tensors(module)
-  first = _torch_copies.first_float(tensors)
+  tensors = copies.tensors(module)
+  first = copies.first_float(tensors)
   dtype = tensors[first].dtype if first else torch.float32
   inputs = torch.from_numpy(x.copy()).to(dtype).requires_grad_()
   # Modules may keep tensors, or write into their inputs, which leaves may not.

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import torch
+import torchax
+from torch.utils import _mode_utils
+from torch.utils import _pytree as pytree
 
-from robust_info.adapters import _torch_methods, _torch_values, base
+from robust_info.adapters import base
+from robust_info.adapters.pytorch import elements, replaced_methods
 
-torch = base.library("torch", "torch")
-torchax = base.library("torchax", "torch")
-_mode_utils = base.library("torch.utils._mode_utils", "torch")
-pytree = base.library("torch.utils._pytree", "torch")
 _ENVIRONMENT = torchax.default_env()
 
 
@@ -28,16 +29,16 @@ def running() -> Iterator["Mode"]:
   Raises:
     ValueError: the block has drawn random numbers.
   """
-  if mode := _torch_values.RUNNING.get():
+  if mode := elements.RUNNING.get():
     yield mode
     return
   # Streams of this block only: what is drawn under tracing must not stay.
   key, state = jax.random.key(0), torch.get_rng_state()
   mode = Mode(running)
-  token = _torch_values.RUNNING.set(mode)
+  token = elements.RUNNING.set(mode)
   try:
     with (
-      _torch_methods.METHODS,
+      replaced_methods.METHODS,
       _ENVIRONMENT.override_property(prng=key),
       _eager(),
       grad_mode(),
@@ -47,7 +48,7 @@ def running() -> Iterator["Mode"]:
       yield mode
       drawn = _ENVIRONMENT.prng_key is not key
   finally:
-    _torch_values.RUNNING.reset(token)
+    elements.RUNNING.reset(token)
   if not torch.equal(torch.get_rng_state(), state):
     torch.set_rng_state(state)
     drawn = True
@@ -136,34 +137,30 @@ class Mode(torch.overrides.TorchFunctionMode):
     if torch.is_grad_enabled() or self.keeps_derivatives:
       return func(*args, **kwargs)
     given = [
-      t
-      for t in pytree.tree_leaves((args, kwargs))
-      if _torch_values.is_tensor(t)
+      t for t in pytree.tree_leaves((args, kwargs)) if elements.is_tensor(t)
     ]
-    roots = {id(root): root for root in map(_torch_values.root_of, given)}
+    roots = {id(root): root for root in map(elements.root_of, given)}
     before = {key: root._elem for key, root in roots.items()}
     out = func(*args, **kwargs)
     changed = set()
     for key, root in roots.items():
       if root._elem is not before[key]:
-        root._elem = _torch_values.derived_as(root._elem, before[key])
+        root._elem = elements.derived_as(root._elem, before[key])
         changed.add(key)
     own = {*map(id, given)}
 
     def result(tensor):
-      if id(tensor) in own or id(_torch_values.root_of(tensor)) in changed:
+      if id(tensor) in own or id(elements.root_of(tensor)) in changed:
         return tensor
       return self.detached(tensor)
 
-    return pytree.tree_map_only(
-      (_torch_values.Tensor, _torch_values.View), result, out
-    )
+    return pytree.tree_map_only((elements.Tensor, elements.View), result, out)
 
   def detached(self, tensor: Any) -> Any:
     """A view of the values without their derivatives."""
     if self.keeps_derivatives:
       return tensor
-    return _torch_values.View(tensor, _torch_values.Detached(), _ENVIRONMENT)
+    return elements.View(tensor, elements.Detached(), _ENVIRONMENT)
 
   def constant(self, tensor: Any, like: Any = None) -> Any:
     """A tensor of the CPU as a JAX constant.
@@ -188,7 +185,7 @@ class Mode(torch.overrides.TorchFunctionMode):
       if like is not None and not tensor.ndim and tensor.is_floating_point():
         tensor = tensor.to(like)
       array = _ENVIRONMENT.t2j_copy(tensor.detach().cpu().clone())
-    return _torch_values.Tensor(array, _ENVIRONMENT)
+    return elements.Tensor(array, _ENVIRONMENT)
 
   def inward(self, arrays: Any) -> Any:
     """JAX arrays as tensors."""
@@ -198,7 +195,7 @@ class Mode(torch.overrides.TorchFunctionMode):
     """Tensors as JAX arrays."""
     outputs = pytree.tree_map_only(
       torch.Tensor,
-      lambda t: t if _torch_values.is_tensor(t) else self.constant(t),
+      lambda t: t if elements.is_tensor(t) else self.constant(t),
       self._moved(outputs),
     )
     return _ENVIRONMENT.t2j_iso(outputs)
@@ -216,13 +213,13 @@ class Mode(torch.overrides.TorchFunctionMode):
     floats = [
       t.dtype
       for t in leaves
-      if _torch_values.is_tensor(t) and t.dim() and t.dtype.is_floating_point
+      if elements.is_tensor(t) and t.dim() and t.dtype.is_floating_point
     ]
     like = floats[0] if floats else None
     made = {
       id(t): self.constant(t, like)
       for t in leaves
-      if isinstance(t, torch.Tensor) and not _torch_values.is_tensor(t)
+      if isinstance(t, torch.Tensor) and not elements.is_tensor(t)
     }
     written = args[0] if args and _writes(func) else kwargs.get("out")
     if id(written) in made:
@@ -245,7 +242,7 @@ def _is_ours(value: Any) -> bool:
     return value.type in ("jax", "privateuseone")
   if isinstance(value, str):
     return value.partition(":")[0] == "jax"
-  return _torch_values.is_tensor(value)
+  return elements.is_tensor(value)
 
 
 def _is_cpu(value: Any) -> bool:

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from robust_info.adapters import _torch_function, _torch_values, base
+import torch
+from torch.utils import _pytree as pytree
 
-torch = base.library("torch", "torch")
-pytree = base.library("torch.utils._pytree", "torch")
+from robust_info.adapters.pytorch import backward_rules, elements
 
 
 class _Methods:
@@ -46,7 +46,7 @@ class _Methods:
 def _observed(plain: Callable[..., Any]) -> Callable[..., Any]:
   @functools.wraps(plain)
   def method(self, *args, **kwargs):
-    mode = _torch_values.RUNNING.get()
+    mode = elements.RUNNING.get()
     if mode is None:
       return plain(self, *args, **kwargs)
     args, kwargs = mode.constants(None, args, kwargs)
@@ -58,7 +58,7 @@ def _observed(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _detach(plain: Callable[..., Any]) -> Callable[..., Any]:
   @functools.wraps(plain)
   def method(self):
-    mode = _torch_values.RUNNING.get()
+    mode = elements.RUNNING.get()
     return plain(self) if mode is None else mode.detached(self)
 
   return method
@@ -66,11 +66,11 @@ def _detach(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def _data(plain: property) -> property:
   def write(self, other):
-    mode = _torch_values.RUNNING.get()
+    mode = elements.RUNNING.get()
     if mode is None:
       plain.fset(self, other)
     else:
-      self._elem = _torch_values.derived_as(mode.outward(other), self._elem)
+      self._elem = elements.derived_as(mode.outward(other), self._elem)
 
   return property(_detach(plain.fget), write)
 
@@ -92,7 +92,7 @@ def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
 
   @functools.wraps(plain)
   def method(self, other):
-    if _torch_values.RUNNING.get() is None:
+    if elements.RUNNING.get() is None:
       return plain(self, other)
     return self.to(other.dtype)
 
@@ -101,12 +101,10 @@ def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def _apply(_: None) -> classmethod:
   def apply(cls, *args, **kwargs):
-    mode = _torch_values.RUNNING.get()
-    if mode is None or not pytree.tree_any(
-      _torch_values.is_tensor, (args, kwargs)
-    ):
+    mode = elements.RUNNING.get()
+    if mode is None or not pytree.tree_any(elements.is_tensor, (args, kwargs)):
       return super(_BASE, cls).apply(*args, **kwargs)
-    return _torch_function.apply(mode, cls, args, kwargs)
+    return backward_rules.apply(mode, cls, args, kwargs)
 
   return classmethod(apply)
 
@@ -115,12 +113,12 @@ def _apply(_: None) -> classmethod:
 # base class.
 _BASE = torch.autograd.function._SingleLevelFunction
 _REPLACED = (
-  (_torch_values.Tensor, "__setitem__", _observed),
-  (_torch_values.Tensor, "flatten", _flatten),
-  (_torch_values.Tensor, "detach", _detach),
-  (_torch_values.Tensor, "data", _data),
-  (_torch_values.Tensor, "type_as", _type_as),
-  (_torch_values.View, "__setitem__", _observed),
+  (elements.Tensor, "__setitem__", _observed),
+  (elements.Tensor, "flatten", _flatten),
+  (elements.Tensor, "detach", _detach),
+  (elements.Tensor, "data", _data),
+  (elements.Tensor, "type_as", _type_as),
+  (elements.View, "__setitem__", _observed),
   (_BASE, "apply", _apply),
 )
 # A context in which they are replaced.

@@ -9,12 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from robust_info.adapters import base
-
-torch = base.library("torch", "torch")
-pytree = base.library("torch.utils._pytree", "torch")
-_checkpoint = base.library("torch.utils.checkpoint", "torch")
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils import checkpoint
 
 
 def apply(mode: Any, cls: Any, args: Sequence[Any], kwargs: Any) -> Any:
@@ -29,7 +26,7 @@ def apply(mode: Any, cls: Any, args: Sequence[Any], kwargs: Any) -> Any:
   Returns:
     The outputs, as those of `cls.apply`.
   """
-  if cls is _checkpoint.CheckpointFunction:
+  if cls is checkpoint.CheckpointFunction:
     function, _, *rest = args
     return function(*rest)
   call = _Call(mode, cls, args, kwargs)
