@@ -161,32 +161,37 @@ def _rewritten(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_batches(
-  fn: Callable[[jax.Array], Any], x: jax.Array, *, batch_size: int | None
+  fn: Callable[[jax.Array, jax.Array | int], Any],
+  x: jax.Array,
+  *,
+  batch_size: int | None,
 ) -> Any:
   """Applies `fn` over the leading axis of x, up to `batch_size` rows at a time.
 
   Args:
-    fn: function that treats the rows of its argument independently; every leaf
-      of its result has them on its leading axis.
+    fn: function of some rows, which it treats independently, and the number of
+      their batch; every leaf of its result has them on its leading axis.
     x: [N, ...].
     batch_size: rows per call; `None` for all of them together.
 
   Returns:
-    The result of `fn(x)`. The last batch is filled up with copies of the last
-    row, which are dropped. Batches run one after another, in a loop, to save
-    memory.
+    The result of `fn(x, 0)`, up to what depends on the number. The last batch
+    is filled up with copies of the last row, which are dropped. Batches run one
+    after another, in a loop, to save memory.
   """
   num_rows = x.shape[0]
   if batch_size is None or batch_size >= num_rows:
-    return fn(x)
+    return fn(x, 0)
   num_batches = -(-num_rows // batch_size)
   index = jnp.minimum(jnp.arange(num_batches * batch_size), num_rows - 1)
 
-  def step(rows):
-    return fn(x[rows])
+  def step(batch):
+    rows, number = batch
+    return fn(x[rows], number)
 
   stacked = jax.lax.map(
-    _rewritten(step), index.reshape(num_batches, batch_size)
+    _rewritten(step),
+    (index.reshape(num_batches, batch_size), jnp.arange(num_batches)),
   )
   return jax.tree.map(
     lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))[:num_rows], stacked

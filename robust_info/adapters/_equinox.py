@@ -1,5 +1,6 @@
 """Equinox."""
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Sequence
@@ -37,6 +38,14 @@ class _Run:
     ]
     model, state = self.tree.unflatten(leaves)
     return _call(model, state, x, self.batched, self.takes_key)
+
+
+def _replaced(module: Any, changed: dict[str, Any]) -> Any:
+  """The frozen module with other values in some fields."""
+  module = copy.copy(module)
+  for name, value in changed.items():
+    object.__setattr__(module, name, value)
+  return module
 
 
 class _Array:
@@ -82,7 +91,9 @@ def from_equinox(
   base.require(model, equinox.Module, "model", "an Equinox module")
   if state is not None:
     base.require(state, equinox.nn.State, "state", "an equinox.nn.State")
-  model = equinox.nn.inference_mode(model)
+  model = base.snapshot(
+    equinox.nn.inference_mode(model), equinox.Module, _replaced
+  )
   leaves, tree = jax.tree.flatten((model, state))
   is_array = [equinox.is_array_like(leaf) and hasattr(leaf, "dtype")
               for leaf in leaves]  # fmt: skip

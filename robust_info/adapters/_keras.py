@@ -1,7 +1,9 @@
 """Keras 3 with its JAX backend."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,19 +15,69 @@ from robust_info.adapters import base
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-  """Calls a model without state; a model is equal to itself only."""
+  """Calls a model without state.
+
+  Attributes:
+    model: the model, which is equal to itself only.
+    key: everything else that its program depends on.
+    places: of each variable the place of its value.
+  """
 
   model: base.Identity
+  key: Any
+  places: dict[int, int] = dataclasses.field(compare=False)
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
+    # Which variables are trainable may have changed.
+    trainable, rest = (
+      [variables[self._place(variable)] for variable in kind]
+      for kind in _kinds(self.model.value)
+    )
     outputs, after = self.model.value.stateless_call(
-      *variables, x, training=False
+      trainable, rest, x, training=False
     )
     # A random layer moves its seed on; what nothing changes is the same object.
-    for new, old in zip(after, variables[1], strict=True):
+    for new, old in zip(after, rest, strict=True):
       if new is not old and old.dtype == jnp.uint32:
         base.refuse_randomness()
     return outputs
+
+  def _place(self, variable: Any) -> int:
+    if id(variable) not in self.places:
+      raise ValueError(
+        f"Expected the variables that the model had, got also {variable.path}; "
+        "adapt the model again."
+      )
+    return self.places[id(variable)]
+
+
+def _key(keras: Any, model: Any) -> Any:
+  """A value that changes with the layers of a model; its own if unknown.
+
+  The configuration of a layer of Keras is complete but for the functions that
+  it names; one of the user's own may leave anything out.
+  """
+  layers = [*_layers(keras, model)]
+  if any(type(part).__module__.split(".")[0] != "keras" for part in layers):
+    return base.Identity(object())
+  functions = (getattr(part, "activation", None) for part in layers)
+  return json.dumps(model.get_config(), default=repr), *map(
+    base.static, functions
+  )
+
+
+def _layers(keras: Any, model: Any) -> Iterator[Any]:
+  """The model, its layers, and those of models among them."""
+  yield model
+  for part in model.layers:
+    if isinstance(part, keras.Model):
+      yield from _layers(keras, part)
+    else:
+      yield part
+
+
+def _kinds(model: Any) -> tuple[list[Any], list[Any]]:
+  return model.trainable_variables, model.non_trainable_variables
 
 
 def from_keras(
@@ -40,7 +92,9 @@ def from_keras(
   """Adapts a Keras model that runs on JAX (KERAS_BACKEND=jax).
 
   The result holds the variables that the model has now; train it further and
-  adapt it again. Programs are compiled per model object.
+  adapt it again, also after any other change of the model. Programs are
+  compiled per model object; per adaptation, if the model or a layer is of a
+  class of your own.
 
   Args:
     model: a built model; it is called with `training=False`.
@@ -72,13 +126,11 @@ def from_keras(
       "Expected a built model, got one without variables; call it once on a "
       "batch."
     )
-  variables = tuple(
-    [jnp.asarray(variable.value) for variable in kind]
-    for kind in (model.trainable_variables, model.non_trainable_variables)
-  )
+  variables = [*itertools.chain(*_kinds(model))]
+  places = {id(variable): k for k, variable in enumerate(variables)}
   return base.adapted(
-    _Run(base.Identity(model)),
-    variables,
+    _Run(base.Identity(model), _key(keras, model), places),
+    [jnp.asarray(variable.value) for variable in variables],
     base.Conversion(mean, std, channels_first, output),
     images=images,
     original=lambda x: model(x, training=False),

@@ -77,6 +77,9 @@ def from_linen(
       "Expected variables to be the result of module.init, "
       f"{{'params': ...}}, got {type(variables).__name__}."
     )
+  module = base.snapshot(
+    module, linen.Module, lambda module, changed: module.clone(**changed)
+  )
   called = getattr(type(module), method or "__call__")
   known = inspect.signature(called).parameters
   evaluation = {k: v for k, v in _EVALUATION.items() if k in known}

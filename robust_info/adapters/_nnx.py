@@ -71,6 +71,10 @@ def from_nnx(
   base.require(module, nnx.Module, "module", "a Flax NNX module")
   copy = nnx.merge(*nnx.split(module))
   copy.eval()
+  for _, node in nnx.iter_graph(copy):
+    if isinstance(node, nnx.Module):
+      for name, value in list(vars(node).items()):
+        vars(node)[name] = base.snapshot(value)
   graphdef, streams, rest = nnx.split(copy, nnx.RngState, ...)
   leaves, tree = jax.tree.flatten(streams)
   keys = tuple(

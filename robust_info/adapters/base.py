@@ -3,6 +3,7 @@
 Shape letters: N examples, C classes.
 """
 
+import copy
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,17 @@ from robust_info import _validate
 # plus the largest logit: two libraries and a deep network, in float32 and in
 # units of the precision of smaller types.
 _TOLERANCE, _UNITS = 1e-3, 16
+# Roots of modules whose objects do not change.
+_LIBRARIES = {"builtins", "functools", "types"} | {
+  "equinox",
+  "flax",
+  "haiku",
+  "jax",
+  "jaxlib",
+  "keras",
+  "numpy",
+  "optax",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,12 +209,60 @@ def require(value: Any, kind: type, argument: str, what: str) -> None:
 
 
 def static(value: Any) -> Any:
-  """A value for a hashable dataclass: as it is, or equal to itself only."""
+  """A value for a hashable dataclass: a `snapshot`, or equal to itself only."""
+  value = snapshot(value)
   try:
     hash(value)
   except TypeError:
-    return Identity(value)
+    return Identity(_copied(value))
   return value
+
+
+def snapshot(
+  value: Any,
+  module: type | tuple[type, ...] = (),
+  replaced: Callable[[Any, dict[str, Any]], Any] | None = None,
+) -> Any:
+  """The value, out of reach of later changes of objects of the user's own.
+
+  An object that is equal to itself only, such as a configuration, would stay
+  equal when it changes, and so would a network that holds it: here it becomes
+  a copy. Functions, and objects of libraries, stay as they are.
+
+  Args:
+    value: anything.
+    module: dataclasses whose fields are looked into.
+    replaced: (object of `module`, new values by field) -> such an object.
+  """
+
+  def again(value):
+    return snapshot(value, module, replaced)
+
+  if isinstance(value, module):
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    new = {name: again(held) for name, held in fields.items()}
+    changed = {k: v for k, v in new.items() if v is not fields[k]}
+    return replaced(value, changed) if changed else value
+  if type(value) in (tuple, list):
+    new = [again(item) for item in value]
+    is_same = all(a is b for a, b in zip(new, value, strict=True))
+    return value if is_same else type(value)(new)
+  if type(value) is dict:
+    new = {key: again(item) for key, item in value.items()}
+    return value if all(new[key] is value[key] for key in value) else new
+  root = type(value).__module__.partition(".")[0]
+  is_own = root not in _LIBRARIES and not isinstance(value, type)
+  if is_own and type(value).__hash__ in (object.__hash__, None):
+    return _copied(value)
+  return value
+
+
+def _copied(value: Any) -> Any:
+  try:
+    return copy.deepcopy(value)
+  # Whatever forbids to copy an object of the user's own.
+  except Exception:
+    return value
 
 
 def value_of(held: Any) -> Any:

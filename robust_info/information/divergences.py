@@ -241,6 +241,7 @@ def _prediction_and_log_ratio(logits_p, logits_q):
   Differences are taken logit by logit before any normalisation, relative to
   the class that p favours: for neighbouring predictions `u` then has a small
   *relative* error, which the difference of two log-softmaxes does not have.
+  Where the two have offsets of different size, these are removed first.
   """
   top = jnp.argmax(logits_p, axis=-1, keepdims=True)
   top_p = jnp.take_along_axis(logits_p, top, axis=-1)
@@ -251,12 +252,7 @@ def _prediction_and_log_ratio(logits_p, logits_q):
   )
   z_p, z_q = logits_p - top_p, logits_q - top_q
   p = jnp.exp(log_softmax(z_p))
-  # Impossible for both would be a difference of infinities.
-  excluded = logits_q == -jnp.inf
-  difference = jnp.where(excluded, 0.0, logits_q) - jnp.where(
-    excluded, 0.0, logits_p
-  )
-  difference = jnp.where(excluded, -jnp.inf, difference - (top_q - top_p))
+  difference = _difference(logits_p, logits_q, z_p, z_q, top_q - top_p)
   # The change of the log-normaliser, log sum_k p_k exp(difference_k).
   counted = jnp.where(p == 0, 0.0, difference)
   limit = 30.0
@@ -271,6 +267,31 @@ def _prediction_and_log_ratio(logits_p, logits_q):
   )
   normaliser = jnp.where(is_small, near, far)
   return p, jnp.where(p == 0, 0.0, counted - normaliser)
+
+
+def _difference(logits_p, logits_q, z_p, z_q, offset):
+  """`z_q - z_p`, in the order that rounds less, class by class.
+
+  Args:
+    logits_p: [..., C].
+    logits_q: [..., C].
+    z_p: `logits_p` relative to one of its logits.
+    z_q: `logits_q` relative to that of the same class.
+    offset: [..., 1], the difference of these two logits.
+  """
+  # Impossible for both would be a difference of infinities.
+  excluded = logits_q == -jnp.inf
+  (p, q), (rest_p, rest_q) = (
+    [jnp.where(excluded, 0.0, side) for side in sides]
+    for sides in ((logits_p, logits_q), (z_p, z_q))
+  )
+  apart, rest = q - p, rest_q - rest_p
+  # The sizes of what each order rounds.
+  is_plain = jnp.abs(apart) + jnp.abs(offset) <= jnp.abs(rest_p) + jnp.abs(
+    rest_q
+  )
+  found = jnp.where(is_plain, apart - offset, rest)
+  return jnp.where(excluded, -jnp.inf, found)
 
 
 def _root_difference(logits_p, logits_q):

@@ -219,7 +219,10 @@ def _pointwise_information(logits, where, stats):
   if stats is None:
     stats = stats_lib.unlabelled_stats(logits, where)
   prob_sum = stats_lib.total(stats.prob_sum).value
-  log_pbar = stats_lib.safe_log(prob_sum / _count(stats, prob_sum.dtype))
+  # Divided before the logarithm, a small probability could round to 0.
+  log_pbar = stats_lib.safe_log(prob_sum) - jnp.log(
+    _count(stats, prob_sum.dtype)
+  )
   where = _validate.filled_mask(where, logits.shape[0])
   logits = jnp.where(where[:, None], logits, 0.0)
   divergence = divergences.kl_divergence(

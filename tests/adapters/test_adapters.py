@@ -446,3 +446,89 @@ def test_a_keras_layer_that_draws_numbers_is_refused():
   for call in (logits_fn, jax.jit(logits_fn)):
     with pytest.raises(ValueError, match="network without randomness"):
       call(np.zeros((2, 4), np.float32))
+
+
+def assert_program_is_current(logits_fn):
+  """A compiled program is found by the key; a plain function has none."""
+  np.testing.assert_allclose(
+    ri.fisher_trace(logits_fn, images()),
+    ri.fisher_trace(lambda x: logits_fn(x), images()),
+    rtol=1e-4,
+  )
+
+
+def test_objects_that_change_make_other_networks():
+  from flax import linen as nn
+
+  class Settings:
+    scale = 1.0
+
+  class Net(nn.Module):
+    settings: object
+
+    @nn.compact
+    def __call__(self, x):
+      return self.settings.scale * nn.Dense(C)(x.reshape(len(x), -1))
+
+  net = Net(Settings())
+  variables = net.init(jax.random.key(0), images())
+  first = adapters.from_linen(net, variables)
+  before = first(images())
+  ri.fisher_trace(first, images())
+  net.settings.scale = 2.0
+  second = adapters.from_linen(net, variables)
+  assert_program_is_current(second)
+  np.testing.assert_array_equal(first(images()), before)
+  np.testing.assert_allclose(second(images()), 2 * before, rtol=1e-6)
+
+
+def test_an_attribute_of_a_module_is_copied():
+  nnx_ = pytest.importorskip("flax.nnx")
+
+  class Settings:
+    scale = 1.0
+
+  class Net(nnx_.Module):
+    def __init__(self):
+      self.dense = nnx_.Linear(36 * 3, C, rngs=nnx_.Rngs(0))
+      self.settings = Settings()
+
+    def __call__(self, x):
+      return self.settings.scale * self.dense(x.reshape(len(x), -1))
+
+  net = Net()
+  first = adapters.from_nnx(net)
+  before = first(images())
+  ri.fisher_trace(first, images())
+  net.settings.scale = 2.0
+  second = adapters.from_nnx(net)
+  assert_program_is_current(second)
+  np.testing.assert_array_equal(first(images()), before)
+  np.testing.assert_allclose(second(images()), 2 * before, rtol=1e-6)
+
+
+@pytest.mark.oracle
+def test_a_changed_keras_model_is_another_network():
+  case = keras()
+  case.make(0)
+  library = pytest.importorskip("keras")
+  layers = library.layers
+  model = library.Sequential(
+    [
+      layers.Input(SHAPE),
+      layers.Flatten(),
+      *(layers.Dense(4, activation="relu") for _ in range(2)),
+      layers.Dense(C),
+    ]
+  )
+  first = adapters.from_keras(model)
+  before = first(images())
+  ri.fisher_trace(first, images())
+  # Other variables are trainable: the weights keep their places.
+  for frozen in ([1], [2], [1, 2]):
+    for number, layer in enumerate(model.layers):
+      layer.trainable = number not in frozen
+    np.testing.assert_array_equal(first(images()), before)
+  model.layers[1].activation = library.activations.tanh
+  second = adapters.from_keras(model, images=images())
+  assert_program_is_current(second)

@@ -355,6 +355,19 @@ def test_batches_give_what_one_call_gives():
   assert parts.vectors.shape == whole.vectors.shape
 
 
+def test_batches_have_probes_of_their_own():
+  x = np.repeat(np.asarray(inputs()[:1]), 4, axis=0)
+  for norms in (
+    functools.partial(ri.fisher_norms, method="matrix_free", num_steps=2),
+    functools.partial(ri.coarse_fisher_norms, max_classes=1),
+  ):
+    found = norms(
+      functools.partial(apply, network(4)), x, num_probes=2, batch_size=2
+    )
+    estimate = np.asarray(found.trace + found.trace_error)
+    assert len(np.unique(np.round(estimate, 6))) == 4
+
+
 def test_batches_bound_the_memory():
   x = jnp.zeros((64, 4096))
   weights = jnp.ones((4096, 8))

@@ -138,6 +138,16 @@ def test_kl_nonnegative_zero_on_itself_and_shift_invariant(z, step, shift):
   np.testing.assert_array_equal(ri.kl_divergence(z, z + shifted), 0.0)
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e6, -1e6])
+@pytest.mark.parametrize("side", [0, 1])
+def test_offsets_of_one_side_change_nothing(offset, side):
+  # All are exact in float32.
+  pair = [np.zeros((1, 2), np.float32), np.float32([[0.0, 0.0625]])]
+  moved = [z + np.float32(offset) * (k == side) for k, z in enumerate(pair)]
+  for distance in (ri.kl_divergence, ri.fisher_rao_distance):
+    np.testing.assert_allclose(distance(*moved), distance(*pair), rtol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(finite_logits(1e4), finite_logits(1e4))
 def test_no_nan_in_value_or_gradient_of_any_divergence(z, w):

@@ -539,6 +539,16 @@ def assert_all_nan(result):
       assert np.isnan(leaf).all()
 
 
+def test_a_class_of_tiny_probability_has_finite_pointwise_information():
+  # One row gives the last class 1e-38, and the mean over rows rounds to 0.
+  logits = np.zeros((20, 3), np.float32)
+  logits[:, 2] = -300
+  logits[0, 2] = -86
+  found = np.asarray(ri.pointwise_information(logits))
+  assert (found >= 0).all()
+  assert found.max() < 1e-36
+
+
 def test_a_nan_row_gives_nan():
   logits, labels = data()
   logits[2, 1] = np.nan
