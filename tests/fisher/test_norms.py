@@ -365,7 +365,7 @@ def test_batches_have_probes_of_their_own():
       functools.partial(apply, network(4)), x, num_probes=2, batch_size=2
     )
     estimate = np.asarray(found.trace + found.trace_error)
-    assert len(np.unique(np.round(estimate, 6))) == 4
+    assert not np.allclose(estimate[:2], estimate[2:])
 
 
 def test_batches_bound_the_memory():
