@@ -105,11 +105,17 @@ class Predicts:
 
   def _table(self, found: Records, case: str) -> answers.Table:
     networks = [r for group in self._groups(found, case) for r in group]
+    # Results need not hold every measurement.
+    targets = {
+      title: name
+      for title, name in _TARGETS.items()
+      if all(name in record.numbers for record in networks)
+    }
     rows = []
     for kind, measures in (("ours", CANDIDATES), ("baseline", BASELINES)):
       for title, measure in measures.items():
         cells = []
-        for target in _TARGETS.values():
+        for target in targets.values():
           x, y = _values(networks, measure, target)
           cells += [
             _with_interval(x, y),
@@ -118,7 +124,7 @@ class Predicts:
         rows.append([title, kind, *cells])
     columns = [
       f"{method} with {target}"
-      for target in _TARGETS
+      for target in targets
       for method in ("Spearman", "Kendall")
     ]
     return answers.Table(
