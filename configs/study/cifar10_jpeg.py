@@ -65,7 +65,7 @@ def get_study() -> study.Study:
           for name, variant in _VARIANTS.items()
           for objective, changes in _OBJECTIVES.items()
         ),
-        seeds=(0,),
+        seeds=(0, 1, 2),
         num_examples=250,
       ),
     ),

@@ -16,7 +16,7 @@ STUDIES = {
   "paper": ("study", 216),
   "masked": ("study_masked", 50),
   "controlled": ("study_controlled", 72),
-  "cifar10_jpeg": ("study_cifar10_jpeg", 6),
+  "cifar10_jpeg": ("study_cifar10_jpeg", 18),
 }
 
 
