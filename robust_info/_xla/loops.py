@@ -161,33 +161,36 @@ def _rewritten(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_batches(
-  fn: Callable[[jax.Array, jax.Array | int], Any],
+  fn: Callable[[jax.Array, jax.Array], Any],
   x: jax.Array,
+  key: jax.Array,
   *,
   batch_size: int | None,
 ) -> Any:
   """Applies `fn` over the leading axis of x, up to `batch_size` rows at a time.
 
   Args:
-    fn: function of some rows, which it treats independently, and the number of
-      their batch; every leaf of its result has them on its leading axis.
+    fn: function of some rows, which it treats independently, and a key; every
+      leaf of its result has them on its leading axis.
     x: [N, ...].
+    key: key of the only batch; of several each has its own, because errors from
+      the same draws would not average out.
     batch_size: rows per call; `None` for all of them together.
 
   Returns:
-    The result of `fn(x, 0)`, up to what depends on the number. The last batch
-    is filled up with copies of the last row, which are dropped. Batches run one
-    after another, in a loop, to save memory.
+    The result of `fn(x, key)`, up to what is random. The last batch is filled
+    up with copies of the last row, which are dropped. Batches run one after
+    another, in a loop, to save memory.
   """
   num_rows = x.shape[0]
   if batch_size is None or batch_size >= num_rows:
-    return fn(x, 0)
+    return fn(x, key)
   num_batches = -(-num_rows // batch_size)
   index = jnp.minimum(jnp.arange(num_batches * batch_size), num_rows - 1)
 
   def step(batch):
     rows, number = batch
-    return fn(x[rows], number)
+    return fn(x[rows], jax.random.fold_in(key, number))
 
   stacked = jax.lax.map(
     _rewritten(step),

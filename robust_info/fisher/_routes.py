@@ -113,15 +113,16 @@ def _in_batches(logits_fn, x, key, by_gram, by_lanczos, options):
   is_exact = _is_exact(logits_fn, x, options)
   key = jax.random.key(0) if key is None else key
 
-  def measure(x, number):
+  def measure(x, key):
     if is_exact:
       return by_gram(logits_fn, x, options.k)
-    # Errors of the same probes in every batch would not average out.
-    return by_lanczos(logits_fn, x, jax.random.fold_in(key, number), options)
+    return by_lanczos(logits_fn, x, key, options)
 
   if options.batch_size is not None:
     _validate.positive_int("batch_size", options.batch_size)
-  found, logits = loops.in_batches(measure, x, batch_size=options.batch_size)
+  found, logits = loops.in_batches(
+    measure, x, key, batch_size=options.batch_size
+  )
   return found, logits[: _validate.SAMPLE]
 
 

@@ -98,14 +98,12 @@ def _in_batches(logits_fn, x, key, batch_size, **options):
     _validate.positive_int("batch_size", batch_size)
   key = jax.random.key(0) if key is None else key
 
-  def measure(x, number):
+  def measure(x, key):
     if options["max_classes"] >= num_classes - 1:
       return _routes.norms_by_gram(logits_fn, x, options["num_eigenvectors"])
-    # Errors of the same probes in every batch would not average out.
-    own = jax.random.fold_in(key, number)
-    return _norms_and_logits(logits_fn, x, own, **options)
+    return _norms_and_logits(logits_fn, x, key, **options)
 
-  found, logits = loops.in_batches(measure, x, batch_size=batch_size)
+  found, logits = loops.in_batches(measure, x, key, batch_size=batch_size)
   return found, logits[: _validate.SAMPLE]
 
 

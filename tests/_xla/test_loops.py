@@ -133,7 +133,9 @@ def test_batches_give_what_one_call_gives(network):
   # Logits reach 17: 1e-5 is five units in their last place.
   for size in (1, 4, 6, 9):
     np.testing.assert_allclose(
-      loops.in_batches(lambda x, _: logits_fn(x), x, batch_size=size),
+      loops.in_batches(
+        lambda x, _: logits_fn(x), x, jax.random.key(0), batch_size=size
+      ),
       whole,
       atol=1e-5,
     )
