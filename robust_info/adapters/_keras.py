@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,17 +20,18 @@ class _Run:
   Attributes:
     model: the model, which is equal to itself only.
     key: everything else that its program depends on.
-    places: of each variable the place of its value.
+    order: its variables, in the order of their values.
   """
 
   model: base.Identity
   key: Any
-  places: dict[int, int] = dataclasses.field(compare=False)
+  order: tuple[base.Identity, ...]
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
+    values = dict(zip(self.order, variables, strict=True))
     # Which variables are trainable may have changed.
     trainable, rest = (
-      [variables[self._place(variable)] for variable in kind]
+      [_value(values, variable) for variable in kind]
       for kind in _kinds(self.model.value)
     )
     outputs, after = self.model.value.stateless_call(
@@ -42,38 +43,33 @@ class _Run:
         base.refuse_randomness()
     return outputs
 
-  def _place(self, variable: Any) -> int:
-    if id(variable) not in self.places:
-      raise ValueError(
-        f"Expected the variables that the model had, got also {variable.path}; "
-        "adapt the model again."
-      )
-    return self.places[id(variable)]
+
+def _value(values: dict[base.Identity, Any], variable: Any) -> Any:
+  held = base.Identity(variable)
+  if held not in values:
+    raise ValueError(
+      f"Expected the variables that the model had, got also {variable.path}; "
+      "adapt the model again."
+    )
+  return values[held]
 
 
-def _key(keras: Any, model: Any) -> Any:
+def _key(model: Any) -> Any:
   """A value that changes with the layers of a model; its own if unknown.
 
   The configuration of a layer of Keras is complete but for the functions that
   it names; one of the user's own may leave anything out.
   """
-  layers = [*_layers(keras, model)]
+  # With the layers of models and of wrappers among them.
+  layers = [*model._flatten_layers()]
   if any(type(part).__module__.split(".")[0] != "keras" for part in layers):
     return base.Identity(object())
-  functions = (getattr(part, "activation", None) for part in layers)
-  return json.dumps(model.get_config(), default=repr), *map(
-    base.static, functions
+  functions = (
+    base.static(getattr(part, name, None))
+    for part in layers
+    for name in ("activation", "function")
   )
-
-
-def _layers(keras: Any, model: Any) -> Iterator[Any]:
-  """The model, its layers, and those of models among them."""
-  yield model
-  for part in model.layers:
-    if isinstance(part, keras.Model):
-      yield from _layers(keras, part)
-    else:
-      yield part
+  return json.dumps(model.get_config(), default=repr), *functions
 
 
 def _kinds(model: Any) -> tuple[list[Any], list[Any]]:
@@ -127,9 +123,9 @@ def from_keras(
       "batch."
     )
   variables = [*itertools.chain(*_kinds(model))]
-  places = {id(variable): k for k, variable in enumerate(variables)}
+  order = tuple(map(base.Identity, variables))
   return base.adapted(
-    _Run(base.Identity(model), _key(keras, model), places),
+    _Run(base.Identity(model), _key(model), order),
     [jnp.asarray(variable.value) for variable in variables],
     base.Conversion(mean, std, channels_first, output),
     images=images,

@@ -72,9 +72,10 @@ def from_nnx(
   copy = nnx.merge(*nnx.split(module))
   copy.eval()
   for _, node in nnx.iter_graph(copy):
-    if isinstance(node, nnx.Module):
+    if isinstance(node, nnx.Pytree):
       for name, value in list(vars(node).items()):
-        vars(node)[name] = base.snapshot(value)
+        # Parts of the network are copied already, those used twice once.
+        vars(node)[name] = base.snapshot(value, nnx.Pytree)
   graphdef, streams, rest = nnx.split(copy, nnx.RngState, ...)
   leaves, tree = jax.tree.flatten(streams)
   keys = tuple(

@@ -231,14 +231,17 @@ def snapshot(
 
   Args:
     value: anything.
-    module: dataclasses whose fields are looked into.
-    replaced: (object of `module`, new values by field) -> such an object.
+    module: classes of parts of a network, which are not copied.
+    replaced: (object of `module`, new values by field) -> such an object, if
+      they are dataclasses whose fields are to be looked into.
   """
 
   def again(value):
     return snapshot(value, module, replaced)
 
   if isinstance(value, module):
+    if replaced is None:
+      return value
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     new = {name: again(held) for name, held in fields.items()}
     changed = {k: v for k, v in new.items() if v is not fields[k]}

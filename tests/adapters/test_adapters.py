@@ -457,11 +457,14 @@ def assert_program_is_current(logits_fn):
   )
 
 
-def test_objects_that_change_make_other_networks():
-  from flax import linen as nn
+class Settings:
+  """An object of the user's own, equal to itself only."""
 
-  class Settings:
-    scale = 1.0
+  scale = 1.0
+
+
+def linen_with(settings):
+  from flax import linen as nn
 
   class Net(nn.Module):
     settings: object
@@ -470,41 +473,72 @@ def test_objects_that_change_make_other_networks():
     def __call__(self, x):
       return self.settings.scale * nn.Dense(C)(x.reshape(len(x), -1))
 
-  net = Net(Settings())
+  net = Net(settings)
   variables = net.init(jax.random.key(0), images())
-  first = adapters.from_linen(net, variables)
-  before = first(images())
-  ri.fisher_trace(first, images())
-  net.settings.scale = 2.0
-  second = adapters.from_linen(net, variables)
-  assert_program_is_current(second)
-  np.testing.assert_array_equal(first(images()), before)
-  np.testing.assert_allclose(second(images()), 2 * before, rtol=1e-6)
+  return lambda: adapters.from_linen(net, variables)
 
 
-def test_an_attribute_of_a_module_is_copied():
+def nnx_with(settings):
   nnx_ = pytest.importorskip("flax.nnx")
-
-  class Settings:
-    scale = 1.0
 
   class Net(nnx_.Module):
     def __init__(self):
       self.dense = nnx_.Linear(36 * 3, C, rngs=nnx_.Rngs(0))
-      self.settings = Settings()
+      self.settings = settings
 
     def __call__(self, x):
       return self.settings.scale * self.dense(x.reshape(len(x), -1))
 
   net = Net()
-  first = adapters.from_nnx(net)
+  return lambda: adapters.from_nnx(net)
+
+
+def equinox_with(settings):
+  eqx = pytest.importorskip("equinox")
+
+  class Net(eqx.Module):
+    dense: eqx.nn.Linear
+    settings: object = eqx.field(static=True)
+
+    def __call__(self, x):
+      return self.settings.scale * self.dense(x.reshape(-1))
+
+  net = Net(eqx.nn.Linear(36 * 3, C, key=jax.random.key(0)), settings)
+  return lambda: adapters.from_equinox(net)
+
+
+@pytest.mark.parametrize("make", [linen_with, nnx_with, equinox_with])
+def test_objects_that_change_make_other_networks(make):
+  settings = Settings()
+  adapt = make(settings)
+  first = adapt()
   before = first(images())
   ri.fisher_trace(first, images())
-  net.settings.scale = 2.0
-  second = adapters.from_nnx(net)
+  settings.scale = 2.0
+  second = adapt()
   assert_program_is_current(second)
   np.testing.assert_array_equal(first(images()), before)
   np.testing.assert_allclose(second(images()), 2 * before, rtol=1e-6)
+
+
+def test_a_part_that_is_used_twice_stays_one():
+  nnx_ = pytest.importorskip("flax.nnx")
+
+  class Block(nnx_.Module):
+    def __init__(self, rngs):
+      self.dense = nnx_.Linear(C, C, rngs=rngs)
+
+    def __call__(self, x):
+      return jnp.tanh(self.dense(x))
+
+  class Net(nnx_.Module):
+    def __init__(self):
+      self.first = self.again = Block(nnx_.Rngs(0))
+
+    def __call__(self, x):
+      return self.again(self.first(x[:, 0, 0, :1] * jnp.ones((1, C))))
+
+  assert len(jax.tree.leaves(adapters.from_nnx(Net()))) == 2
 
 
 @pytest.mark.oracle
@@ -529,6 +563,7 @@ def test_a_changed_keras_model_is_another_network():
     for number, layer in enumerate(model.layers):
       layer.trainable = number not in frozen
     np.testing.assert_array_equal(first(images()), before)
+    assert_program_is_current(adapters.from_keras(model))
   model.layers[1].activation = library.activations.tanh
   second = adapters.from_keras(model, images=images())
   assert_program_is_current(second)

@@ -63,6 +63,15 @@ def test_a_float32_network_takes_float64_inputs():
   assert norms.trace_error.shape == (12,)
 
 
+@pytest.mark.parametrize("name", ["coarse_fisher_norms", "disentangle_path"])
+def test_no_rows_are_no_error(name):
+  none = np.zeros((0, *public_calls.arrays()["x"].shape[1:]), np.float32)
+  found = jax.eval_shape(
+    lambda x: public_calls.calls(x, x)[name](), jax.numpy.asarray(none)
+  )
+  assert {leaf.shape for leaf in jax.tree.leaves(found)} == {(0,)}
+
+
 def stats_without_a_class_in_one_group():
   logits = np.asarray(public_calls.network(public_calls.arrays()["x"]))
   labels = np.where(np.arange(12) % 3 == 0, 3, public_calls.LABELS % 3)
