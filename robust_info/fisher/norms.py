@@ -25,7 +25,8 @@ at every call, operation by operation outside `jax.jit`:
 Keyword arguments common to the norms:
 
 * `batch_size`: maximum number of examples at a time, which bounds memory;
-  `None` takes all N together.
+  `None` takes all N together. Of the matrix-free route, each batch draws probes
+  of its own.
 * `num_steps` (m), `num_probes`, `key`: parameters of the matrix-free route. The
   key is consumed; `None` means `jax.random.key(0)`, the same probes in every
   call.
