@@ -217,6 +217,7 @@ def own_gradient(_, x):
     (lambda _, x: x + torch.randn(6), "network without randomness"),
     (written_in_part, "tensors on the device of its input"),
     (own_gradient, "without gradients of its own"),
+    (lambda _, x: torch.func.vmap(torch.sin)(x), "logits without torch.func"),
   ],
 )
 def test_what_cannot_run_is_refused_in_one_line(body, message):

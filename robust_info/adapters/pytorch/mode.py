@@ -96,6 +96,12 @@ class Mode(torch.overrides.TorchFunctionMode):
 
   def __torch_function__(self, func, types, args=(), kwargs=None):
     args, kwargs = self._moved((args, kwargs or {}))
+    if pytree.tree_any(_is_transformed, (args, kwargs)):
+      raise ValueError(
+        "Expected module to compute its logits without torch.func, got one of "
+        "its transformations (vmap, grad, ...); write it as operations on the "
+        "whole batch."
+      )
     if not pytree.tree_any(_is_ours, (args, kwargs)):
       # Computed now, by PyTorch, so that sizes and conditions may depend on it.
       with _mode_utils.no_dispatch(), torch._C.DisableTorchFunction():
@@ -243,6 +249,16 @@ def _is_ours(value: Any) -> bool:
   if isinstance(value, str):
     return value.partition(":")[0] == "jax"
   return elements.is_tensor(value)
+
+
+def _is_transformed(value: Any) -> bool:
+  """Whether an argument is a tensor on JAX arrays that `torch.func` wraps."""
+  functorch, wrapped = torch._C._functorch, False
+  while isinstance(
+    value, torch.Tensor
+  ) and functorch.is_functorch_wrapped_tensor(value):
+    value, wrapped = functorch.get_unwrapped(value), True
+  return wrapped and elements.is_tensor(value)
 
 
 def _is_cpu(value: Any) -> bool:
