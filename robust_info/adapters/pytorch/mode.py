@@ -17,9 +17,13 @@ from torch.utils import _mode_utils
 from torch.utils import _pytree as pytree
 
 from robust_info.adapters import base
-from robust_info.adapters.pytorch import elements, replaced_methods
+from robust_info.adapters.pytorch import (
+  elements,
+  operations,
+  replaced_methods,
+)
 
-_ENVIRONMENT = torchax.default_env()
+_ENVIRONMENT = operations.environment()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,156 @@
+"""Operations have the values and derivatives of PyTorch, at kinks too.
+
+Needs the extra `torch`; see test_torch.py.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from robust_info import adapters
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+# Many pixels are equal, 0 or 1, and one patch is even.
+X = np.random.default_rng(0).integers(0, 5, (3, 2, 7, 6)).astype(np.float32) / 4
+X[0, 0, :3] = 0.5
+
+
+def pools(dimensions):
+  """Settings of pooling: name -> (function, keywords)."""
+  size = {1: 3, 2: (3, 2), 3: (2, 3, 2)}[dimensions]
+  average = getattr(F, f"avg_pool{dimensions}d")
+  largest = getattr(F, f"max_pool{dimensions}d")
+  found = {}
+  for stride in (1, 2, 4):
+    for ceil in (False, True):
+      name = f"{dimensions}d stride {stride}" + " ceil" * ceil
+      given = {"kernel_size": size, "stride": stride, "ceil_mode": ceil}
+      found[f"average {name}"] = average, given
+      for inside in (False, True):
+        more = {"padding": 1, "count_include_pad": inside}
+        found[f"average {name} padded {inside}"] = average, given | more
+      found[f"largest {name} padded"] = largest, given | {"padding": 1}
+      more = {"dilation": 2, "padding": 1}
+      found[f"largest {name} dilated"] = largest, given | more
+  return found
+
+
+def of_axes(function, x, dimensions, **keywords):
+  """Applies a pooling to images as series, images or volumes."""
+  if dimensions == 1:
+    x = x.flatten(2)
+  if dimensions == 3:
+    x = torch.stack([x, x.flip(-1), x * x], 2)
+  return function(x, **keywords)
+
+
+POOLS = {
+  name: functools.partial(of_axes, function, dimensions=dimensions, **keywords)
+  for dimensions in (1, 2, 3)
+  for name, (function, keywords) in pools(dimensions).items()
+}
+BODIES = {
+  "abs": torch.abs,
+  "clamp": lambda x: x.clamp(0, 0.5),
+  "clamp to tensors": lambda x: x.clamp(x.new_zeros(6), x.flip(0)),
+  "clamp_min": lambda x: x.clamp(min=0.25),
+  "clamp_max": lambda x: x.clamp(max=0.25),
+  "clamp_ in place": lambda x: (2 * x).clamp_(0, 1),
+  "fmax": lambda x: torch.fmax(x, x.flip(-1)),
+  "fmin": lambda x: torch.fmin(x, x.flip(-1)),
+  "hardsigmoid": lambda x: F.hardsigmoid(6 * x - 3),
+  "hardswish": lambda x: F.hardswish(6 * x - 3),
+  "hardtanh": lambda x: F.hardtanh(x, 0.25, 0.5),
+  "relu6": lambda x: F.relu6(x * 6),
+  "relu6 in place": torch.nn.Sequential(
+    torch.nn.Conv2d(2, 2, 1, bias=False), torch.nn.ReLU6(inplace=True)
+  ),
+  "leaky_relu": F.leaky_relu,
+  "leaky_relu in place": lambda x: F.leaky_relu(x - 0.5, 0.2, inplace=True),
+  "logsigmoid": lambda x: F.logsigmoid(x - 0.5),
+  "largest": lambda x: x.max(-1)[0],
+  "least": lambda x: x.min(2, keepdim=True)[0],
+  "place of the largest": lambda x: x * x.max(-1, keepdim=True)[1],
+  "xlogy": lambda x: torch.xlogy(x, x.flip(-1) + 0.25),
+  "deviation": lambda x: x.std(-1),
+  "deviation over axes": lambda x: x.std((2, 3), unbiased=False),
+  "deviation of all": lambda x: x * x.std(),
+  "deviation and mean": lambda x: torch.cat(torch.std_mean(x, 3), 1),
+  "deviation of an even patch": lambda x: x[:, :, :1, :1].expand_as(x).std(2),
+  "normalize": lambda x: F.normalize(x * (x > 0.5), dim=-1),
+  "cosine": lambda x: F.cosine_similarity(x * 0, x, -1) + x.sum(-1),
+  **{
+    f"norm {p:g}": functools.partial(
+      lambda x, p: torch.linalg.vector_norm(x * (x > 0.5), p, -1), p=p
+    )
+    for p in (0.5, 1, 2, 3, float("inf"))
+  },
+  **{
+    f"transposed convolution in {groups} groups": torch.nn.Sequential(
+      torch.nn.Conv2d(2, 6, 1),
+      torch.nn.ConvTranspose2d(
+        6, 12, 3, 2, 1, output_padding=1, groups=groups, dilation=2
+      ),
+    )
+    for groups in (1, 2, 3, 6)
+  },
+  "adaptive 1": lambda x: F.adaptive_max_pool2d(F.relu(x - 0.5), 1),
+  "adaptive": lambda x: F.adaptive_max_pool2d(x, (3, 4)),
+  "adaptive whole": lambda x: F.adaptive_max_pool2d(x, (None, 2)),
+  "adaptive places": lambda x: (lambda y, i: y * i)(
+    *F.adaptive_max_pool2d(x, 2, return_indices=True)
+  ),
+  "adaptive series": lambda x: F.adaptive_max_pool1d(x.flatten(2), 5),
+  "adaptive volume": lambda x: F.adaptive_max_pool3d(x, (2, 3, 2)),
+  "divisor": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+  "one image": lambda x: torch.stack(
+    [F.avg_pool2d(v, 3, 2, ceil_mode=True) for v in x]
+  ),
+  **POOLS,
+}
+
+
+class Network(torch.nn.Module):
+  def __init__(self, body):
+    super().__init__()
+    torch.manual_seed(0)
+    self.body = body
+    features = body(torch.tensor(X)).flatten(1).shape[1]
+    self.head = torch.nn.Linear(features, 3)
+
+  def forward(self, x):
+    return self.head(self.body(x).flatten(1))
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_values_and_derivatives_are_those_of_pytorch(name):
+  module = Network(BODIES[name]).eval()
+  x = torch.tensor(X, requires_grad=True)
+  weights = torch.arange(1.0, 4.0)
+  expected = module(x)
+  (expected * weights).sum().backward()
+  logits_fn = adapters.from_torch(module, channels_first=False)
+
+  def objective(x):
+    logits = logits_fn(x)
+    return (logits @ weights.numpy()).sum(), logits
+
+  gradient, logits = jax.jit(jax.grad(objective, has_aux=True))(X)
+  np.testing.assert_allclose(
+    logits, expected.detach().numpy(), rtol=1e-4, atol=1e-5
+  )
+  np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_other_users_of_torchax_keep_its_operations():
+  import torchax
+
+  adapters.from_torch(Network(torch.abs))(X)
+  environment = torchax.default_env()
+  found = environment._ops[torch.ops.aten.clamp.default]
+  assert not found.is_user_defined
