@@ -227,6 +227,22 @@ def test_norms_predict_robustness(norm, gradient, expected):
   assert "nan" not in str(table.rows)
 
 
+def test_a_target_that_some_networks_lack_is_that_of_the_others():
+  records = [r for s in SEEDS for r in ranked(s, norm=True, gradient=False)]
+  for late in records:
+    if late.seed != SEEDS[0]:
+      del late.numbers["distance_mean"]
+  [table] = questions.Predicts().answer(Records(records)).tables
+  assert table.columns[-1] == "Kendall with mean minimal distance (10 networks)"
+  assert {len(row) for row in table.rows} == {len(table.columns)}
+  norm = next(r for r in table.rows if r[0] == "Fisher norm, mean")
+  assert norm[-1] == "1.00"
+  for one in records:
+    one.numbers.pop("distance_mean", None)
+  [table] = questions.Predicts().answer(Records(records)).tables
+  assert "minimal distance" not in str(table.columns)
+
+
 def test_networks_that_are_not_trustworthy_are_left_out():
   masked = [
     r

@@ -105,18 +105,18 @@ class Predicts:
 
   def _table(self, found: Records, case: str) -> answers.Table:
     networks = [r for group in self._groups(found, case) for r in group]
-    # Results need not hold every measurement.
-    targets = {
-      title: name
-      for title, name in _TARGETS.items()
-      if all(name in record.numbers for record in networks)
+    # Not every run need have every measurement.
+    measured = {
+      target: [r for r in networks if name in r.numbers]
+      for target, name in _TARGETS.items()
     }
+    measured = {target: those for target, those in measured.items() if those}
     rows = []
     for kind, measures in (("ours", CANDIDATES), ("baseline", BASELINES)):
       for title, measure in measures.items():
         cells = []
-        for target in targets.values():
-          x, y = _values(networks, measure, target)
+        for target, those in measured.items():
+          x, y = _values(those, measure, _TARGETS[target])
           cells += [
             _with_interval(x, y),
             _text(stats.kendalltau(x, y).statistic),
@@ -124,7 +124,8 @@ class Predicts:
         rows.append([title, kind, *cells])
     columns = [
       f"{method} with {target}"
-      for target in targets
+      + f" ({len(those)} networks)" * (len(those) < len(networks))
+      for target, those in measured.items()
       for method in ("Spearman", "Kendall")
     ]
     return answers.Table(
