@@ -90,6 +90,9 @@ BODIES = {
     )
     for p in (0.5, 1, 2, 3, float("inf"))
   },
+  "norm of a dtype": lambda x: torch.linalg.vector_norm(
+    x, dim=-1, dtype=torch.float64
+  ).to(x.dtype),
   **{
     f"transposed convolution in {groups} groups": torch.nn.Sequential(
       torch.nn.Conv2d(2, 6, 1),
@@ -145,6 +148,13 @@ def test_values_and_derivatives_are_those_of_pytorch(name):
     logits, expected.detach().numpy(), rtol=1e-4, atol=1e-5
   )
   np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in BODIES if n not in POOLS])
+def test_half_precision_stays_half(name):
+  module = Network(BODIES[name]).bfloat16()
+  logits_fn = adapters.from_torch(module, channels_first=False)
+  assert jax.eval_shape(logits_fn, X).dtype == "bfloat16"
 
 
 def test_other_users_of_torchax_keep_its_operations():

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import torchax
-from torchax.ops import op_base, ops_registry
+from torchax.ops import mappings, op_base, ops_registry
 
 _ATEN = torch.ops.aten
 
@@ -41,11 +41,13 @@ def environment() -> torchax.tensor.Environment:
 
 def _clamp(x, low=None, high=None):
   """The derivative at a bound is the one inside."""
-  if low is not None:
+  if isinstance(low, jax.Array):
     x, low = jnp.broadcast_arrays(x, low)
+  if isinstance(high, jax.Array):
+    x, high = jnp.broadcast_arrays(x, high)
+  if low is not None:
     x = jnp.where(x < low, low, x)
   if high is not None:
-    x, high = jnp.broadcast_arrays(x, high)
     x = jnp.where(x > high, high, x)
   return x
 
@@ -120,7 +122,7 @@ def _vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None):
     plain = ops_registry.all_aten_ops[_ATEN.linalg_vector_norm].func
     return plain(x, ord, dim, keepdim, dtype)
   if dtype is not None:
-    x = x.astype(torchax.ops.mappings.t2j_dtype(dtype))
+    x = x.astype(mappings.t2j_dtype(dtype))
   axes = _axes(dim)
   if ord == math.inf:
     return jnp.max(_abs(x), axis=axes, keepdims=keepdim)
