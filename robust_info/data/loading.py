@@ -147,11 +147,14 @@ class _Decoded:
     home: pathlib.Path,
     fingerprint: Callable[[], str],
     decode: Callable[[array_cache.ArrayWriter], dict],
+    form: str = "",
   ):
     self._path, self._home = where, home
     self._fingerprint, self._decode = fingerprint, decode
     self.mark = fingerprint()
-    path = str(where.resolve()).encode()
+    # One source decoded in several forms has an entry for each of them:
+    # processes that read different forms would remove each other's otherwise.
+    path = os.fsencode(f"{where.resolve()}{form}")
     self._where = hashlib.sha256(path).hexdigest()[:12]
     self.entry = self._home / f"{self._where}-{self.mark[:16]}"
 
@@ -191,6 +194,7 @@ def _own_data(
     home,
     place.fingerprint,
     lambda writer: place.write(writer, show_progress=show_progress),
+    form=f"|{place.image_size}" if place.image_size else "",
   )
 
 

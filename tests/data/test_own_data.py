@@ -338,6 +338,18 @@ def test_pictures_are_resized_by_the_shorter_side_and_cropped(load, tmp_path):
   assert np.asarray(resized)[:, 1:5].tobytes() in shown
 
 
+def test_sizes_of_the_same_pictures_do_not_evict_each_other(
+  load, tmp_path, monkeypatch
+):
+  path = make_folder(tmp_path / "f")
+  sources = {
+    size: load("image_folder", path, image_size=size) for size in (3, 4)
+  }
+  monkeypatch.setattr(pictures, "reader", None)
+  for size, source in sources.items():
+    assert same(source, load("image_folder", path, image_size=size))
+
+
 @pytest.mark.parametrize(
   ("content", "reason"),
   [
