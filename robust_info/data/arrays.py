@@ -26,6 +26,8 @@ _KEYS = {
 }
 _NAMES = "label_names"
 _REMEDY = "give x_test and y_test"
+# Half a level of 8 bits.
+_OVERSHOOT = 0.5 / 255
 
 
 def from_arrays(
@@ -173,9 +175,12 @@ def to_images(name: str, value: Any) -> tuple[np.ndarray, float]:
   """
   x = np.asarray(value)
   if x.dtype != np.uint8 and x.dtype.kind != "f":
+    fix = f"use {name}.astype(numpy.float32)"
+    if x.dtype.kind in "iu":
+      fix = f"for integers in [0, 255] use {name}.astype(numpy.uint8)"
     raise TypeError(
       f"Expected {name} as uint8, or as floats in [0, 1], got dtype={x.dtype}; "
-      f"for integers in [0, 255] use {name}.astype(numpy.uint8)."
+      f"{fix}."
     )
   _check_shape(name, x.shape)
   if x.dtype == np.uint8:
@@ -260,12 +265,9 @@ def _rounded(name: str, x: np.ndarray) -> tuple[np.ndarray, float]:
       place = tuple(map(int, np.argwhere(wrong)[0]))
       number = float(block[place])
       place = (start + place[0], *place[1:])
-      hint = f"divide by 255 if {name} lies in [0, 255]"
-      if not np.isfinite(number):
-        hint = "correct or leave out such images"
       raise ValueError(
-        f"Expected {name} in [0, 1], got {number:g} in "
-        f"{name}[{', '.join(map(str, place))}]; {hint}."
+        f"Expected {name} in [0, 1], got {number!r} in "
+        f"{name}[{', '.join(map(str, place))}]; {_remedy(name, number)}."
       )
     levels = block.astype(np.promote_types(x.dtype, np.float32)) * 255
     nearest = np.rint(levels)
@@ -274,6 +276,17 @@ def _rounded(name: str, x: np.ndarray) -> tuple[np.ndarray, float]:
   # Multiples of 1/255 differ from integers by the precision of their dtype.
   is_rounding = change > 255 * float(np.finfo(x.dtype).eps)
   return images, change / 255 if is_rounding else 0.0
+
+
+def _remedy(name: str, number: float) -> str:
+  """The fix for images with a value outside [0, 1]."""
+  if not np.isfinite(number):
+    return "correct or leave out such images"
+  if -_OVERSHOOT < number < 1 + _OVERSHOOT:
+    return f"use numpy.clip({name}, 0, 1) if it overshoots by rounding"
+  if number < 0:
+    return f"use ({name} + 1) / 2 if {name} lies in [-1, 1]"
+  return f"divide by 255 if {name} lies in [0, 255]"
 
 
 def _texts(names: Any) -> list[Any] | None:
