@@ -67,6 +67,7 @@ def _homes(path: pathlib.Path) -> dict[str, pathlib.Path]:
   there = _folders(path)
   by_role = [name for name in there if name in parts.SPLITS]
   if not by_role:
+    _require_no_splits(path, there)
     return {"train": path}
   others = [name for name in there if name not in parts.SPLITS]
   if not {"train", "test"} & {*by_role} or others:
@@ -140,6 +141,17 @@ def _require_none_outside(home: pathlib.Path) -> None:
     raise ValueError(
       f"expected every picture in the folder of a class, got {_some(stray)} in "
       f"{home} itself; move them."
+    )
+
+
+def _require_no_splits(path: pathlib.Path, names: list[str]) -> None:
+  """Refuses `Train` and `Test`, which would be two classes."""
+  alike = [name for name in names if parts.splits_meant(name)]
+  roles = {role for name in alike for role in parts.splits_meant(name)}
+  if "train" in roles and len(roles) > 1:
+    raise ValueError(
+      f"expected the folders train, val and test, or a folder per class, got "
+      f"{_some(alike)} in {path}; rename them to train, val and test."
     )
 
 

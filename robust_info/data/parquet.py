@@ -23,7 +23,8 @@ def read(
   Columns: `image` or `img`, a struct with the encoded picture in `bytes`, and
   `label`, integers >= 0. Others are ignored. The name of a file starts with its
   split (`train-00000-of-00002.parquet`; `validation`, `valid`, `val`, `test`),
-  or its folder has that name; files without a split are all training data.
+  or its folder has that name; files without a split are all training data,
+  unless their names suggest another one (`mnist_test.parquet`).
   Label names come from the metadata of `datasets`, if the files have them. Rows
   keep their order, files are sorted by path. See `pictures` for grey, colour
   and sizes.
@@ -34,8 +35,8 @@ def read(
     show_progress: whether decoding reports to stderr.
 
   Raises:
-    ValueError: no file, other columns, or bad labels; or see `pictures.reader`
-      and `parts.content`.
+    ValueError: no file, an unclear split, other columns, or bad labels; or see
+      `pictures.reader` and `parts.content`.
     source.UnavailableError: pyarrow is missing.
     OSError: a folder cannot be read.
   """
@@ -163,7 +164,11 @@ def _import_parquet() -> Any:
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
   if not path.is_dir():
     return [path]
-  files = [f for f in parts.files_below(path) if f.suffix == ".parquet"]
+  files = [
+    file
+    for file in parts.files_below(path)
+    if file.suffix.lower() == ".parquet"
+  ]
   if not files:
     raise ValueError("expected files *.parquet in the folder, got none.")
   split = [_role(file, path) for file in files]
@@ -173,6 +178,13 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
       "expected the names of all files, or of none, to start with their split, "
       f"got {alone} among others; rename or move it."
     )
+  for file in files if None in split else []:
+    place = file.relative_to(path)
+    if parts.splits_meant(str(place)) - {"train"}:
+      raise ValueError(
+        "expected the name of a file, or of its folder, to start with its "
+        f"split, train, validation or test, got {place}; rename it."
+      )
   return files
 
 

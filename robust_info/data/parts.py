@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,14 @@ SPLITS = {
   "validation": "validation",
   "test": "test",
 }
+# Words of names that mean a split, but are not spelt as one of `SPLITS`.
+_WORDS = {
+  **SPLITS,
+  "training": "train",
+  "eval": "validation",
+  "testing": "test",
+}
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(_WORDS)})(?![a-z])")
 # A fifth is the usual share; the seed is fixed, so that the test part is one.
 _TEST_FRACTION, _TEST_SEED = 0.2, 0
 _VERSION_LENGTH = 16
@@ -213,6 +222,14 @@ def version_of(found: Content, digest: Digest) -> str:
   return digest.version()
 
 
+def splits_meant(name: str) -> set[str]:
+  """Roles of the splits whose names are words of a name, in any case.
+
+  `Test`, `testing` and `mnist_test.parquet` mean the test; `contest` does not.
+  """
+  return {_WORDS[word] for word in _WORD.findall(name.lower())}
+
+
 def files_below(directory: pathlib.Path) -> list[pathlib.Path]:
   """Files at any depth, sorted by name folder by folder.
 
@@ -250,6 +267,10 @@ def _names_of_classes(
     names = tuple(given)
     if not all(isinstance(name, str) for name in names):
       raise ValueError(f"Expected label_names to be texts, got {names[:3]!r}.")
+    if foreign := [name for name in names if not _is_unicode(name)]:
+      raise ValueError(
+        f"Expected names of classes in UTF-8, got {foreign[0]!r}; rename it."
+      )
     if len(set(names)) < len(names):
       twice = next(name for name in names if names.count(name) > 1)
       raise ValueError(f"Expected different label_names, got {twice!r} twice.")
@@ -273,6 +294,11 @@ def _names_of_classes(
       f"{names[highest]!r}."
     )
   return names
+
+
+def _is_unicode(name: str) -> bool:
+  """False for a name of a folder whose bytes are no UTF-8."""
+  return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _test_rows(

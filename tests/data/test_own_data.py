@@ -196,6 +196,7 @@ def test_class_with_one_example_keeps_it():
   assert 2 in found.train.labels
 
 
+ALIKE = (("ant", "Train"), ("bee", "Test"))
 BAD = X / 255.0
 BAD[3, 2, 1, 0] = np.nan
 
@@ -382,6 +383,8 @@ def test_bad_pictures_are_listed_in_one_line(load, tmp_path, content, reason):
     (lambda p: (p / "a.png").write_bytes(b""), "got 'a.png' in"),
     (lambda p: (p / "dog").mkdir(), "got none of 'dog'"),
     (lambda p: (p / "test").mkdir(), "either a folder per class or"),
+    (lambda p: [os.rename(p / n, p / m) for n, m in ALIKE], "'Test', 'Train'"),
+    (lambda p: os.rename(p / "ant", p / "a\udcff"), "got 'a\\udcff'; rename"),
     (lambda p: (p / "ant/up").symlink_to(p), "no link to a folder that it is"),
     (lambda p: [os.rename(p / n, p.parent / n) for n in NAMES], "got none"),
     (lambda p: [os.rename(p / n, p.parent / n) for n in NAMES[1:]], "'ant'"),
@@ -445,6 +448,19 @@ def test_parquet_files_of_splits_are_used(load, tmp_path, image):
 def test_other_tables_are_one_line(load, tmp_path, fields, message):
   path = write_table(tmp_path / "a.parquet", range(9), **fields)
   assert message in refusal(load, "parquet", path)
+
+
+@pytest.mark.parametrize(
+  "name", ["mnist_test", "Test", "testing", "test/a/0", "Val", "eval-0"]
+)
+def test_parquet_files_of_no_clear_split_are_refused(load, tmp_path, name):
+  path = write_table(tmp_path / f"p/{name}.parquet", range(9))
+  write_table(tmp_path / "p/mnist_train.parquet", range(9))
+  line = refusal(load, "parquet", tmp_path / "p")
+  assert f"train, validation or test, got {name}.parquet; rename it" in line
+  path.rename(tmp_path / "p/contest.PARQUET")
+  source = load("parquet", tmp_path / "p")
+  assert sum(map(len, (source.train, source.validation, source.test))) == 18
 
 
 def test_unreadable_parquet_files_are_one_line(load, tmp_path, monkeypatch):
