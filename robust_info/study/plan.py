@@ -215,11 +215,16 @@ def configuration(case: Case, recipe: str, seed: int) -> config_lib.Config:
     ) from error
 
 
+def record_path(output: pathlib.Path, job: Job) -> pathlib.Path:
+  """The file of the record of a run."""
+  return output / "records" / f"{job.path}.json"
+
+
 def record_of(
   study: Study, output: pathlib.Path, job: Job
 ) -> records.Record | None:
   """The record of a run in its own file; None if it is of another plan."""
-  found = records.read(output / "records" / f"{job.path}.json")
+  found = records.read(record_path(output, job))
   return found if found and is_of(study, job, found) else None
 
 
@@ -266,9 +271,14 @@ def _own_version(config: config_lib.DataConfig) -> str | None:
     return None
 
 
+def is_name(*names: str) -> bool:
+  """Whether these may be names of cases, recipes and questions."""
+  return all(map(_NAME.fullmatch, names))
+
+
 def _check_names(kind: str, names: Sequence[str]) -> None:
   for name in names:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
       raise ValueError(
         f"Expected the name of a {kind} to hold letters, digits and _.=+-, got "
         f"{name!r}."

@@ -20,20 +20,7 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
   They lie in files of their own, or in the results of an earlier call; records
   of other configurations or data are left out.
   """
-  stored = {}
-  try:
-    # Files of older versions have no checksum.
-    content, _ = files.read_sealed(output / RESULTS)
-    for entry in content["records"]:
-      record = records.Record.from_json(entry)
-      stored[record.key] = record
-  except FileNotFoundError:
-    pass
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f"Expected results of a study in {output / RESULTS}, got "
-      f"{type(error).__name__}: {error}; remove it to make them again."
-    ) from error
+  stored = _stored(output)
   found = []
   for job in plan.jobs(study):
     record = plan.record_of(study, output, job)
@@ -42,6 +29,22 @@ def collect(study: plan.Study, output: pathlib.Path) -> records.Records:
     if record is not None:
       found.append(record)
   return records.Records(found)
+
+
+def _stored(output: pathlib.Path) -> dict[tuple, records.Record]:
+  """The records in the results of an earlier call, by key."""
+  try:
+    # Files of older versions have no checksum.
+    content, _ = files.read_sealed(output / RESULTS)
+    found = [records.Record.from_json(entry) for entry in content["records"]]
+  except FileNotFoundError:
+    return {}
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"Expected results of a study in {output / RESULTS}, got "
+      f"{type(error).__name__}: {error}; remove it to make them again."
+    ) from error
+  return {record.key: record for record in found}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,9 @@ def write(
 ) -> None:
   """Writes `study.json`, the tables, and a figure per question.
 
-  The same records give the same files.
+  The same records give the same files. Records of an earlier `study.json` that
+  the study does not have, as after a change of its recipes, move to files of
+  their own.
 
   Args:
     study: the study, with its questions.
@@ -118,6 +123,7 @@ def write(
   entries = [
     dataclasses.replace(record, seconds=None).to_json() for record in found
   ]
+  _keep_others(found, output)
   seal = files.seal({**content, "records": entries})["crc32"]
   # One line per record.
   head = json.dumps(content, indent=1)[:-2]
@@ -126,6 +132,15 @@ def write(
     output / RESULTS,
     f'{head},\n "records": [\n{lines}\n ],\n "crc32": {seal}\n}}\n',
   )
+
+
+def _keep_others(found: records.Records, output: pathlib.Path) -> None:
+  """Gives the stored records that are not among those found their own files."""
+  for key, record in _stored(output).items():
+    if found.get(*key) is None and plan.is_name(record.case, record.recipe):
+      path = plan.record_path(output, plan.Job(*key))
+      if not path.exists():
+        records.write(record, path)
 
 
 def _verdicts(study, findings, verdicts):

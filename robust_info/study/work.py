@@ -87,7 +87,7 @@ class Workplace:
       },
       seconds=time.monotonic() - began,
     )
-    records.write(record, self._output / "records" / f"{job.path}.json")
+    records.write(record, plan.record_path(self._output, job))
     return record
 
   def _measure(

@@ -1,5 +1,6 @@
 """Files of records: damage is seen, and files of older versions are read."""
 
+import dataclasses
 import json
 import math
 
@@ -113,3 +114,15 @@ def test_results_have_a_checksum(tmp_path):
   path.write_text(path.read_text().replace("1.25", "1.35"))
   with pytest.raises(ValueError, match="its checksum is wrong; remove it"):
     render.collect(study, tmp_path)
+
+
+def test_records_that_leave_the_results_get_files_of_their_own(tmp_path):
+  study = plan.Study(title="Tiny", cases=())
+  outside = dataclasses.replace(RECORD, case="../..")
+  for found in ([RECORD, outside], []):
+    found = records.Records(found)
+    render.write(study, found, render.judge(study, found), tmp_path / "out")
+  path = tmp_path / "out/records/digits/a/seed-3.json"
+  stored = dataclasses.replace(RECORD, seconds=None)
+  assert as_text(records.read(path)) == as_text(stored)
+  assert [*tmp_path.rglob("seed-*")] == [path]
