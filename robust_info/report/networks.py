@@ -6,6 +6,7 @@ Shape letters: N examples, C classes.
 import dataclasses
 import functools
 import math
+import operator
 import os
 import pathlib
 import types
@@ -317,8 +318,18 @@ def _split(found: Any, spec: str) -> tuple[Any, dict[str, Any]]:
   ):
     return found, {}
   network, answers = found
-  if shape := answers.get("image_shape"):
-    answers = {**answers, "image_shape": tuple(shape)}
+  try:
+    # Indices, as an axis of an array is.
+    if (number := answers.get("num_classes")) is not None:
+      answers = {**answers, "num_classes": operator.index(number)}
+    if (shape := answers.get("image_shape")) is not None:
+      shape = tuple(map(operator.index, shape))
+      answers = {**answers, "image_shape": shape}
+  except TypeError as error:
+    raise TypeError(
+      f"Expected {spec} to return num_classes as an integer and image_shape as "
+      f"(height, width, channels), got {answers}."
+    ) from error
   return network, answers
 
 

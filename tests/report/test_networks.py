@@ -99,6 +99,12 @@ def wrong_number():
 def wrong_shape():
   return partial(), {"image_shape": (8, 8, 1)}
 
+def odd_number():
+  return partial(), {"num_classes": "4"}
+
+def odd_shape():
+  return partial(), {"image_shape": 4}
+
 def described():
   return partial(), {"num_classes": 4, "image_shape": [4, 4, 1]}
 
@@ -244,6 +250,8 @@ def test_more_classes_than_the_data_have_are_fine(load):
     ("of_three", "to have the 4 classes of noise, got logits of 3"),
     ("wrong_number", "to have num_classes=5, got logits of 4 classes"),
     ("wrong_shape", r"images \(8, 8, 1\), got noise with images \(4, 4, 1\)"),
+    ("odd_number", "own.py:odd_number to return num_classes as an integer and"),
+    ("odd_shape", r"image_shape as \(height, .*, got {'image_shape': 4}"),
     ("unbound", r"or \(Linen module, variables\), got Linen"),
     ("nothing", "got NoneType"),
     ("fails", "line .*: ZeroDivisionError: division by zero"),
