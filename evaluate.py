@@ -290,10 +290,8 @@ def main() -> None:
     )
   if not processes.is_first():
     return
-  table = table_lib.render(written)
   output = pathlib.Path(_OUTPUT.value)
-  (output / "report.txt").write_text(table + "\n", encoding="utf-8")
-  print(table)
+  print(table_lib.render(written))
   names = [
     "report.json",
     "report.txt",

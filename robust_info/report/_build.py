@@ -209,8 +209,8 @@ def draw(
 ) -> None:
   """Writes everything of a report that is made from its numbers.
 
-  These are the figures, as PNG and SVG, `report.html`, and per run an entry of
-  RobustBench and a model card.
+  These are the figures, as PNG and SVG, `report.html`, the tables as
+  `report.txt`, and per run an entry of RobustBench and a model card.
 
   Args:
     report: a report from `build` or `report.load`.
@@ -218,7 +218,7 @@ def draw(
     shown: single examples, for their figure and for the page; a report has none
       in itself.
   """
-  from robust_info.report import cards, figures, page
+  from robust_info.report import cards, figures, page, table
 
   output = pathlib.Path(output)
   # Without a suffix: as PNG and as SVG, which the page shows.
@@ -232,6 +232,7 @@ def draw(
       run_names=[run["name"] for run in report["runs"]],
     )
   page.write(report, output, shown)
+  table.write(report, output)
   cards.write(report, output)
 
 

@@ -1,10 +1,12 @@
 """A report as a text table."""
 
+import pathlib
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from robust_info.evaluation import metrics
+from robust_info.runtime import files
 
 _LABEL_WIDTH = 34
 _MIN_WIDTH = 20  # of a column; two such columns fit in 80 characters
@@ -42,6 +44,11 @@ def render(report: Mapping[str, Any]) -> str:
     for note in notes:
       lines += textwrap.wrap(note, _NOTE_WIDTH)
   return "\n".join(lines)
+
+
+def write(report: Mapping[str, Any], output: pathlib.Path) -> None:
+  """Writes `report.txt`, the table, into the directory of a report."""
+  files.write_whole(output / "report.txt", render(report) + "\n")
 
 
 def _line(label: str, cells: list[str], width: int) -> str:

@@ -42,7 +42,7 @@ SETTINGS = tiny.make_settings(
 
 FIGURES = [name for name in figures.__all__ if name != "of_report"]
 ALWAYS_DRAWN = [name for name in FIGURES if name != "strength"]
-ALWAYS_DRAWN += ["write", "write"]  # The page, the cards.
+ALWAYS_DRAWN += ["write"] * 3  # The page, the table, the cards.
 
 
 def make_source(channels=1):
@@ -89,6 +89,7 @@ def drawn(monkeypatch):
   for module, name in (
     *((figures, name) for name in FIGURES),
     (page, "write"),
+    (table, "write"),
     (cards, "write"),
   ):
     monkeypatch.setattr(
@@ -389,6 +390,8 @@ def test_everything_is_written(tmp_path, calls):
     "b.json",
   }
   assert 'id="examples"' in (output / "report.html").read_text()
+  text = (output / "report.txt").read_text(encoding="utf-8")
+  assert text == table.render(store.load(output / "report.json")) + "\n"
   # A report follows its schema, which names all of its fields.
   found = strict(output / "report.json")
   schema = store.json_schema()
