@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from robust_info._xla import explicit_meshes
-from robust_info.information import groups
+from robust_info.information import _stacking, groups
 from robust_info.information import stats as stats_lib
 
 
@@ -67,10 +67,14 @@ def jackknife(
     host, outside `jax.jit`.
 
   Raises:
-    ValueError: fewer than two groups, or a level outside (0, 1).
+    TypeError: a part is no `InformationStats`.
+    ValueError: fewer than two groups, statistics that are not stacked, or a
+      level outside (0, 1).
   """
   if isinstance(parts, stats_lib.InformationStats):
     parts = groups.split_groups(parts)
+  for part in parts:
+    _stacking.require_one_set("parts", part)
   num_groups = len(parts)
   if num_groups < 2:
     raise ValueError(

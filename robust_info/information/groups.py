@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import compiled, explicit_meshes
+from robust_info.information import _stacking
 from robust_info.information import stats as stats_lib
 from robust_info.information.stats import InformationStats
 
@@ -83,6 +84,7 @@ def _grouped(logits, labels, groups, where, num_groups):
 
 def split_groups(stacked: InformationStats) -> list[InformationStats]:
   """Splits fields [G, ...] into a list of G statistics."""
+  _stacking.require_groups("parts", stacked)
   stacked = jax.device_get(stacked)
   return [
     jax.tree.map(lambda leaf, g=g: leaf[g], stacked)
@@ -93,7 +95,13 @@ def split_groups(stacked: InformationStats) -> list[InformationStats]:
 @explicit_meshes.accepted(rows=False)
 @compiled.once
 def merge_groups(stacked: InformationStats) -> InformationStats:
-  """The union of G groups: fields [G, ...] to fields [...]."""
+  """The union of G groups: fields [G, ...] to fields [...].
+
+  Raises:
+    TypeError: no `InformationStats`.
+    ValueError: statistics of one set of examples.
+  """
+  _stacking.require_groups("stacked", stacked)
   start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), stacked)
   return jax.lax.scan(lambda total, part: (total + part, None), start, stacked)[
     0

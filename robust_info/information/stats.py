@@ -27,7 +27,12 @@ from jaxtyping import Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import explicit_meshes
-from robust_info.information import _compensated, _mean_divergences, divergences
+from robust_info.information import (
+  _compensated,
+  _mean_divergences,
+  _stacking,
+  divergences,
+)
 from robust_info.information._compensated import Compensated
 
 # Rows per block, between two compensated merges: enough to amortise the O(C^2)
@@ -81,6 +86,8 @@ class InformationStats:
   def __add__(self, other: "InformationStats") -> "InformationStats":
     if not isinstance(other, InformationStats):
       return NotImplemented
+    for stats in (self, other):
+      _stacking.require_one_set("stats", stats)
     if self.confusion.shape != other.confusion.shape:
       raise ValueError(
         "Expected InformationStats of the same classes, got num_classes="

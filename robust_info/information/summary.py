@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from robust_info import _validate
 from robust_info._xla import compiled, explicit_meshes
-from robust_info.information import _mean_divergences, divergences
+from robust_info.information import _mean_divergences, _stacking, divergences
 from robust_info.information import stats as stats_lib
 from robust_info.information._compensated import Compensated
 from robust_info.information.stats import InformationStats, information_stats
@@ -118,7 +118,12 @@ def summarize(stats: InformationStats) -> InformationSummary:
     `InformationSummary`; see there for the edge cases. Cost: O(C^3) time and
     memory up to 64 classes; beyond, O(P C^2) time for P classes with examples
     (nine seconds for P = C = 1000 on two CPU cores) and O(C^2) memory.
+
+  Raises:
+    TypeError: no `InformationStats`.
+    ValueError: stacked statistics, which `jax.vmap(summarize)` takes.
   """
+  _stacking.require_one_set("stats", stats)
   dtype = stats.prob_sum.high.dtype
   class_count = stats_lib.class_count(stats)
   count = jnp.sum(class_count, dtype=jnp.int32)
@@ -199,12 +204,14 @@ def pointwise_information(
     `mutual_information`. Cost O(N C).
 
   Raises:
-    ValueError: `stats` has another number of classes.
+    TypeError: `stats` are no `InformationStats`.
+    ValueError: `stats` has another number of classes, or is stacked.
   """
   if stats is None:
     logits, where = stats_lib.check_unlabelled(logits, where)
     return _pointwise_information(logits, where, stats)
   logits = stats_lib.check_batch(logits)
+  _stacking.require_one_set("stats", stats)
   if stats.num_classes != logits.shape[-1]:
     raise ValueError(
       f"Expected stats of the {logits.shape[-1]} classes of the logits, got "

@@ -155,3 +155,33 @@ def test_stacked_and_listed_parts_are_the_same():
 def test_bad_input_is_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    ri.summarize,
+    lambda stacked: stacked + stacked,
+    lambda stacked: stacked + ri.InformationStats.identity(3),
+    lambda stacked: ri.jackknife([stacked, stacked], accuracy),
+    lambda stacked: ri.pointwise_information(jnp.eye(3), stats=stacked),
+  ],
+)
+def test_as_many_groups_as_classes_are_no_statistics_of_one_set(call):
+  zeros = ri.InformationStats.identity(3)
+  stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), zeros)
+  with pytest.raises(ValueError, match=r"one set .* got stacked .*_groups"):
+    call(stacked)
+
+
+@pytest.mark.parametrize(
+  "call", [ri.merge_groups, lambda one: ri.jackknife(one, accuracy)]
+)
+def test_statistics_of_one_set_are_no_groups(call):
+  one = ri.InformationStats.identity(3)
+  with pytest.raises(
+    ValueError, match=r"with fields \[G, ...\], as of grouped"
+  ):
+    call(one)
+  with pytest.raises(TypeError, match="InformationStats"):
+    ri.summarize(np.zeros((3, 3)))
