@@ -31,6 +31,7 @@ from robust_info.data.source import (
   Split,
   UnavailableError,
   check_labels,
+  check_two_classes,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
   "batches_ahead",
   "channel_moments",
   "check_labels",
+  "check_two_classes",
   "crop_flip",
   "epoch_permutation",
   "eval_batches",

@@ -77,6 +77,23 @@ def check_labels(labels: np.ndarray, num_classes: int, *, split: str) -> None:
   )
 
 
+def check_two_classes(labels: np.ndarray, *, split: str) -> None:
+  """Requires examples of two classes, which information and pairs compare.
+
+  Args:
+    labels: int32 [N].
+    split: name of the split in errors.
+
+  Raises:
+    ValueError: all examples are of one class.
+  """
+  if (labels == labels[0]).all():
+    raise ValueError(
+      f"Expected {split} examples of at least two classes, got {len(labels)} "
+      f"of class {labels[0]} alone; take more of them, or other data."
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSource:
   """A data set with three disjoint splits, or with a test split only.

@@ -66,7 +66,11 @@ def of_run(config: config_lib.Config, source: data.DataSource) -> Validator:
   Args:
     config: resolved configuration, see `setup.resolve`.
     source: data for which it was resolved.
+
+  Raises:
+    ValueError: the validation examples are of one class.
   """
+  data.check_two_classes(source.validation.labels, split="validation")
   return Validator(
     models.apply_fn(models.from_config(config.model)),
     source.validation,

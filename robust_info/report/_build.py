@@ -64,7 +64,8 @@ def build(
 
   Raises:
     ValueError: there is no network, one is given twice, a run was trained on
-      other data, or the numbers of classes differ.
+      other data, the numbers of classes differ, or the examples are of one
+      class.
     OSError: the directory cannot be written, or another process makes a report
       there.
   """
@@ -142,6 +143,7 @@ def _checked(
   if num_examples is not None:
     _validate.positive_int("num_examples", num_examples)
     split = data.Split(split.images[:num_examples], split.labels[:num_examples])
+  data.check_two_classes(split.labels, split="test")
   return _Asked(names, found, _common_classes(found), split)
 
 

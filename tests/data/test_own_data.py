@@ -189,6 +189,23 @@ def test_few_and_many_classes_load(num_classes):
   assert data.from_arrays(x, y, progress=False).num_classes == num_classes
 
 
+def test_validation_examples_of_one_class_serve_no_run():
+  one = Y[:9] * 0
+  source = data.from_arrays(
+    X,
+    Y,
+    x_validation=X[:9],
+    y_validation=one,
+    x_test=X,
+    y_test=Y,
+    progress=False,
+  )
+  with pytest.raises(
+    ValueError, match="Expected validation examples of at lea"
+  ):
+    validation.of_run(config_lib.Config(), source)
+
+
 def test_class_with_one_example_keeps_it():
   y = np.array([0] * 25 + [1] * 24 + [2])
   found = data.from_arrays(X[:50], y, progress=False)

@@ -462,6 +462,27 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs, message):
   assert not (tmp_path / "out").exists()
 
 
+def test_examples_of_one_class_are_refused_before_measuring(tmp_path, calls):
+  source = make_source()
+  number = int(np.argmax(source.test.labels != source.test.labels[0]))
+  alone = np.flatnonzero(source.test.labels == 2)
+  split = data.Split(source.test.images[alone], source.test.labels[alone])
+  for fields, options, line in (
+    ({}, {"num_examples": number}, f"got {number} of class "),
+    ({"test": split}, {}, f"got {len(split)} of class 2 alone; take more"),
+  ):
+    with pytest.raises(ValueError, match="Expected test examples of") as found:
+      build(
+        [make_run("a")],
+        tmp_path / "out",
+        source=dataclasses.replace(source, **fields),
+        **options,
+      )
+    assert line in str(found.value)
+  assert not calls
+  assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_cannot_be_written_is_said_before_measuring(
   tmp_path, calls
 ):
