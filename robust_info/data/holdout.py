@@ -1,12 +1,18 @@
 """Deterministic stratified hold-outs."""
 
 import math
+import numbers
 
 import numpy as np
 
 
 def check_fraction(value: float) -> None:
-  """Requires `validation_fraction` to lie in (0, 1)."""
+  """Requires `validation_fraction` to be a number in (0, 1)."""
+  if not isinstance(value, numbers.Real):
+    raise TypeError(
+      "Expected validation_fraction to be a number in (0, 1), got "
+      f"validation_fraction={value!r} of type {type(value).__name__}."
+    )
   if value == 0:
     raise ValueError(
       "Expected validation_fraction in (0, 1), got validation_fraction=0: the "

@@ -434,6 +434,12 @@ def test_progress_can_be_silenced(toy, load, capfd, monkeypatch):
     ("toy", {"validation_fraction": 1}, ValueError, "in (0, 1)"),
     ("toy", {"validation_fraction": -0.1}, ValueError, "in (0, 1)"),
     ("toy", {"validation_fraction": float("nan")}, ValueError, "in (0, 1)"),
+    (
+      "toy",
+      {"validation_fraction": "0.1"},
+      TypeError,
+      "fraction='0.1' of type",
+    ),
     ("toy", {"validation_fraction": 0.001}, ValueError, "0 of 40 examples"),
     ("toy", {"validation_fraction": 0.97}, ValueError, "none of class 0"),
     ("toy", {"validation_seed": -1}, ValueError, "validation_seed"),
