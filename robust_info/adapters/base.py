@@ -53,6 +53,8 @@ class Conversion:
         f"Expected mean and std of one length, got mean={self.mean}, "
         f"std={self.std}."
       )
+    if not np.isfinite(self.mean).all():
+      raise ValueError(f"Expected finite mean, got mean={self.mean}.")
     if any(not 0 < value < np.inf for value in self.std):
       raise ValueError(f"Expected std > 0, got std={self.std}.")
 

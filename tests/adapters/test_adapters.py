@@ -352,6 +352,7 @@ def errors():
       "result of module.init",
     ),
     "lengths": (lambda: make(None, mean=(0.5,)), "mean and std of one length"),
+    "mean": (lambda: make(None, mean=(np.nan,), std=(1,)), "mean=\\(nan,\\)"),
     "std": (lambda: make(None, mean=(0.5,), std=(0.0,)), "std > 0"),
     "channels": (
       lambda: make(lambda o: o, mean=(0.5,), std=(1.0,))(images()),
