@@ -171,9 +171,9 @@ def to_images(name: str, value: Any) -> tuple[np.ndarray, float]:
 
   Raises:
     TypeError: another dtype.
-    ValueError: another shape, NaN, or a value outside [0, 1].
+    ValueError: another shape, NaN, a masked value, or one outside [0, 1].
   """
-  x = np.asarray(value)
+  x = parts.array_of(name, value)
   if x.dtype != np.uint8 and x.dtype.kind != "f":
     fix = f"use {name}.astype(numpy.float32)"
     if x.dtype.kind in "iu":

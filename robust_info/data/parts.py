@@ -167,6 +167,20 @@ def content(
   return Content(parts, image_shape, names, tuple(notes), finish)
 
 
+def array_of(name: str, value: Any) -> np.ndarray:
+  """The array of a value, whose entries all count.
+
+  Raises:
+    ValueError: a masked array with entries left out.
+  """
+  if np.ma.is_masked(value):
+    raise ValueError(
+      f"Expected {name} without masked entries, got "
+      f"{np.ma.count_masked(value)}; leave out these examples, or fill them."
+    )
+  return np.asarray(value)
+
+
 def labels_of(
   name: str, value: Any, num_images: int, images: str
 ) -> np.ndarray:
@@ -183,9 +197,9 @@ def labels_of(
 
   Raises:
     TypeError: they are not integers.
-    ValueError: another shape or length, or a negative label.
+    ValueError: another shape or length, a negative or a masked label.
   """
-  labels = np.asarray(value)
+  labels = array_of(name, value)
   if labels.dtype.kind not in "iu":
     fix = (
       f"{name}.argmax(axis=1)" if labels.ndim == 2 else f"{name}.astype(int)"

@@ -263,6 +263,14 @@ def test_bad_arrays_are_one_line_in_memory_and_in_a_file(
     assert message in line
 
 
+@pytest.mark.parametrize("masked", ["x", "y"])
+def test_masked_entries_are_not_taken_for_data(masked):
+  given = {"x": X, "y": Y}
+  given[masked] = np.ma.masked_array(given[masked], given[masked] == 2)
+  line = refusal(data.from_arrays, given["x"], given["y"], progress=False)
+  assert f"Expected {masked} without masked entries, got " in line
+
+
 @pytest.mark.parametrize(
   ("write", "message"),
   [
