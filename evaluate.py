@@ -86,6 +86,13 @@ _CACHE_DIR = command_line.define_directory(
 _STREAMING = flags.DEFINE_bool(
   "streaming", None, "Whether training images stay encoded; test images do not."
 )
+# Field of the data -> the flag that replaces it.
+_DATA_FLAGS = {
+  "data_dir": "--data_dir",
+  "path": "--data_path",
+  "cache_dir": "--cache_dir",
+  "streaming": "--streaming",
+}
 # Without 64-bit types a key depends on 32 bits of the seed only.
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Seed of attacks and pairs.", 0, 2**32 - 1
@@ -270,6 +277,7 @@ def main() -> None:
       streaming=_STREAMING.value,
     ),
     progress=processes.is_first(),
+    flags=_DATA_FLAGS,
   )
   _require_two_classes(source.test.labels)
   processes.require_same(

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 
 from robust_info import config as config_lib
 from robust_info.data import loading, prepared, source
@@ -21,20 +22,26 @@ def from_config(
   config: config_lib.DataConfig,
   *,
   progress: bool = True,
-  prefix: str = "config.data.",
+  flags: Mapping[str, str] | None = None,
 ) -> source.DataSource:
   """Loads the data of a configuration.
 
   Args:
     config: data configuration: the data set, its location and how to read it.
     progress: whether decoding reports to stderr.
-    prefix: prefix of the names of fields in errors.
+    flags: names of fields in errors, where they are not `config.data.FIELD`:
+      those of the flags of a program that set the fields.
 
   Raises:
     ValueError: a field is invalid; the message has its name.
     source.UnavailableError: as for `load`; or data of one's own have another
       version than the configuration.
   """
+  flags = flags or {}
+
+  def shown(field: str) -> str:
+    return flags.get(field, f"config.data.{field}")
+
   try:
     found = loading.load(
       config.name,
@@ -48,13 +55,13 @@ def from_config(
       progress=progress,
     )
   except (ValueError, source.UnavailableError) as error:
-    text = _ARGUMENT.sub(rf"{prefix}\g<0>", str(error))
+    text = _ARGUMENT.sub(lambda match: shown(match[0]), str(error))
     raise type(error)(text) from error
   if config.version not in (None, found.version):
     raise source.UnavailableError(
-      f"Expected {prefix}version={config.version}, got version {found.version} "
-      f"in {prefix}path={config.path}: the data have changed; give the place "
-      "of the data of that version, or start a new run."
+      f"Expected {shown('version')}={config.version}, got version "
+      f"{found.version} in {shown('path')}={config.path}: the data have "
+      "changed; give the place of the data of that version, or start a new run."
     )
   return found
 

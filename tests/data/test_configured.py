@@ -31,6 +31,27 @@ def test_errors_name_fields_not_arguments(tmp_path, fields, message):
   assert "\n" not in str(error.value)
 
 
+def test_errors_name_the_flags_of_a_program(tmp_path):
+  (tmp_path / "file").touch()
+  for fields, message in (
+    ({"data_dir": "/no/such"}, "Expected --data_dir to be a directory that"),
+    ({"name": "arrays", "path": "/no/such"}, "Expected --data_path to exist"),
+    ({"cache_dir": str(tmp_path / "file")}, "; pass --cache_dir= or set"),
+    ({"name": "x y"}, "Expected config.data.name to be a TFDS name"),
+  ):
+    with pytest.raises((ValueError, data.UnavailableError)) as error:
+      data.from_config(
+        config_lib.DataConfig(**({"cache_dir": str(tmp_path)} | fields)),
+        progress=False,
+        flags={
+          "data_dir": "--data_dir",
+          "path": "--data_path",
+          "cache_dir": "--cache_dir",
+        },
+      )
+    assert message in str(error.value)
+
+
 @pytest.fixture
 def places(tmp_path, monkeypatch):
   """Directories by name; without environment variables or prepared data."""
