@@ -319,18 +319,18 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   # raise; --verbosity=0 shows all of it.
   if flags.FLAGS["verbosity"].using_default_value:
     logging.set_verbosity(logging.FATAL)
-    sys.unraisablehook = _named_only
+    sys.unraisablehook = functools.partial(_named_only, sys.unraisablehook)
   return rest
 
 
-def _named_only(unraisable: Any) -> None:
+def _named_only(hook: Callable[[Any], None], unraisable: Any) -> None:
   """Hides exceptions that callbacks of native threads raise without a caller.
 
   For example, a full disk causes dozens of such tracebacks. The error itself is
   raised where the main thread waits for the work.
   """
   if unraisable.object is not None or unraisable.err_msg is not None:
-    sys.__unraisablehook__(unraisable)
+    hook(unraisable)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:

@@ -1,11 +1,16 @@
 """Turns SIGTERM and Ctrl-C into a request to stop that a loop can poll."""
 
+import functools
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AGAIN = 0.01  # Seconds.
 
 
 class Interrupted(RuntimeError):  # noqa: N818
@@ -28,15 +33,21 @@ class Stopped(KeyboardInterrupt):
 
   Attributes:
     exit_code: see `Interrupted`.
+    number: number of the signal.
   """
 
   def __init__(self, number: int):
     super().__init__(f"Stopped by {signal.Signals(number).name}.")
     self.exit_code = 128 + number
+    self.number = number
 
 
 def raise_stopped() -> None:
   """Makes SIGTERM and SIGINT raise `Stopped`, except in a `Watch`.
+
+  Python drops exceptions in some places, for example in callbacks of the
+  garbage collector, of which JAX has one. A signal that arrives there is sent
+  again a moment later.
 
   Call it in the main thread of a program without handlers of its own.
   """
@@ -47,6 +58,19 @@ def raise_stopped() -> None:
 
   for number in _SIGNALS:
     signal.signal(number, stop)
+  sys.unraisablehook = functools.partial(_send_again, sys.unraisablehook)
+
+
+def _send_again(otherwise: Callable[[Any], None], unraisable: Any) -> None:
+  """Sends the signal of a dropped `Stopped` again; a `sys.unraisablehook`."""
+  if not isinstance(unraisable.exc_value, Stopped):
+    otherwise(unraisable)
+    return
+  # Not from here: it would arrive in this hook, whose errors are dropped, too.
+  number = unraisable.exc_value.number
+  timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+  timer.daemon = True
+  timer.start()
 
 
 class Watch:

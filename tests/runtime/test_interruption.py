@@ -1,6 +1,8 @@
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -50,21 +52,43 @@ def test_outside_the_main_thread_nothing_is_watched():
   assert seen == [before]
 
 
+@pytest.fixture
+def stoppable(monkeypatch):
+  """Signals raise `Stopped` in this test."""
+  before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  interruption.raise_stopped()
+  yield
+  for known, handler in before.items():
+    signal.signal(known, handler)
+
+
+@pytest.mark.usefixtures("stoppable")
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
 def test_signal_outside_a_watch_is_no_failure_of_the_work(number, code):
-  before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    interruption.raise_stopped()
-    with interruption.Watch() as watch:
+  with interruption.Watch() as watch:
+    send(number)
+    assert watch.received == number
+  with pytest.raises(interruption.Stopped, match="Stopped by SIG") as error:
+    send(number)
+  assert not isinstance(error.value, Exception)
+  assert error.value.exit_code == code
+
+
+@pytest.mark.usefixtures("stoppable")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_where_exceptions_are_dropped_stops_the_work(number):
+  class Dropping:
+    def __del__(self):
       send(number)
-      assert watch.received == number
-    with pytest.raises(interruption.Stopped, match="Stopped by SIG") as error:
-      send(number)
-    assert not isinstance(error.value, Exception)
-    assert error.value.exit_code == code
-  finally:
-    for known, handler in before.items():
-      signal.signal(known, handler)
+
+  def work():
+    Dropping()
+    time.sleep(2)
+
+  with pytest.raises(interruption.Stopped) as error:
+    work()
+  assert error.value.number == number
 
 
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
