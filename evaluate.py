@@ -36,7 +36,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,13 @@ from robust_info.config import file as file_lib
 from robust_info.config import registry
 from robust_info.report import networks
 from robust_info.report import table as table_lib
-from robust_info.runtime import command_line, environment, memory, processes
+from robust_info.runtime import (
+  command_line,
+  environment,
+  memory,
+  processes,
+  streams,
+)
 from robust_info.training import agreement, checkpoints, own_parts, workdir
 
 _WORKDIR = flags.DEFINE_multi_string(
@@ -232,10 +237,9 @@ def _fitting(
   """The settings, with batches that networks of any size can be given."""
   size = processes.on_first(lambda: networks.fitting_batch(found, settings))
   if size < settings.batch_size and processes.is_first():
-    print(
+    streams.note(
       f"Batches of {size} images instead of {settings.batch_size}, to fit in "
-      "memory; --batch_size sets another size.",
-      file=sys.stderr,
+      "memory; --batch_size sets another size."
     )
   return dataclasses.replace(settings, batch_size=size)
 
@@ -299,13 +303,14 @@ def main() -> None:
   if not processes.is_first():
     return
   output = pathlib.Path(_OUTPUT.value)
-  print(table_lib.render(written))
+  table = table_lib.render(written)
   names = [
     "report.json",
     "report.txt",
     *sorted(p.name for p in output.glob("*.png")),
   ]
-  print(f"\nOpen {output / 'report.html'}; it comes with {', '.join(names)}")
+  page = output / "report.html"
+  streams.say(f"{table}\n\nOpen {page}; it comes with {', '.join(names)}")
 
 
 if __name__ == "__main__":

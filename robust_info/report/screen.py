@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from robust_info.runtime import processes, progress
+from robust_info.runtime import processes, progress, streams
 
 
 class Silent:
@@ -49,7 +49,7 @@ class Shown:
     line = f"{number} of {total} networks measured"
     if (seconds := self._left.seconds()) is not None:
       line += f", about {progress.duration(seconds)} left"
-    progress.note(line)
+    streams.note(line)
 
   def ticks(self, name: str) -> progress.Ticks:
     """Progress of each measurement of a network."""

@@ -30,6 +30,7 @@ from robust_info.runtime import (
   memory,
   processes,
   self_check,
+  streams,
 )
 
 # The flags are those of the program that imports this module.
@@ -103,13 +104,10 @@ def run(
     errors: exceptions of `main` whose message is for users, in addition to
       ValueError, TypeError, OSError and errors for lack of memory.
   """
+  streams.prepare()
   if help_text.ASKED & {*sys.argv[1:]}:
     text = sys.modules["__main__"].__doc__
-    text = help_text.render(text, groups, with_fields=with_fields)
-    try:
-      print(text, flush=True)
-    except BrokenPipeError:  # The reader saw enough, for example `head`.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.say(help_text.render(text, groups, with_fields=with_fields))
     sys.exit(0)
   expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
   expected += (self_check.SelfCheckError, *errors)
@@ -143,6 +141,8 @@ def run(
     _fail(error, error.exit_code)
   except KeyboardInterrupt as error:
     _fail(error, 128 + signal.SIGINT)
+  finally:
+    streams.settle()
 
 
 def define_config(
@@ -337,7 +337,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
   if os.environ.get("ROBUST_INFO_TRACEBACK"):
     raise error
   text = " ".join(str(error).split()) or type(error).__name__
-  print(f"Error: {text}", file=sys.stderr, flush=True)
+  streams.note(f"Error: {text}")
   if processes.is_joined():
     # At a regular exit JAX waits for the other processes, which may in turn
     # wait for this one.

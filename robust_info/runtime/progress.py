@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
+from robust_info.runtime import streams
+
 # (done, total): called after each part of a long measurement.
 Tick = Callable[..., None]
 # The label of a measurement -> its progress, None where nothing is shown.
@@ -42,7 +44,7 @@ class _Line:
     silence: float = 0.0,
   ):
     self._stream = sys.stderr if stream is None else stream
-    self.is_terminal = self._stream.isatty()
+    self.is_terminal = self._stream is not None and self._stream.isatty()
     self._interval = _TERMINAL_INTERVAL if self.is_terminal else plain_interval
     self._next = clock() + max(self._interval, silence)
 
@@ -58,12 +60,7 @@ class _Line:
     if self.is_terminal:
       text = f"\r\033[K{text}"
     end = "\n" if lasting or not self.is_terminal else ""
-    print(text, end=end, file=self._stream, flush=True)
-
-
-def note(text: str) -> None:
-  """Writes one line to stderr; standard output is for reports."""
-  print(text, file=sys.stderr, flush=True)
+    streams.write(text + end, self._stream)
 
 
 class StepProgress:

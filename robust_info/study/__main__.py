@@ -15,7 +15,7 @@ import sys
 
 from robust_info import data, training
 from robust_info.config import file as file_lib
-from robust_info.runtime import environment, files, interruption
+from robust_info.runtime import environment, files, interruption, streams
 from robust_info.study import jobs, page, plan, render
 from robust_info.training import checkpoints, workdir
 
@@ -35,6 +35,7 @@ _ERRORS = (
 
 def main() -> None:
   """Runs the command line; errors that a user can act on are one line."""
+  streams.prepare()
   options = _parser().parse_args()
   interruption.raise_stopped()
   try:
@@ -43,6 +44,8 @@ def main() -> None:
     _fail(error, 1)
   except (interruption.Interrupted, interruption.Stopped) as error:
     _fail(error, error.exit_code)
+  finally:
+    streams.settle()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,11 +147,7 @@ def _make(options, study, wanted, missing, found) -> None:
   parameters = _parameters(options.parameter)
   at_most = options.jobs or 2
   progress = jobs.Progress(len(wanted), missing, [*found])
-  print(
-    f"{len(wanted) - len(missing)} of {len(wanted)} runs exist.",
-    file=sys.stderr,
-    flush=True,
-  )
+  streams.note(f"{len(wanted) - len(missing)} of {len(wanted)} runs exist.")
   if options.executor == "here":
     jobs.make_here(study, output, missing, progress)
     return
@@ -180,7 +179,7 @@ def _parameters(given: list[str]) -> dict[str, object]:
 
 
 def _fail(error: BaseException, code: int) -> None:
-  print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+  streams.note(f"Error: {' '.join(str(error).split())}")
   sys.exit(code)
 
 

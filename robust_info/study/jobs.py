@@ -1,13 +1,12 @@
 """Makes the missing runs of a study: in this process, or in others."""
 
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robust_info import training
-from robust_info.runtime import locks
+from robust_info.runtime import locks, streams
 from robust_info.study import plan, records, work
 from robust_info.training import checkpoints, workdir
 
@@ -245,7 +244,7 @@ def _require_none(failures: Mapping[plan.Job, Any]) -> None:
 
 
 def _tell(text: str) -> None:
-  print(" ".join(text.split()), file=sys.stderr, flush=True)
+  streams.note(" ".join(text.split()))
 
 
 class Progress:

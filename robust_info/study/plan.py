@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +16,7 @@ from robust_info import config as config_lib
 from robust_info import data
 from robust_info.config import file as file_lib
 from robust_info.config import registry
+from robust_info.runtime import streams
 from robust_info.study import answers, records
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", re.ASCII)
@@ -263,10 +263,8 @@ def _own_version(config: config_lib.DataConfig) -> str | None:
     return data.from_config(config, progress=False).version
   except (ValueError, OSError, data.UnavailableError) as error:
     line = " ".join(str(error).split())
-    print(
-      f"Records are taken without a comparison of their data: {line}",
-      file=sys.stderr,
-      flush=True,
+    streams.note(
+      f"Records are taken without a comparison of their data: {line}"
     )
     return None
 

@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from robust_info.runtime import files
+from robust_info.runtime import files, streams
 from robust_info.training import _manifest as manifest_lib
 
 LAST, BEST = "last", "best"
@@ -281,10 +280,9 @@ class Directory:
     shelf = self._path.parent / DAMAGED
     for step, reason in sorted(damaged.items()):
       path = self._of(step)
-      print(
+      streams.note(
         f"Warning: checkpoint {path} is damaged ({reason}); taking checkpoint "
-        f"{instead} instead.",
-        file=sys.stderr,
+        f"{instead} instead."
       )
       if not self._read_only:
         with _one_line("set aside", path):
