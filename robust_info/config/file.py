@@ -70,6 +70,11 @@ def get_config(path: str, *settings: str) -> Any:
   file, before = read(path), {*registry.active()}
   with registry.running(file):
     module = run(file, _module_name(file))
+    if not callable(getattr(module, "get_config", None)):
+      raise FileError(
+        f"In {path}: expected a function get_config(), got none; see "
+        "configs/digits.py."
+      )
     try:
       config = module.get_config(*settings)
     except (Exception, SystemExit) as error:

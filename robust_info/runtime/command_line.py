@@ -79,7 +79,7 @@ class _ConfigFile(flags.ArgumentParser):
         f"config.defaults(), got {type(config).__name__}."
       )
     # The file may have registered parts, whose settings are fields.
-    config_lib.check_overrides(sys.argv[1:])
+    config_lib.check_overrides(_with_files(sys.argv[1:]))
     if hasattr(config, "lock"):
       config.lock()
     return config
@@ -150,7 +150,15 @@ def define_config(
   *,
   help_text: str = "Configuration file.",
 ) -> flags.FlagHolder[Any]:
-  """The flag --config=FILE, with --config.SECTION.FIELD for its fields."""
+  """The flag --config=FILE, with --config.SECTION.FIELD for its fields.
+
+  A --flagfile that cannot be read ends the process with one line and exit code
+  2: such files are read here already.
+  """
+  try:
+    _with_files(sys.argv[1:])
+  except flags.Error as error:
+    _fail(error, USAGE_ERROR)
   holder = config_flags.DEFINE_config_file(
     "config", None, help_text, flag_values
   )
@@ -309,9 +317,31 @@ def _join() -> None:
     processes.join(**given)
 
 
+def _with_files(arguments: Sequence[str]) -> list[str]:
+  """Arguments, with those in the files that --flagfile names."""
+  try:
+    return flags.FLAGS.read_flags_from_files(arguments, force_gnu=False)
+  except flags.CantOpenFlagFileError as error:
+    found = error.__context__
+    raise flags.CantOpenFlagFileError(
+      f"Cannot read --flagfile={found.filename}: {found.strerror}."
+    ) from error
+  except UnicodeError as error:
+    raise flags.CantOpenFlagFileError(
+      "Cannot read the file of --flagfile: it is not text in UTF-8."
+    ) from error
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(arguments)
+  except flags.UnrecognizedFlagError as error:
+    if error.flagname.startswith("config."):
+      error = ValueError(
+        f"Expected --config=FILE with --{error.flagname}, got none; for "
+        "example --config=configs/digits.py."
+      )
+    _fail(error, USAGE_ERROR)
   # Overrides are values of the caller and may raise anything.
   except Exception as error:
     _fail(error, USAGE_ERROR)

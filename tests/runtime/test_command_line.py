@@ -34,8 +34,8 @@ def parse(monkeypatch):
 
   def parse(*arguments):
     values = flags.FlagValues()
-    holder = command_line.define_config(values)
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    holder = command_line.define_config(values)
     values(sys.argv)
     return command_line.checked_config(holder, values)
 
@@ -92,7 +92,8 @@ def test_configuration_file_takes_its_argument_and_may_define_classes(
     ("x = (\n", ", line 1: SyntaxError: '(' was never closed"),
     ("import no_such_module_here\n", ", line 1: ModuleNotFoundError: No mod"),
     ("def get_config():\n  raise SystemExit(3)\n", ", line 2: SystemExit: 3"),
-    ("x = 1\n", "AttributeError: module"),
+    ("x = 1\n", "expected a function get_config(), got none; see configs"),
+    ("get_config = 1\n", "expected a function get_config(), got none"),
     (
       "def get_config():\n  pass\n",
       "expected get_config() to return a ConfigDict",
@@ -113,6 +114,36 @@ def test_error_in_a_configuration_file_names_file_and_line(
 def test_missing_configuration_file_is_named(parse, path):
   with pytest.raises(file_lib.FileError, match=f"file {path}; "):
     parse(f"--config={path}")
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (None, "Cannot read --flagfile={}: No such file or directory."),
+    (b"\xff", "Cannot read the file of --flagfile: it is not text"),
+    (b"--config.train.num_epoch=1", "did you mean config.train.num_epochs?"),
+    (b"--config.train=1", "Expected a field of config.train, got '--config.tr"),
+  ],
+)
+def test_error_in_a_file_of_flags_is_that_of_the_command_line(
+  parse, tmp_path, capsys, content, message
+):
+  path = tmp_path / "flags"
+  if content is not None:
+    path.write_bytes(f"--config={ROOT}/configs/digits.py\n".encode() + content)
+  with pytest.raises((SystemExit, flags.Error)) as error:
+    parse(f"--flagfile={path}")
+  shown = capsys.readouterr().err + str(error.value)
+  assert message.format(path) in shown
+
+
+def test_field_without_a_configuration_names_the_missing_flag(capsys):
+  with pytest.raises(SystemExit):
+    command_line._parse(["train.py", "--config.train.num_epochs=1"])
+  line = capsys.readouterr().err
+  assert line.startswith(
+    "Error: Expected --config=FILE with --config.train.num"
+  )
 
 
 def test_field_without_an_effect_ends_the_command_in_one_line(parse, capsys):
