@@ -81,6 +81,8 @@ def build(
     if source.image_shape[2] in (1, 3):
       shown = _examples(used, asked.split, settings)
     if processes.is_first():
+      if shown is None:
+        (output / "examples.png").unlink(missing_ok=True)
       draw(report, output, shown)
   return report
 
@@ -212,7 +214,8 @@ def draw(
   """Writes everything of a report that is made from its numbers.
 
   These are the figures, as PNG and SVG, `report.html`, the tables as
-  `report.txt`, and per run an entry of RobustBench and a model card.
+  `report.txt`, and per run an entry of RobustBench and a model card. Figures that
+  an earlier report left there, and that this one does not have, are removed.
 
   Args:
     report: a report from `build` or `report.load`.
@@ -226,6 +229,7 @@ def draw(
   # Without a suffix: as PNG and as SVG, which the page shows.
   for name in figures.of_report(report):
     getattr(figures, name)(report, output / name)
+  figures.remove_others(report, output)
   if shown is not None:
     figures.examples(
       shown,

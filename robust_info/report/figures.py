@@ -41,6 +41,18 @@ def of_report(report: _Report) -> list[str]:
   return names
 
 
+def remove_others(report: _Report, folder: pathlib.Path) -> None:
+  """Removes figures that an earlier report left and this one does not have.
+
+  Args:
+    report: a report.
+    folder: its directory.
+  """
+  for name in {"cckl_matrices", "strength"} - {*of_report(report)}:
+    for suffix in (".png", ".svg"):
+      (folder / name).with_suffix(suffix).unlink(missing_ok=True)
+
+
 def training_curves(report: _Report, path: _Path) -> pathlib.Path:
   """The metrics of each run over training; see `plots.training_curves`."""
   return style.save(plots.training_curves(report), path)

@@ -379,6 +379,23 @@ def test_an_ensemble_is_drawn_by_strength(tmp_path, drawn, monkeypatch):
   assert found["settings"]["attack"] == "apgd"
 
 
+def test_no_figure_of_an_earlier_report_is_left(tmp_path, drawn, monkeypatch):
+  names = ("strength", "cckl_matrices", "examples", "my_own")
+  for name in names:
+    (tmp_path / f"{name}.png").touch()
+    (tmp_path / f"{name}.svg").touch()
+  measure_nothing(monkeypatch)
+  build([make_run("a")], tmp_path)
+  assert not [*tmp_path.glob("strength.*")]
+  for name in names[1:]:
+    assert (tmp_path / f"{name}.png").exists(), name
+  # No picture of two channels can be shown.
+  model = dataclasses.replace(MODEL, image_shape=(4, 4, 2))
+  build([make_run("a", model=model)], tmp_path, source=make_source(2))
+  assert not (tmp_path / "examples.png").exists()
+  assert (tmp_path / "my_own.png").exists()
+
+
 def test_everything_is_written(tmp_path, calls):
   output = tmp_path / "new" / "out"
   build([make_run("a"), make_run("b", seed=1)], output)
