@@ -214,8 +214,9 @@ def draw(
   """Writes everything of a report that is made from its numbers.
 
   These are the figures, as PNG and SVG, `report.html`, the tables as
-  `report.txt`, and per run an entry of RobustBench and a model card. Figures that
-  an earlier report left there, and that this one does not have, are removed.
+  `report.txt`, and per run an entry of RobustBench and a model card. Figures
+  that an earlier report left there, and that this one does not have, are
+  removed.
 
   Args:
     report: a report from `build` or `report.load`.

@@ -5,6 +5,7 @@ error are dropped where they cannot be written. Standard output is for results.
 """
 
 import contextlib
+import io
 import os
 import sys
 from typing import TextIO
@@ -25,7 +26,9 @@ def prepare() -> None:
     if getattr(sys, name) is None:
       empty = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
       setattr(sys, name, empty)
-    getattr(sys, name).reconfigure(errors="backslashreplace")
+    stream = getattr(sys, name)
+    if isinstance(stream, io.TextIOWrapper):  # Not in a notebook.
+      stream.reconfigure(errors="backslashreplace")
 
 
 def write(text: str, stream: TextIO | None) -> None:

@@ -188,7 +188,8 @@ class Directory:
     """Waits for the current save and closes."""
     if self._manager is not None:
       self.wait()
-      self._manager.close()
+      with _one_line("close", self._path):
+        self._manager.close()
 
   def restore(self, abstract: Any, which: str) -> tuple[int, Any, Any] | None:
     """Step, arrays and progress of the checkpoint; None without one."""

@@ -100,3 +100,11 @@ def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch, tmp_path):
     streams.say("20.0 % ± 7.4")
     stream.seek(0)
     assert stream.read() == "20.0 % \\xb1 7.4\n"
+
+
+def test_streams_of_a_notebook_are_taken_as_they_are(monkeypatch):
+  monkeypatch.setattr(sys, "stdout", io.StringIO())
+  monkeypatch.setattr(sys, "stderr", io.StringIO())
+  streams.prepare()
+  streams.say("a table")
+  assert sys.stdout.getvalue() == "a table\n"

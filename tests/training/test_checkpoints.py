@@ -18,7 +18,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from robust_info.runtime import files
-from robust_info.training import _manifest, checkpoints
+from robust_info.training import (
+  _manifest,
+  checkpoint_directory,
+  checkpoints,
+)
 
 # If several reads or writes fail, Orbax raises one error, and the others end in
 # callbacks of threads.
@@ -590,6 +594,21 @@ def test_checkpoint_whose_files_cannot_be_listed_is_not_saved(
     assert store.steps() == [1]
     store.save(2, make_state(2))
   assert restore(tmp_path).step == 2
+
+
+def test_error_at_the_close_names_the_checkpoints(tmp_path, monkeypatch):
+  directory = checkpoint_directory.Directory(
+    tmp_path, keep_last=1, read_only=False
+  )
+
+  def full():
+    raise OSError(28, "No space left on device")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(directory._manager, "close", full)
+    with pytest.raises(checkpoints.CheckpointError, match=f"{tmp_path}: OSErr"):
+      directory.close()
+  directory.close()
 
 
 @pytest.mark.parametrize("reopened", [True, False])
