@@ -85,13 +85,15 @@ def check_two_classes(labels: np.ndarray, *, split: str) -> None:
     split: name of the split in errors.
 
   Raises:
-    ValueError: all examples are of one class.
+    ValueError: all examples are of one class, or there is none.
   """
-  if (labels == labels[0]).all():
-    raise ValueError(
-      f"Expected {split} examples of at least two classes, got {len(labels)} "
-      f"of class {labels[0]} alone; take more of them, or other data."
-    )
+  if len(labels) and (labels != labels[0]).any():
+    return
+  got = f"{len(labels)} of class {labels[0]} alone" if len(labels) else "none"
+  raise ValueError(
+    f"Expected {split} examples of at least two classes, got {got}; take more "
+    "of them, or other data."
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -204,6 +204,8 @@ def test_validation_examples_of_one_class_serve_no_run():
     ValueError, match="Expected validation examples of at lea"
   ):
     validation.of_run(config_lib.Config(), source)
+  with pytest.raises(ValueError, match=r"two classes, got none; take more"):
+    data.check_two_classes(Y[:0], split="test")
 
 
 def test_class_with_one_example_keeps_it():
