@@ -157,6 +157,15 @@ def test_half_precision_stays_half(name):
   assert jax.eval_shape(logits_fn, X).dtype == "bfloat16"
 
 
+def test_averages_of_many_pixels_are_precise_in_half_precision():
+  module = torch.nn.Sequential(torch.nn.AvgPool2d(40), torch.nn.Flatten())
+  module.register_parameter(
+    "unused", torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+  )
+  logits_fn = adapters.from_torch(module, channels_first=False)
+  np.testing.assert_array_equal(logits_fn(np.full((2, 3, 40, 40), 0.5)), 0.5)
+
+
 def test_other_users_of_torchax_keep_its_operations():
   import torchax
 

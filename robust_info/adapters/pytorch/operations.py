@@ -200,10 +200,12 @@ def _average_pool(
       "valid",
     )
 
-  total = sums(_padded(x, padding, ends, 0))
+  # Sums of half precision stop growing at a few hundred.
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  total = sums(_padded(wide, padding, ends, 0))
   if divisor_override is not None:
-    return total / divisor_override
-  counted = jnp.ones((1,) * (x.ndim - axes) + sizes, x.dtype)
+    return (total / divisor_override).astype(x.dtype)
+  counted = jnp.ones((1,) * (x.ndim - axes) + sizes, wide.dtype)
   if count_include_pad:
     counted = _padded(counted, padding, padding, 1)
     # Windows of ceil_mode reach further, and others not as far.
@@ -211,7 +213,7 @@ def _average_pool(
     counted = _padded(counted, [0] * axes, rest, 0)
   else:
     counted = _padded(counted, padding, ends, 0)
-  return total / sums(counted)
+  return (total / sums(counted)).astype(x.dtype)
 
 
 def _max_pool(
