@@ -15,7 +15,7 @@ import numpy as np
 
 from robust_info import _validate
 from robust_info.data import holdout, parts, prepared, source
-from robust_info.runtime import progress as progress_lib
+from robust_info.runtime import streams
 
 _ROWS = 4096
 _CHANNELS = (1, 3, 4)
@@ -93,7 +93,7 @@ def from_arrays(
   found = _content({k: v for k, v in given.items() if v is not None})
   if progress:
     for note in found.notes:
-      progress_lib.note(f"{name}: {note}")
+      streams.note(f"{name}: {note}")
   digest = parts.Digest()
   splits = {}
   for role in parts.ROLES:

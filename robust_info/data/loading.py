@@ -19,8 +19,7 @@ from robust_info.data import (
   source,
 )
 from robust_info.data import streaming as stream
-from robust_info.runtime import environment
-from robust_info.runtime import progress as progress_lib
+from robust_info.runtime import environment, streams
 
 _EMBEDDED = "digits"
 _KINDS = ("images", "labels")
@@ -118,7 +117,7 @@ def load(
     info, arrays = decoded.read()
   for note in info.get("notes", ()):
     if progress:
-      progress_lib.note(f"{name}: {note}")
+      streams.note(f"{name}: {note}")
   if _holds_out(info) and "validation-labels" not in arrays:
     size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
     arrays |= _held_out(decoded, size, validation_seed)
