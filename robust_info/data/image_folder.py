@@ -145,12 +145,15 @@ def _require_none_outside(home: pathlib.Path) -> None:
 
 
 def _require_no_splits(path: pathlib.Path, names: list[str]) -> None:
-  """Refuses `Train` and `Test`, which would be two classes."""
+  """Refuses `Train` and `Test`, which would be two classes.
+
+  Among many classes there may be a `train_station` and a `test_tube`.
+  """
   alike = [name for name in names if parts.splits_meant(name)]
   roles = {role for name in alike for role in parts.splits_meant(name)}
-  if "train" in roles and len(roles) > 1:
+  if "train" in roles and len(roles) > 1 and 2 * len(alike) >= len(names):
     raise ValueError(
-      f"expected the folders train, val and test, or a folder per class, got "
+      "expected the folders train, val and test, or a folder per class, got "
       f"{_some(alike)} in {path}; rename them to train, val and test."
     )
 

@@ -357,9 +357,14 @@ def _named_only(hook: Callable[[Any], None], unraisable: Any) -> None:
   """Hides exceptions that callbacks of native threads raise without a caller.
 
   For example, a full disk causes dozens of such tracebacks. The error itself is
-  raised where the main thread waits for the work.
+  raised where the main thread waits for the work. Requests to stop are not
+  exceptions of that kind.
   """
-  if unraisable.object is not None or unraisable.err_msg is not None:
+  if (
+    unraisable.object is not None
+    or unraisable.err_msg is not None
+    or isinstance(unraisable.exc_value, interruption.Stopped)
+  ):
     hook(unraisable)
 
 

@@ -75,7 +75,7 @@ def settle() -> None:
 
   Python would end with exit code 120 because of them.
   """
-  if sys.stderr is None:
+  if sys.stderr is None or sys.stderr.closed:
     return
   try:
     sys.stderr.flush()

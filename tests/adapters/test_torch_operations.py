@@ -56,10 +56,21 @@ POOLS = {
 }
 BODIES = {
   "abs": torch.abs,
+  "abs_ in place": lambda x: (x - 0.5).abs_(),
   "clamp": lambda x: x.clamp(0, 0.5),
   "clamp to tensors": lambda x: x.clamp(x.new_zeros(6), x.flip(0)),
   "clamp_min": lambda x: x.clamp(min=0.25),
   "clamp_max": lambda x: x.clamp(max=0.25),
+  "clip": lambda x: torch.clip(x, 0, 0.5),
+  "clamp_max_ in place": lambda x: (2 * x).clamp_max_(1),
+  "logit": lambda x: torch.logit(x, eps=0.25),
+  "sinc": torch.sinc,
+  "distances of rows": lambda x: torch.cdist(x[:, 0], x[:, 0]),
+  "city-block distances": lambda x: torch.cdist(x[:, 0], x[:, 1], p=1),
+  "distance": lambda x: x * torch.dist(x, x * 1),
+  "largest and place": lambda x: (lambda y, i: y * i)(
+    *F.max_pool2d(x, 2, dilation=2, return_indices=True)
+  ),
   "clamp_ in place": lambda x: (2 * x).clamp_(0, 1),
   "fmax": lambda x: torch.fmax(x, x.flip(-1)),
   "fmin": lambda x: torch.fmin(x, x.flip(-1)),

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import struct
 import sys
 import zlib
@@ -401,6 +402,14 @@ def test_bad_pictures_are_listed_in_one_line(load, tmp_path, content, reason):
   assert f"ant/000.png ({reason}" in line
   assert "ant/006.png" in line
   assert " and 2 more; correct or remove them" in line
+
+
+def test_classes_may_resemble_splits_among_many(load, tmp_path):
+  path = make_folder(tmp_path / "f")
+  for name in ("train_station", "test_tube"):
+    shutil.copytree(path / "ant", path / name)
+  found = load("image_folder", path)
+  assert found.label_names == (*sorted(NAMES), "test_tube", "train_station")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 from absl import flags
@@ -13,7 +14,7 @@ from absl import flags
 from robust_info import config
 from robust_info.config import file as file_lib
 from robust_info.config import schema
-from robust_info.runtime import command_line
+from robust_info.runtime import command_line, interruption
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Sends itself a signal at the first import that takes long.
@@ -257,3 +258,14 @@ def test_help_has_every_flag_and_field(name):
   shown = re.findall(r"^  --(?:\[no\])?([\w.]+)", result.stdout, re.MULTILINE)
   assert sorted(shown) == sorted({*wanted, "verbosity"})
   assert max(map(len, result.stdout.splitlines())) <= 90
+
+
+def test_request_to_stop_is_never_hidden():
+  shown = []
+  for error in (OSError(28, "full"), interruption.Stopped(15)):
+    command_line._named_only(
+      shown.append,
+      types.SimpleNamespace(object=None, err_msg=None, exc_value=error),
+    )
+  [one] = shown
+  assert one.exc_value.number == 15

@@ -51,7 +51,7 @@ def test_progress_that_cannot_be_shown_ends_no_work(request, monkeypatch, kind):
     else:
       report = progress.StepProgress(start=0, num_steps=9, steps_per_epoch=3)
       report.message("one line")
-      streams.settle()
+    streams.settle()
 
 
 def test_result_for_a_reader_that_has_left_is_no_error(monkeypatch, gone):
