@@ -373,8 +373,9 @@ def _fail(error: BaseException, code: int) -> NoReturn:
     raise error
   text = " ".join(str(error).split()) or type(error).__name__
   streams.note(f"Error: {text}")
-  if processes.is_joined():
-    # At a regular exit JAX waits for the other processes, which may in turn
-    # wait for this one.
-    os._exit(code)
+  # At a regular exit JAX waits for the other processes, which may in turn wait
+  # for this one; and beside threads of JAX that are still at work, as after a
+  # stop, a regular exit may crash.
+  if processes.is_joined() or isinstance(error, KeyboardInterrupt):
+    streams.leave(code)
   sys.exit(code)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 
 def prepare() -> None:
@@ -81,6 +81,13 @@ def settle() -> None:
     sys.stderr.flush()
   except OSError:
     _discard(sys.stderr.fileno())
+
+
+def leave(code: int) -> NoReturn:
+  """Ends the process at once, without the clean-up of the interpreter."""
+  for stream in (sys.stdout, sys.stderr):
+    write("", stream)
+  os._exit(code)
 
 
 def _discard(number: int) -> None:

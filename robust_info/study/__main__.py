@@ -42,8 +42,12 @@ def main() -> None:
     _run(options)
   except _ERRORS as error:
     _fail(error, 1)
-  except (interruption.Interrupted, interruption.Stopped) as error:
+  except interruption.Interrupted as error:
     _fail(error, error.exit_code)
+  except interruption.Stopped as error:
+    streams.note(f"Error: {error}")
+    # Beside threads of JAX at work a regular exit may crash.
+    streams.leave(error.exit_code)
   finally:
     streams.settle()
 

@@ -14,7 +14,7 @@ from absl import flags
 from robust_info import config
 from robust_info.config import file as file_lib
 from robust_info.config import schema
-from robust_info.runtime import command_line, interruption
+from robust_info.runtime import command_line, interruption, streams
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Sends itself a signal at the first import that takes long.
@@ -269,3 +269,20 @@ def test_request_to_stop_is_never_hidden():
     )
   [one] = shown
   assert one.exc_value.number == 15
+
+
+@pytest.mark.parametrize(
+  ("error", "leaves"),
+  [
+    (interruption.Stopped(15), True),
+    (KeyboardInterrupt(), True),
+    (ValueError("wrong"), False),
+  ],
+)
+def test_a_stop_ends_the_process_at_once(monkeypatch, capsys, error, leaves):
+  left = []
+  monkeypatch.setattr(streams, "leave", left.append)
+  with pytest.raises(SystemExit):
+    command_line._fail(error, 143)
+  assert left == [143] * leaves
+  assert capsys.readouterr().err.startswith("Error: ")

@@ -108,3 +108,14 @@ def test_streams_of_a_notebook_are_taken_as_they_are(monkeypatch):
   streams.prepare()
   streams.say("a table")
   assert sys.stdout.getvalue() == "a table\n"
+
+
+def test_process_that_ends_at_once_has_said_everything(monkeypatch):
+  left, raw = [], io.BytesIO()
+  monkeypatch.setattr(os, "_exit", left.append)
+  monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
+  sys.stdout.write("a result")
+  assert not raw.getvalue()
+  streams.leave(143)
+  assert raw.getvalue() == b"a result"
+  assert left == [143]
