@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 import robust_info as ri
 from robust_info import adapters
 from robust_info.adapters import base
+from robust_info.adapters.pytorch import adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 N, C, SHAPE = 6, 4, (6, 6, 3)
@@ -409,6 +411,29 @@ def test_a_difference_from_the_library_is_stated_and_refused():
       images=images(),
       original=original,
     )
+
+
+def test_a_pytorch_that_torchax_does_not_know_is_one_line(monkeypatch):
+  class Operators:
+    def __getattr__(self, name):
+      raise AttributeError(f"no operator {name}")
+
+  def library(name, extra):
+    return {"torch": torch}.get(name) or Operators().dropped
+
+  torch = types.SimpleNamespace(
+    __version__="9.9",
+    _ops=types.SimpleNamespace(
+      _OpNamespace=Operators, OpOverloadPacket=Operators
+    ),
+  )
+  plain = Operators.__getattr__
+  monkeypatch.setattr(base, "library", library)
+  with pytest.raises(
+    ImportError, match=r"got 9\.9 \(no operator dropped\); run pip install"
+  ):
+    adapter._mode()
+  assert Operators.__getattr__ is plain
 
 
 def test_arguments_and_parts_that_cannot_be_hashed_are_static_too():

@@ -80,6 +80,18 @@ class InPlace(Function):
     return 3 * gradient
 
 
+class InPlaceSetUp(InPlace):
+  """The same with `setup_context`."""
+
+  @staticmethod
+  def forward(x):
+    return x.mul_(2)
+
+  @staticmethod
+  def setup_context(ctx, inputs, output):
+    ctx.mark_dirty(output)
+
+
 class Dense(Function):
   """A rule that PyTorch differentiates once, with gradients of weights."""
 
@@ -127,9 +139,21 @@ def checkpointed(reentrant):
   )
 
 
+# As modules hold it; in C since PyTorch 2.14.
+rounded, clipped, exponential = Rounded.apply, Clipped.apply, Exponential.apply
+in_place, in_place_set_up = InPlace.apply, InPlaceSetUp.apply
+
+
+def held_under_no_grad(x):
+  with torch.no_grad():
+    shift = rounded(x)
+  # Without a tensor of the network it is PyTorch's own.
+  return x * shift + rounded(torch.tensor(0.3))
+
+
 # Functions [N, 6] -> [N, 6] before a dense layer.
 PARTS = {
-  "straight-through": Rounded.apply,
+  "straight-through": rounded,
   "saved input": lambda x: Clipped.apply(x, 0.2, 0.7),
   "setup_context": lambda x: torch.mul(*Exponential.apply(x)),
   "default argument": lambda x: Exponential.apply(x, rate=1.5)[0],
@@ -142,6 +166,12 @@ PARTS = {
   "data set": set_data,
   "detach of a view": lambda x: x * x[:, :1].detach(),
   "apply at each call": lambda x: Rounded.apply(x),
+  "held, saved input": lambda x: clipped(x, 0.2, 0.7),
+  "held, setup_context": lambda x: torch.mul(*exponential(rounded(x))),
+  "held, default argument": lambda x: exponential(x, rate=1.5)[0],
+  "held, in place": lambda x: in_place(2 * x) + x,
+  "held, in place, setup_context": lambda x: in_place_set_up(2 * x) + x,
+  "held, under no_grad": held_under_no_grad,
   "checkpoint": checkpointed(False),
   "re-entrant checkpoint": checkpointed(True),
 }

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,9 @@ from jax.typing import ArrayLike
 
 from robust_info.adapters import base
 from robust_info.adapters.pytorch import architecture, comparison, copies
+
+# The newest PyTorch on which the tests have run.
+_NEWEST = "2.14.1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,32 +129,61 @@ def _torch() -> ModuleType:
 
 def _mode() -> ModuleType:
   """The module that runs PyTorch code on JAX arrays."""
-  with _named_overloads(_torch()):
-    base.library("torchax", "torch").default_env()
-  return importlib.import_module("robust_info.adapters.pytorch.mode")
+  torch = _torch()
+  try:
+    with _dropped_operators(torch):
+      base.library("torchax", "torch").default_env()
+    return importlib.import_module("robust_info.adapters.pytorch.mode")
+  except AttributeError as error:
+    raise ImportError(
+      f"Expected a PyTorch that torchax knows, got {torch.__version__} "
+      f"({error}); run pip install 'torch<={_NEWEST}'."
+    ) from error
+
+
+class _Dropped:
+  """Stands for an operator that PyTorch does not have, and for its overloads.
+
+  Attributes:
+    name: name of the operator.
+  """
+
+  def __init__(self, name: str):
+    self.name = name
+
+  def __getattr__(self, name: str) -> "_Dropped":
+    if name.startswith("__"):
+      raise AttributeError(name)
+    return _Dropped(f"{self.name}.{name}")
 
 
 @contextlib.contextmanager
-def _named_overloads(torch: ModuleType) -> Iterator[None]:
+def _dropped_operators(torch: ModuleType) -> Iterator[None]:
   """Lets torchax 0.0.13 be imported beside PyTorch 2.13 or later.
 
-  At its import torchax lists operators on named tensors, which PyTorch 2.13 has
-  dropped. No module calls them. To be deleted with a torchax that leaves them
-  out.
+  At its import torchax lists operators that PyTorch has dropped: those on named
+  tensors in 2.13, `cholesky` and `qr` in 2.14. No module can call them. To be
+  deleted with a torchax that leaves them out.
   """
-  packet = torch._ops.OpOverloadPacket
-  plain = packet.__getattr__
+  kinds = torch._ops._OpNamespace, torch._ops.OpOverloadPacket
+  plain = [kind.__getattr__ for kind in kinds]
 
-  def lenient(self, name):
-    try:
-      return plain(self, name)
-    except AttributeError:
-      if "imname" not in name and "names" not in name:
-        raise
-      return getattr(self, self.overloads()[0])
+  def lenient(plain):
+    def get(self, name):
+      try:
+        return plain(self, name)
+      except AttributeError:
+        caller = sys._getframe(1).f_globals["__name__"]
+        if name.startswith("__") or caller.partition(".")[0] != "torchax":
+          raise
+        return _Dropped(name)
 
-  packet.__getattr__ = lenient
+    return get
+
+  for kind, get in zip(kinds, plain, strict=True):
+    kind.__getattr__ = lenient(get)
   try:
     yield
   finally:
-    packet.__getattr__ = plain
+    for kind, get in zip(kinds, plain, strict=True):
+      kind.__getattr__ = get

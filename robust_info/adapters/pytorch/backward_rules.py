@@ -36,6 +36,12 @@ def apply(mode: Any, cls: Any, args: Sequence[Any], kwargs: Any) -> Any:
   return call.finished(function(*call.arrays))
 
 
+def sets_context_up(cls: Any) -> bool:
+  """Whether a subclass of `torch.autograd.Function` has its `setup_context`."""
+  plain = torch.autograd.function._SingleLevelFunction.setup_context
+  return cls.setup_context is not plain
+
+
 class _Context(torch.autograd.function.FunctionCtx):
   """The `ctx` of one forward and one backward pass."""
 
@@ -58,8 +64,7 @@ class _Call:
 
   def __init__(self, mode, cls, args, kwargs):
     self._mode, self._cls = mode, cls
-    plain = torch.autograd.function._SingleLevelFunction.setup_context
-    self._sets_context_up = cls.setup_context is not plain
+    self._sets_context_up = sets_context_up(cls)
     if self._sets_context_up:
       bound = inspect.signature(cls.forward).bind(*args, **kwargs)
       bound.apply_defaults()

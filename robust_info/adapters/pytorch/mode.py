@@ -88,12 +88,15 @@ class Mode(torch.overrides.TorchFunctionMode):
     running: see the function of this name.
     keeps_derivatives: whether `torch.no_grad` and `.data` are ignored. It is so
       in backward rules, which JAX differentiates.
+    applied: the class of functions that the `apply` in C calls now, the name
+      of the method that it reads next, and whether gradients flow, or None.
   """
 
   def __init__(self, running: Callable[..., Any]):
     super().__init__()
     self.running = running
     self.keeps_derivatives = False
+    self.applied = None
     # id of a CPU tensor that was written to -> it, and the tensor that it
     # became.
     self._became = {}

@@ -5,7 +5,7 @@ Imported only with PyTorch installed.
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -99,18 +99,80 @@ def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
   return method
 
 
-def _apply(_: None) -> classmethod:
+def _apply(plain: Any) -> classmethod:
   def apply(cls, *args, **kwargs):
     mode = elements.RUNNING.get()
-    if mode is None or not pytree.tree_any(elements.is_tensor, (args, kwargs)):
+    if mode is not None and _has_ours(args, kwargs):
+      return backward_rules.apply(mode, cls, args, kwargs)
+    if plain is None:
       return super(_BASE, cls).apply(*args, **kwargs)
-    return backward_rules.apply(mode, cls, args, kwargs)
+    return plain.__get__(None, cls)(*args, **kwargs)
 
   return classmethod(apply)
 
 
-# Modules may hold the method `apply` of a function, which calls that of its
-# base class.
+def _attribute(_: None) -> Callable[[type, str], Any]:
+  """Looks names up in a class of functions; sees `apply` where it is C.
+
+  PyTorch 2.14 has `apply` in C, and modules hold it: `rounded = Rounded.apply`.
+  It then reads `_backward_cls`, which nothing else does, calls `forward`, and
+  `setup_context` if the class has its own.
+  """
+
+  def get(cls, name):
+    found = type.__getattribute__(cls, name)
+    mode = elements.RUNNING.get()
+    if mode is None:
+      return found
+    if name == "_backward_cls":
+      # Before `apply` switches gradients off.
+      mode.applied = cls, "forward", torch.is_grad_enabled()
+    elif mode.applied is not None and mode.applied[:2] == (cls, name):
+      *_, gradients = mode.applied
+      mode.applied = None
+      if name == "setup_context":
+        return _mark_dirty
+      return functools.partial(_forward, mode, cls, found, gradients)
+    return found
+
+  return get
+
+
+def _forward(
+  mode: Any,
+  cls: Any,
+  plain: Callable[..., Any],
+  gradients: bool,
+  *args: Any,
+  **kwargs: Any,
+) -> Any:
+  """`forward` as the `apply` in C calls it."""
+  if not _has_ours(args, kwargs):
+    return plain(*args, **kwargs)
+  context = None
+  if not backward_rules.sets_context_up(cls):
+    context, *args = args
+  with torch.set_grad_enabled(gradients):
+    out = backward_rules.apply(mode, cls, args, kwargs)
+  if context is None:
+    mode.applied = cls, "setup_context", gradients
+  else:
+    _mark_dirty(context, args, out)
+  return out
+
+
+def _mark_dirty(context: Any, inputs: Sequence[Any], output: Any) -> None:
+  """Lets the `apply` in C return the inputs that the function has changed."""
+  outputs = {id(t) for t in pytree.tree_leaves(output)}
+  context.mark_dirty(*(t for t in inputs if id(t) in outputs))
+
+
+def _has_ours(args: Any, kwargs: Any) -> bool:
+  return pytree.tree_any(elements.is_tensor, (args, kwargs))
+
+
+# Modules may hold the method `apply` of a function. Before PyTorch 2.14 it
+# calls that of its base class.
 _BASE = torch.autograd.function._SingleLevelFunction
 _REPLACED = (
   (elements.Tensor, "__setitem__", _observed),
@@ -120,6 +182,8 @@ _REPLACED = (
   (elements.Tensor, "type_as", _type_as),
   (elements.View, "__setitem__", _observed),
   (_BASE, "apply", _apply),
+  (torch.autograd.Function, "apply", _apply),
+  (type(_BASE), "__getattribute__", _attribute),
 )
 # A context in which they are replaced.
 METHODS = _Methods()
