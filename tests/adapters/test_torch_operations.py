@@ -13,6 +13,7 @@ from robust_info import adapters
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
+torch_comparison = pytest.importorskip("torch_comparison")
 F = torch.nn.functional
 
 # Many pixels are equal, 0 or 1, and one patch is even.
@@ -125,45 +126,25 @@ BODIES = {
   "one image": lambda x: torch.stack(
     [F.avg_pool2d(v, 3, 2, ceil_mode=True) for v in x]
   ),
+  "linear by keywords": lambda x: F.linear(input=x, weight=x.new_ones(2, 6)),
+  "pad by keywords": lambda x: F.pad(input=x, pad=(1, 1), value=0.5),
+  "take_along_dim": lambda x: torch.take_along_dim(
+    x, x.argmax(-1, keepdim=True), -1
+  ),
+  "mT": lambda x: x.mT,
+  "rrelu": lambda x: F.rrelu(x - 0.5),
   **POOLS,
 }
 
 
-class Network(torch.nn.Module):
-  def __init__(self, body):
-    super().__init__()
-    torch.manual_seed(0)
-    self.body = body
-    features = body(torch.tensor(X)).flatten(1).shape[1]
-    self.head = torch.nn.Linear(features, 3)
-
-  def forward(self, x):
-    return self.head(self.body(x).flatten(1))
-
-
 @pytest.mark.parametrize("name", BODIES)
 def test_values_and_derivatives_are_those_of_pytorch(name):
-  module = Network(BODIES[name]).eval()
-  x = torch.tensor(X, requires_grad=True)
-  weights = torch.arange(1.0, 4.0)
-  expected = module(x)
-  (expected * weights).sum().backward()
-  logits_fn = adapters.from_torch(module, channels_first=False)
-
-  def objective(x):
-    logits = logits_fn(x)
-    return (logits @ weights.numpy()).sum(), logits
-
-  gradient, logits = jax.jit(jax.grad(objective, has_aux=True))(X)
-  np.testing.assert_allclose(
-    logits, expected.detach().numpy(), rtol=1e-4, atol=1e-5
-  )
-  np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-5)
+  torch_comparison.assert_as_in_torch(BODIES[name], X)
 
 
 @pytest.mark.parametrize("name", [n for n in BODIES if n not in POOLS])
 def test_half_precision_stays_half(name):
-  module = Network(BODIES[name]).bfloat16()
+  module = torch_comparison.Network(BODIES[name], X).bfloat16()
   logits_fn = adapters.from_torch(module, channels_first=False)
   assert jax.eval_shape(logits_fn, X).dtype == "bfloat16"
 
@@ -180,7 +161,7 @@ def test_averages_of_many_pixels_are_precise_in_half_precision():
 def test_other_users_of_torchax_keep_its_operations():
   import torchax
 
-  adapters.from_torch(Network(torch.abs))(X)
+  adapters.from_torch(torch_comparison.Network(torch.abs, X))(X)
   environment = torchax.default_env()
   found = environment._ops[torch.ops.aten.clamp.default]
   assert not found.is_user_defined

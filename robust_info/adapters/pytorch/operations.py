@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import torch
 import torchax
-from torchax.ops import mappings, op_base, ops_registry
+from torchax.ops import mappings, ops_registry
 
-from robust_info.adapters.pytorch import pooling
+from robust_info.adapters.pytorch import pooling, views
 
 _ATEN = torch.ops.aten
 
@@ -34,26 +34,83 @@ def environment() -> torchax.tensor.Environment:
     found.override_op_definition(
       operation, functools.partial(on_arrays, function)
     )
-  for operation, function in _IN_PLACE.items():
-    found.override_op_definition(operation, op_base.InplaceOp(function))
+  for operation, function in views.operations(found).items():
+    found.override_op_definition(operation, function, is_view_op=True)
   return found
 
 
-def _clamp(x, low=None, high=None):
-  """The derivative at a bound is the one inside."""
-  if isinstance(low, jax.Array):
-    x, low = jnp.broadcast_arrays(x, low)
-  if isinstance(high, jax.Array):
-    x, high = jnp.broadcast_arrays(x, high)
+def _part_of_input(function: Callable[..., Any], *bounds: Any) -> float:
+  """The derivative of PyTorch where an input of 0 equals its bound.
+
+  It is 0, 1/2 or 1, by function and version: those that clamp to a number have
+  1 before PyTorch 2.14, and 0 since.
+  """
+  with torch.inference_mode(False), torch.enable_grad():
+    x = torch.zeros((), requires_grad=True)
+    [part] = torch.autograd.grad(function(x, *bounds), x)
+  return float(part)
+
+
+_PART_CLAMPED = _part_of_input(torch.clamp, 0.0)
+_PART_CLAMPED_TO_TENSORS = _part_of_input(torch.clamp, torch.zeros(()))
+_PART_FMAX = _part_of_input(torch.fmax, torch.zeros(()))
+
+
+def _at_ties(x, bound, otherwise, part, tied=True):
+  """`otherwise`, and where x is the bound, a part of the derivative of x."""
+  if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+    return otherwise
+  # No product with 0, as a bound may be infinite.
+  shared = {0.0: bound, 0.5: x / 2 + bound / 2, 1.0: x}[part]
+  return jnp.where((x == bound) & tied, shared, otherwise)
+
+
+def _clamp(x, low=None, high=None, *, part=None):
+  """The derivative at a bound is a part of that inside, PyTorch's if None."""
+  tensors = any(isinstance(bound, jax.Array) for bound in (low, high))
+  if part is None:
+    part = _PART_CLAMPED_TO_TENSORS if tensors else _PART_CLAMPED
+  given = [v for v in (x, low, high) if isinstance(v, jax.Array)]
+  shape = jnp.broadcast_shapes(*(v.shape for v in given))
+  x, low, high = (
+    jnp.broadcast_to(v, shape) if isinstance(v, jax.Array) else v
+    for v in (x, low, high)
+  )
+  clamped, apart = x, True
+  if low is not None and high is not None and tensors:
+    apart = low < high  # Where they meet, the derivative is not shared.
   if low is not None:
-    x = jnp.where(x < low, low, x)
+    clamped = jnp.where(x < low, low, x)
+    clamped = _at_ties(x, low, clamped, part, apart)
   if high is not None:
-    x = jnp.where(x > high, high, x)
-  return x
+    clamped = jnp.where(clamped > high, high, clamped)
+    clamped = _at_ties(x, high, clamped, part, apart)
+  return clamped
 
 
 def _clamp_max(x, high):
   return _clamp(x, None, high)
+
+
+def _linear(input, weight, bias=None):
+  out = jnp.einsum("...a,ba->...b", input, weight)
+  return out if bias is None else out + bias
+
+
+def _pad(input, pad, mode="constant", value=None):
+  plain = ops_registry.all_torch_functions[torch.nn.functional.pad].func
+  return plain(input, pad, mode, value)
+
+
+def _take_along(input, indices, dim=None):
+  if dim is None:
+    input, indices = input.ravel(), indices.ravel()
+  return jnp.take_along_axis(input, indices, 0 if dim is None else dim)
+
+
+def _rrelu(x, noise, lower=0.125, upper=1 / 3, training=False, generator=None):
+  """In evaluation mode the slope is the mean one."""
+  return _leaky_relu(x, (lower + upper) / 2)
 
 
 def _hardtanh(x, low=-1.0, high=1.0):
@@ -75,7 +132,7 @@ def _leaky_relu(x, slope=0.01):
 
 def _logit(x, eps=None):
   if eps is not None:
-    x = _clamp(x, eps, 1 - eps)
+    x = _clamp(x, eps, 1 - eps, part=1.0)
   return jnp.log(x / (1 - x))
 
 
@@ -91,11 +148,13 @@ def _abs(x):
 
 
 def _fmax(x, other):
-  return jnp.where(jnp.isnan(other) | (x >= other), x, other)
+  larger = jnp.where(jnp.isnan(other) | (x >= other), x, other)
+  return _at_ties(x, other, larger, _PART_FMAX)
 
 
 def _fmin(x, other):
-  return jnp.where(jnp.isnan(other) | (x <= other), x, other)
+  smaller = jnp.where(jnp.isnan(other) | (x <= other), x, other)
+  return _at_ties(x, other, smaller, _PART_FMAX)
 
 
 def _xlogy(x, y):
@@ -211,6 +270,11 @@ _OWN: dict[Any, Callable[..., Any]] = {
   _ATEN.avg_pool1d.default: functools.partial(pooling.average_pool, 1),
   _ATEN.avg_pool2d.default: functools.partial(pooling.average_pool, 2),
   _ATEN.avg_pool3d.default: functools.partial(pooling.average_pool, 3),
+  _ATEN.rrelu_with_noise.default: _rrelu,
+  torch.nn.functional.linear: _linear,
+  torch.nn.functional.pad: _pad,
+  torch.take_along_dim: _take_along,
+  torch.Tensor.take_along_dim: _take_along,
   torch.nn.functional.max_pool2d: functools.partial(
     pooling.max_pool, 2, return_indices=False
   ),
@@ -222,12 +286,4 @@ _OWN: dict[Any, Callable[..., Any]] = {
   _ATEN.adaptive_max_pool3d.default: functools.partial(
     pooling.adaptive_max_pool, 3
   ),
-}
-_IN_PLACE = {
-  _ATEN.abs_.default: _ATEN.abs,
-  _ATEN.clamp_max_.default: _ATEN.clamp_max,
-  _ATEN.hardsigmoid_.default: _ATEN.hardsigmoid,
-  _ATEN.hardswish_.default: _ATEN.hardswish,
-  _ATEN.hardtanh_.default: _ATEN.hardtanh,
-  _ATEN.leaky_relu_.default: _ATEN.leaky_relu,
 }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from robust_info.adapters.pytorch import backward_rules, elements
+from robust_info.adapters.pytorch import backward_rules, elements, views
 
 
 class _Methods:
@@ -55,6 +55,19 @@ def _observed(plain: Callable[..., Any]) -> Callable[..., Any]:
   return method
 
 
+def _write(plain: Callable[..., Any]) -> Callable[..., Any]:
+  write = _observed(views.write)
+
+  @functools.wraps(plain)
+  def method(self, index, value):
+    if elements.RUNNING.get() is None:
+      plain(self, index, value)
+    else:
+      write(self, index, value)
+
+  return method
+
+
 def _detach(plain: Callable[..., Any]) -> Callable[..., Any]:
   @functools.wraps(plain)
   def method(self):
@@ -75,16 +88,9 @@ def _data(plain: property) -> property:
   return property(_detach(plain.fget), write)
 
 
-def _flatten(plain: Callable[..., Any]) -> Callable[..., Any]:
-  flatten = _observed(plain)
-
-  @functools.wraps(plain)
-  def method(self, *args, **kwargs):
-    out = flatten(self, *args, **kwargs)
-    # PyTorch returns the tensor itself, with its derivative, as it is flat.
-    return self if out.shape == self.shape else out
-
-  return method
+def _flatten(_: Any) -> Callable[..., Any]:
+  """PyTorch's method, which gives a view; that of torchax copies."""
+  return torch.Tensor.flatten
 
 
 def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,12 +181,12 @@ def _has_ours(args: Any, kwargs: Any) -> bool:
 # calls that of its base class.
 _BASE = torch.autograd.function._SingleLevelFunction
 _REPLACED = (
-  (elements.Tensor, "__setitem__", _observed),
+  (elements.Tensor, "__setitem__", _write),
   (elements.Tensor, "flatten", _flatten),
   (elements.Tensor, "detach", _detach),
   (elements.Tensor, "data", _data),
   (elements.Tensor, "type_as", _type_as),
-  (elements.View, "__setitem__", _observed),
+  (elements.View, "__setitem__", _write),
   (_BASE, "apply", _apply),
   (torch.autograd.Function, "apply", _apply),
   (type(_BASE), "__getattribute__", _attribute),
