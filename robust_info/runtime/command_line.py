@@ -363,7 +363,7 @@ def _named_only(hook: Callable[[Any], None], unraisable: Any) -> None:
   if (
     unraisable.object is not None
     or unraisable.err_msg is not None
-    or isinstance(unraisable.exc_value, interruption.Stopped)
+    or isinstance(unraisable.exc_value, KeyboardInterrupt)
   ):
     hook(unraisable)
 

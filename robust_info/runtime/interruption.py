@@ -47,7 +47,7 @@ def raise_stopped() -> None:
 
   Python drops exceptions in some places, for example in callbacks of the
   garbage collector, of which JAX has one. A signal that arrives there is sent
-  again a moment later.
+  again a moment later, and so is the second Ctrl-C in a `Watch`.
 
   Call it in the main thread of a program without handlers of its own.
   """
@@ -62,12 +62,16 @@ def raise_stopped() -> None:
 
 
 def _send_again(otherwise: Callable[[Any], None], unraisable: Any) -> None:
-  """Sends the signal of a dropped `Stopped` again; a `sys.unraisablehook`."""
-  if not isinstance(unraisable.exc_value, Stopped):
+  """Sends the signal of a dropped request again; a `sys.unraisablehook`.
+
+  A dropped KeyboardInterrupt is the second Ctrl-C in a `Watch`.
+  """
+  error = unraisable.exc_value
+  if not isinstance(error, KeyboardInterrupt):
     otherwise(unraisable)
     return
+  number = error.number if isinstance(error, Stopped) else signal.SIGINT
   # Not from here: it would arrive in this hook, whose errors are dropped, too.
-  number = unraisable.exc_value.number
   timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
   timer.daemon = True
   timer.start()

@@ -91,6 +91,23 @@ def test_signal_where_exceptions_are_dropped_stops_the_work(number):
   assert error.value.number == number
 
 
+@pytest.mark.usefixtures("stoppable")
+def test_second_ctrl_c_where_exceptions_are_dropped_is_sent_again(capsys):
+  class Dropping:
+    def __del__(self):
+      send(signal.SIGINT)
+
+  def work():
+    Dropping()
+    time.sleep(2)
+
+  with interruption.Watch():
+    send(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+      work()
+  assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
 def test_exit_code_is_that_of_shells(number, code):
   assert interruption.Interrupted("", number).exit_code == code
