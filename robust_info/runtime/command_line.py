@@ -25,6 +25,7 @@ from robust_info import config as config_lib
 from robust_info.config import file as file_lib
 from robust_info.config import schema
 from robust_info.runtime import (
+  environment,
   help_text,
   interruption,
   memory,
@@ -110,7 +111,7 @@ def run(
     streams.say(help_text.render(text, groups, with_fields=with_fields))
     sys.exit(0)
   expected = (ValueError, TypeError, OSError, MemoryError, OverflowError)
-  expected += (self_check.SelfCheckError, *errors)
+  expected += (environment.DeviceError, self_check.SelfCheckError, *errors)
 
   def guarded(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
@@ -122,6 +123,7 @@ def run(
       )
     try:
       _join()
+      environment.require_device()
       if _SELF_CHECK.value:
         self_check.self_check()
       main()

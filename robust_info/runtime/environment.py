@@ -24,6 +24,32 @@ def cache_root(
   return pathlib.Path(chosen or "~/.cache/robust_info").expanduser()
 
 
+class DeviceError(RuntimeError):
+  """JAX finds no device to compute on; one line."""
+
+
+def require_device() -> None:
+  """Starts the devices of JAX.
+
+  Raises:
+    DeviceError: there are none, for example because JAX_PLATFORMS names a
+      platform that is not installed.
+  """
+  try:
+    jax.devices()
+  # Without the plugin of a known platform, JAX fails by an assertion.
+  except (RuntimeError, AssertionError) as error:
+    reason = " ".join(str(error).split()) or "it is not installed"
+    asked = jax.config.jax_platforms
+    fix = "set JAX_PLATFORMS=cpu to compute on the processor"
+    if asked:
+      fix = f"unset it, or {fix}"
+    setting = f" with JAX_PLATFORMS={asked}" if asked else ""
+    raise DeviceError(
+      f"JAX has no device{setting} ({reason.rstrip('.')}); {fix}."
+    ) from error
+
+
 def processor() -> str:
   """The model of the processor, as named by the system."""
   try:

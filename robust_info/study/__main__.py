@@ -26,6 +26,7 @@ _ERRORS = (
   ImportError,
   checkpoints.CheckpointError,
   data.UnavailableError,
+  environment.DeviceError,
   file_lib.FileError,
   jobs.FailedRunsError,
   training.NonFiniteError,
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+  environment.require_device()
   study = plan.load(options.study)
   for name in options.case:
     study.case(name)
