@@ -107,10 +107,13 @@ def load_or_build(
     try:
       _build(directory, build)
     except OSError as error:
+      elsewhere = (
+        "pass cache_dir= or set ROBUST_INFO_CACHE to a directory with space "
+        "that can be written"
+      )
       raise source.UnavailableError(
         f"Cannot write the array cache {directory}: "
-        f"{error.strerror or error}; pass cache_dir= or set "
-        "ROBUST_INFO_CACHE to a directory with space that can be written."
+        f"{error.strerror or error}; {files.remedy(error.errno, elsewhere)}."
       ) from error
     found = _read(directory, names)
   if found is None:

@@ -19,7 +19,7 @@ from robust_info.data import (
   source,
 )
 from robust_info.data import streaming as stream
-from robust_info.runtime import environment, streams
+from robust_info.runtime import environment, files, streams
 
 _EMBEDDED = "digits"
 _KINDS = ("images", "labels")
@@ -302,8 +302,8 @@ def _digits_directory(
       return digits.prepare(candidate)
     except OSError as error:
       failure = error
+  elsewhere = "pass cache_dir= or set ROBUST_INFO_CACHE to a writable directory"
   raise source.UnavailableError(
     f"Cannot prepare data set digits in {fallback}: "
-    f"{failure.strerror or failure}; pass cache_dir= or set ROBUST_INFO_CACHE "
-    "to a directory that can be written."
+    f"{failure.strerror or failure}; {files.remedy(failure.errno, elsewhere)}."
   )

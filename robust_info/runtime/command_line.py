@@ -26,6 +26,7 @@ from robust_info.config import file as file_lib
 from robust_info.config import schema
 from robust_info.runtime import (
   environment,
+  files,
   help_text,
   interruption,
   memory,
@@ -373,8 +374,7 @@ def _named_only(hook: Callable[[Any], None], unraisable: Any) -> None:
 def _fail(error: BaseException, code: int) -> NoReturn:
   if os.environ.get("ROBUST_INFO_TRACEBACK"):
     raise error
-  text = " ".join(str(error).split()) or type(error).__name__
-  streams.note(f"Error: {text}")
+  streams.note(f"Error: {files.one_line(error)}")
   # At a regular exit JAX waits for the other processes, which may in turn wait
   # for this one; and beside threads of JAX that are still at work, as after a
   # stop, a regular exit may crash.

@@ -17,6 +17,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 _SEAL = "crc32"
+# Errors of a file that another place would not avoid, and what helps.
+_LIMITS = {
+  errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+  errno.EMFILE: "raise the limit on open files (ulimit -n)",
+  errno.ENFILE: "close files: the whole system has too many open ones",
+}
+_FULL = {
+  errno.ENOSPC: "free space on that disk",
+  errno.EDQUOT: "free space in the quota of that disk",
+}
+# Errors of a file in a place that does not suit.
+_PLACES = {
+  errno.EACCES: "change its permissions",
+  errno.EPERM: "change its permissions",
+  errno.EROFS: "choose a place that can be written",
+  errno.EIO: "check that disk",
+}
 _READ_BYTES = 1 << 22
 
 
@@ -25,6 +42,40 @@ class DamageError(ValueError):
 
   Never raised because a file cannot be read; that raises an OSError.
   """
+
+
+def remedy(number: int | None, elsewhere: str = "") -> str:
+  """Text on what helps against an error of the operating system.
+
+  Args:
+    number: the `errno` of the error.
+    elsewhere: text on how to choose another place, for example "choose another
+      --workdir", where that is possible.
+
+  Returns:
+    Text without a full stop; empty where nothing is known to help.
+  """
+  if number in _LIMITS:
+    return _LIMITS[number]
+  if number in _FULL:
+    return " or ".join(filter(None, (_FULL[number], elsewhere)))
+  return elsewhere or _PLACES.get(number, "")
+
+
+def one_line(error: BaseException) -> str:
+  """An error as one line for users, with the remedy for one of the system."""
+  text = " ".join(str(error).split()) or type(error).__name__
+  fix = remedy(error.errno) if isinstance(error, OSError) else ""
+  return f"{text}; {fix}, then start the same command again." if fix else text
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Puts the name of a file into the errors of writing it, which have none."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def exists(path: str | os.PathLike[str]) -> bool:

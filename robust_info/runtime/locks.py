@@ -4,11 +4,14 @@ A lock belongs to a process and disappears with it, however it ends, so that a
 stale lock never blocks. On a file system without locks nothing is locked.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 from typing import Any
+
+from robust_info.runtime import files
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
@@ -35,7 +38,8 @@ class Lock:
     try:
       self._acquire(name)
     except BaseException:
-      self.close()
+      with contextlib.suppress(OSError):  # It tries to write once more.
+        self.close()
       raise
 
   def close(self) -> None:
@@ -59,6 +63,7 @@ class Lock:
       self._file.seek(0)
       holder = self._file.read().strip() or "another process"
       raise BusyError(f"{name} is in use by {holder}") from error
-    self._file.truncate(0)
-    self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    self._file.flush()
+    with files.naming(self._file.name):
+      self._file.truncate(0)
+      self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+      self._file.flush()

@@ -185,7 +185,7 @@ def _parameters(given: list[str]) -> dict[str, object]:
 
 
 def _fail(error: BaseException, code: int) -> None:
-  streams.note(f"Error: {' '.join(str(error).split())}")
+  streams.note(f"Error: {files.one_line(error)}")
   sys.exit(code)
 
 

@@ -364,6 +364,18 @@ def _short(error: BaseException) -> str:
   return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
+def _system_error(error: BaseException) -> int | None:
+  """The `errno` behind an exception, which TensorStore has as text."""
+  link: BaseException | None = error
+  while link is not None:
+    if isinstance(link, OSError) and link.errno is not None:
+      return link.errno
+    if found := re.search(r"os_error_code='(\d+)'", str(link)):
+      return int(found[1])
+    link = link.__cause__ or link.__context__
+  return None
+
+
 @contextlib.contextmanager
 def _one_line(verb: str, path: pathlib.Path) -> Iterator[None]:
   """Turns an exception of Orbax into one line."""
@@ -372,7 +384,8 @@ def _one_line(verb: str, path: pathlib.Path) -> Iterator[None]:
   except (CheckpointError, files.DamageError):
     raise
   except Exception as error:
+    fix = files.remedy(_system_error(error))
     raise CheckpointError(
       f"Could not {verb} checkpoint {path}: {_short(error)}; what was "
-      "saved before is untouched."
+      f"saved before is untouched{fix and f'; {fix}'}."
     ) from error

@@ -68,11 +68,13 @@ class MetricsWriter:
 
   def write(self, row: Mapping[str, Any]) -> None:
     """Appends one row; `kind` and `step` are required."""
-    self._file.write(_line(row))
-    for name, value in row.items():
-      if name not in ("kind", "step"):
-        scalar = summary.scalar(f"{row['kind']}/{name}", value)
-        self._add_event(row["step"], summary=scalar)
+    with files.naming(self._file.name):
+      self._file.write(_line(row))
+    with files.naming(self._events_directory):
+      for name, value in row.items():
+        if name not in ("kind", "step"):
+          scalar = summary.scalar(f"{row['kind']}/{name}", value)
+          self._add_event(row["step"], summary=scalar)
 
   def flush(self) -> None:
     """Returns once all rows written so far are on the disk.
@@ -81,14 +83,11 @@ class MetricsWriter:
       OSError: the rows cannot be written, for example on a full disk; names the
         file, or the folder of the events.
     """
-    try:
-      name = self._file.name
+    with files.naming(self._file.name):
       self._file.flush()
       os.fsync(self._file.fileno())
-      name = str(self._events_directory)
+    with files.naming(self._events_directory):
       self._events.flush()
-    except OSError as error:
-      raise OSError(error.errno, error.strerror, name) from error
 
   def close(self) -> None:
     """Flushes and closes."""

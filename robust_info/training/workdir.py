@@ -81,8 +81,8 @@ class Workdir:
     except OSError as error:
       self.close()
       raise WorkdirError(
-        f"Cannot write to workdir {self.path}: {error.strerror}; choose "
-        "another --workdir."
+        f"Cannot write to workdir {self.path}: {error.strerror}; "
+        f"{files.remedy(error.errno, 'choose another --workdir')}."
       ) from error
     except BaseException:
       self.close()

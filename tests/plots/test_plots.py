@@ -1,6 +1,7 @@
 """Figures from the results of metrics: true to them, legible, safe."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -324,3 +325,22 @@ def test_matplotlib_is_imported_at_the_first_figure_without_pyplot(tmp_path):
   assert not others
   assert line.startswith("Expected matplotlib to be installed, got ")
   assert line.endswith("; run pip install 'robust-info[plots]'.")
+
+
+def test_figure_that_cannot_be_written_leaves_the_former_one(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / "a.png"
+  path.write_text("before")
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with (
+    style.figure(style.LIGHT, width=1, height=1) as figure,
+    pytest.raises(OSError, match=f"No space left on device: '{path}'"),
+  ):
+    style.save(figure, path)
+  assert path.read_text() == "before"
+  assert os.listdir(tmp_path) == ["a.png"]

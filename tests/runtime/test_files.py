@@ -44,6 +44,33 @@ def test_failure_leaves_what_was_there_and_names_the_file(
   assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize(
+  ("number", "fix", "with_place"),
+  [
+    (errno.ENOSPC, "free space on that disk", "free space on that disk or go"),
+    (errno.EFBIG, "ulimit -f", "ulimit -f"),
+    (errno.EMFILE, "ulimit -n", "ulimit -n"),
+    (errno.EROFS, "choose a place that can be written", "go"),
+    (errno.EACCES, "change its permissions", "go"),
+  ],
+)
+def test_error_of_the_system_is_one_line_with_the_remedy(
+  number, fix, with_place
+):
+  line = files.one_line(OSError(number, os.strerror(number), "/a/b"))
+  assert line.startswith(f"[Errno {number}] {os.strerror(number)}: '/a/b'; ")
+  assert line.endswith(", then start the same command again.")
+  assert fix in line
+  assert with_place in files.remedy(number, "go")
+
+
+def test_other_errors_are_their_own_line():
+  assert files.one_line(ValueError("a\n  b.")) == "a b."
+  assert files.one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+  assert files.one_line(OSError("Cannot go.")) == "Cannot go."
+  assert files.remedy(errno.ENOENT) == ""
+
+
 def test_file_and_its_name_are_on_the_disk_before_the_call_returns(
   tmp_path, monkeypatch
 ):

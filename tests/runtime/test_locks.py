@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import resource
 
 import pytest
 
@@ -17,6 +18,20 @@ def test_a_second_lock_names_the_holder_of_the_first(tmp_path):
     locks.Lock(tmp_path / "lock", "It")
   with locks.Lock(tmp_path / "lock", "It"):
     pass
+
+
+def test_a_lock_that_cannot_be_written_is_an_error_that_names_the_file(
+  tmp_path,
+):
+  path = tmp_path / "lock"
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # As on a full disk.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+  try:
+    with pytest.raises(OSError, match=f"File too large: '{path}'"):
+      locks.Lock(path, "It")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EIO])

@@ -545,6 +545,7 @@ def test_failed_save_is_one_line_and_what_was_saved_survives(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert f"Could not save checkpoint {path / '2'}: " in str(error.value)
   assert "File too large" in str(error.value)
+  assert str(error.value).endswith("the size of files (ulimit -f).")
   assert "\n" not in str(error.value)
   with checkpoints.Store(path, read_only=True) as other:
     assert other.steps() == [1]

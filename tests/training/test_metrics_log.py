@@ -158,14 +158,21 @@ def test_no_thread_runs_beside(tmp_path):
 
 
 def test_an_error_names_what_cannot_be_written(tmp_path, monkeypatch):
-  def full(_):
+  def full(*_):
     raise OSError(28, "No space left on device")
 
+  writer = metrics_log.event_file_writer.EventsWriter
   log = metrics_log.MetricsWriter(tmp_path, after_step=None)
   with monkeypatch.context() as patch:
-    patch.setattr(metrics_log.event_file_writer.EventsWriter, "flush", full)
+    patch.setattr(writer, "flush", full)
     with pytest.raises(OSError, match=r"No space left.*tensorboard"):
       log.flush()
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      metrics_log.event_file_writer.EventsWriter, "write_event", full
+    )
+    with pytest.raises(OSError, match=r"No space left.*tensorboard"):
+      log.write(row(1, loss=2.0))
   log.close()
 
 

@@ -108,7 +108,24 @@ def test_directory_that_cannot_be_made_is_one_line(tmp_path, where):
   with pytest.raises(workdir.WorkdirError) as error:
     workdir.Workdir(tmp_path / where, CONFIG)
   assert "Cannot write to workdir" in str(error.value)
+  assert "choose another --workdir." in str(error.value)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("number", "fix"),
+  [(27, "(ulimit -f)"), (28, "free space on that disk or choose another")],
+)
+def test_limit_that_another_directory_would_not_avoid_has_its_own_fix(
+  tmp_path, monkeypatch, number, fix
+):
+  def fail(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(workdir.files, "write_sealed", fail)
+  with pytest.raises(workdir.WorkdirError) as error:
+    workdir.Workdir(tmp_path, CONFIG)
+  assert fix in str(error.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

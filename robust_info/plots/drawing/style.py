@@ -25,6 +25,8 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.backends import backend_agg
 
+from robust_info.runtime import files
+
 WIDTH = 9.0  # In inches; about the width of a README at 100 dpi.
 DPI = 150
 _SHOWN_DPI = 100  # In notebooks, where an image is as sharp as a file.
@@ -211,7 +213,10 @@ def save(made: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
   for suffix in suffixes:
     # Without a date: the same figure gives the same file.
     options = {"metadata": {"Date": None}} if suffix == ".svg" else {}
-    made.savefig(target.with_suffix(suffix), **options)
+    # Whole or not at all, with errors that name the file.
+    content = io.BytesIO()
+    made.savefig(content, format=suffix[1:], **options)
+    files.write_whole(target.with_suffix(suffix), content.getvalue())
     made.set_layout_engine("none")  # The next file keeps the layout.
   return target
 
