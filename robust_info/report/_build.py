@@ -14,17 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from robust_info import _validate, data, evaluation, training
 from robust_info import config as config_lib
 from robust_info.evaluation import cache as measurement_cache
 from robust_info.evaluation import metrics
-from robust_info.evaluation.metrics import attacked, portraits
-from robust_info.report import networks, portrayed, screen, store
+from robust_info.report import cards, networks, portrayed, screen, store
 from robust_info.runtime import environment, locks, processes
 
-_NUM_PORTRAITS = 6
 # Settings of JAX that change numbers.
 _NUMERICS = (
   "jax_default_matmul_precision",
@@ -46,6 +43,8 @@ def build(
   """Evaluates networks on the test split; writes `report.json`; calls `draw`.
 
   With several processes, all make the same call, and only the first writes.
+  Entries of RobustBench and model cards of an earlier report in the directory
+  are removed, unless they were changed since.
 
   Args:
     runs: at least one run from `training.restore_run`, all trained on this
@@ -76,10 +75,11 @@ def build(
       asked, source, settings, output, seed, screen.Shown, {}
     )
     if processes.is_first():
+      cards.remove_former(output)
       store.save(report, output / "report.json")
     shown = None
     if source.image_shape[2] in (1, 3):
-      shown = _examples(used, asked.split, settings)
+      shown = portrayed.first_of_classes(used, asked.split, settings)
     if processes.is_first():
       if shown is None:
         (output / "examples.png").unlink(missing_ok=True)
@@ -224,7 +224,7 @@ def draw(
     shown: single examples, for their figure and for the page; a report has none
       in itself.
   """
-  from robust_info.report import cards, figures, page, table
+  from robust_info.report import figures, page, table
 
   output = pathlib.Path(output)
   # Without a suffix: as PNG and as SVG, which the page shows.
@@ -369,31 +369,4 @@ def _fingerprint(
     seed,
     split.images,
     split.labels,
-  )
-
-
-def _examples(used, split, settings) -> portrayed.Examples:
-  """Single examples, the first ones of different classes."""
-  _, first = np.unique(split.labels, return_index=True)
-  indices = np.sort(first)[:_NUM_PORTRAITS]
-  found = [
-    portraits.portraits(evaluator, network.variables, indices)
-    for _, network, evaluator in used
-  ]
-  return portrayed.Examples(
-    images=split.images[indices] / 255.0,
-    **{
-      key: np.stack([portrait[key] for portrait in found])
-      for key in (
-        "eigenvectors",
-        "adversarial",
-        "probabilities",
-        "adversarial_probabilities",
-      )
-    },
-    labels=split.labels[indices].tolist(),
-    threat=(
-      f"{attacked.attack_name('pgd', settings)}, {settings.norm} "
-      f"{settings.epsilon:g}"
-    ),
   )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robust_info.evaluation.metrics import performance, rows
+from robust_info.report import store
 from robust_info.runtime import files
 
 # Mark of Hugging Face's template for what the authors have to add.
@@ -32,15 +33,42 @@ def write(report: Mapping[str, Any], output: pathlib.Path) -> None:
     report: a report from `report.build` or `report.load`.
     output: directory of the report.
   """
-  folders = output / "robustbench", output / "model_cards"
-  for folder in folders:
-    folder.mkdir(exist_ok=True)
-  entries, texts = folders
+  for path, text in _files(report, output):
+    path.parent.mkdir(exist_ok=True)
+    files.write_whole(path, text)
+
+
+def remove_former(output: pathlib.Path) -> None:
+  """Removes the entries and cards of the report that a directory holds.
+
+  Called before another report takes its place. Files that were changed since
+  they were written stay.
+
+  Args:
+    output: directory of the report; it may hold none.
+  """
+  try:
+    former = [*_files(store.load(output / "report.json"), output)]
+  # A file of another origin or version.
+  except (OSError, ValueError, TypeError, LookupError):
+    return
+  for path, text in former:
+    try:
+      if path.read_text(encoding="utf-8") == text:
+        path.unlink()
+    except (FileNotFoundError, UnicodeDecodeError):
+      continue
+
+
+def _files(
+  report: Mapping[str, Any], output: pathlib.Path
+) -> Iterator[tuple[pathlib.Path, str]]:
+  """Paths and texts of all entries and cards of a report."""
   names = file_names([run["name"] for run in report["runs"]])
   for run, name in zip(report["runs"], names, strict=True):
     entry = json.dumps(robustbench(report, run), indent=2, ensure_ascii=False)
-    files.write_whole(entries / f"{name}.json", entry + "\n")
-    files.write_whole(texts / f"{name}.md", model_card(report, run))
+    yield output / "robustbench" / f"{name}.json", entry + "\n"
+    yield output / "model_cards" / f"{name}.md", model_card(report, run)
 
 
 def file_names(names: Sequence[str]) -> list[str]:

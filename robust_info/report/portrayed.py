@@ -4,9 +4,18 @@ Shapes: `R` runs, `N` examples, `C` classes.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from robust_info import config as config_lib
+from robust_info import data, evaluation
+from robust_info.evaluation.metrics import attacked, portraits
+from robust_info.report import networks
+
+_NUM_EXAMPLES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,3 +40,40 @@ class Examples:
   adversarial_probabilities: Float[np.ndarray, "R N C"]
   labels: list[int]
   threat: str
+
+
+def first_of_classes(
+  used: Sequence[tuple[str, networks.Network, evaluation.Evaluator]],
+  split: data.Split,
+  settings: config_lib.EvaluationConfig,
+) -> Examples:
+  """The first examples of different classes.
+
+  Args:
+    used: name, network and evaluator of every run.
+    split: the examples of the report.
+    settings: settings of the report.
+  """
+  _, first = np.unique(split.labels, return_index=True)
+  indices = np.sort(first)[:_NUM_EXAMPLES]
+  found: list[Mapping[str, Any]] = [
+    portraits.portraits(evaluator, network.variables, indices)
+    for _, network, evaluator in used
+  ]
+  return Examples(
+    images=split.images[indices] / 255.0,
+    **{
+      key: np.stack([portrait[key] for portrait in found])
+      for key in (
+        "eigenvectors",
+        "adversarial",
+        "probabilities",
+        "adversarial_probabilities",
+      )
+    },
+    labels=split.labels[indices].tolist(),
+    threat=(
+      f"{attacked.attack_name('pgd', settings)}, {settings.norm} "
+      f"{settings.epsilon:g}"
+    ),
+  )

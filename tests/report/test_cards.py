@@ -96,3 +96,29 @@ def test_a_model_card_has_the_sections_of_hugging_face(report, tmp_path):
   assert "<script>" not in re.sub(r"\\<", "", body)
   assert "# Model Card for a\\|b \\<script\\> # " in body
   assert re.findall("^````(sh)?$", body, re.M) == ["sh", ""]
+
+
+def test_files_of_a_former_report_go_unless_they_were_changed(report, tmp_path):
+  report["runs"].append({**report["runs"][0], "name": "b"})
+  store.save(report, tmp_path / "report.json")
+  cards.write(report, tmp_path)
+  changed = tmp_path / "model_cards" / "b.md"
+  changed.write_text(changed.read_text() + "By me.")
+  own = tmp_path / "robustbench" / "own.json"
+  own.write_text("{}")
+  cards.remove_former(tmp_path)
+  left = [path for path in tmp_path.rglob("*.*") if path.name != "report.json"]
+  assert sorted(left) == [changed, own]
+
+
+@pytest.mark.parametrize(
+  "text", ["", "[]", '{"schema": 1}', '{"schema": 1, "runs": [{}]}', "\udcff"]
+)
+def test_no_file_goes_without_a_former_report(report, tmp_path, text):
+  cards.write(report, tmp_path)
+  before = {*tmp_path.rglob("*")}
+  cards.remove_former(tmp_path)
+  path = tmp_path / "report.json"
+  path.write_text(text, errors="surrogateescape")
+  cards.remove_former(tmp_path)
+  assert {*tmp_path.rglob("*")} == before | {path}

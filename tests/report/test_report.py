@@ -25,6 +25,7 @@ from robust_info.report import (
   figures,
   networks,
   page,
+  portrayed,
   store,
   table,
 )
@@ -96,7 +97,7 @@ def drawn(monkeypatch):
       module, name, lambda *args, name=name, **kw: names.append(name)
     )
   nothing = collections.defaultdict(lambda: np.zeros(()))
-  monkeypatch.setattr(_build.portraits, "portraits", lambda *args: nothing)
+  monkeypatch.setattr(portrayed.portraits, "portraits", lambda *args: nothing)
   return names
 
 
@@ -385,7 +386,16 @@ def test_no_figure_of_an_earlier_report_is_left(tmp_path, drawn, monkeypatch):
     (tmp_path / f"{name}.png").touch()
     (tmp_path / f"{name}.svg").touch()
   measure_nothing(monkeypatch)
+  # The former report tells which cards are its own.
+  store.save({"runs": ["former"]}, tmp_path / "report.json")
+  asked = []
+  monkeypatch.setattr(
+    cards,
+    "remove_former",
+    lambda output: asked.append(strict(output / "report.json")["runs"]),
+  )
   build([make_run("a")], tmp_path)
+  assert asked == [["former"]]
   assert not [*tmp_path.glob("strength.*")]
   for name in names[1:]:
     assert (tmp_path / f"{name}.png").exists(), name
