@@ -101,14 +101,15 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 
   Args:
     path: the file; its directory must exist.
-    content: content of the file; text is written as UTF-8.
+    content: content of the file; text is written as UTF-8. Parts of it that
+      UTF-8 lacks, as in names of files in another encoding, become escapes.
 
   Raises:
     OSError: the file cannot be written, for example on a full disk; names
       `path`. The previous file is untouched.
   """
   if isinstance(content, str):
-    content = content.encode()
+    content = content.encode(errors="backslashreplace")
   with replacing(path) as file:
     file.write(content)
 

@@ -49,11 +49,13 @@ class Workdir:
         `config.resume`, are stored again.
 
     Raises:
-      WorkdirError: the directory cannot be written, is in use by another
-        process, or holds a run of another configuration.
+      WorkdirError: the directory cannot be written, has a path that is not
+        UTF-8, is in use by another process, or holds a run of another
+        configuration.
     """
     self.path = pathlib.Path(path).absolute()
     self._lock = None
+    _require_utf8(path)
     processes.on_first(lambda: self._open(config), errors=(WorkdirError,))
 
   def close(self) -> None:
@@ -220,6 +222,7 @@ def read_content(path: str | os.PathLike[str]) -> dict[str, Any]:
   Raises:
     WorkdirError: as `read_config`, but no field is checked.
   """
+  _require_utf8(path)
   file = pathlib.Path(path) / "config.json"
   try:
     content, checked = files.read_sealed(file)
@@ -235,6 +238,18 @@ def read_content(path: str | os.PathLike[str]) -> dict[str, Any]:
     raise WorkdirError(
       f"Cannot use {file}: {error}; bring back a copy of the file. After a "
       "change that you made yourself, remove its member crc32."
+    ) from error
+
+
+def _require_utf8(path: str | os.PathLike[str]) -> None:
+  """Refuses names that the library of the checkpoints cannot take."""
+  name = os.path.abspath(path)
+  try:
+    name.encode()
+  except UnicodeEncodeError as error:
+    raise WorkdirError(
+      f"Cannot use workdir {os.fsencode(name)!r}: its path is not UTF-8; "
+      "rename it, or choose another --workdir."
     ) from error
 
 

@@ -26,6 +26,12 @@ def test_file_is_replaced_whole_and_alone(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_name_in_another_encoding_does_not_lose_the_text_around_it(tmp_path):
+  name = os.fsdecode(b"caf\xe9")
+  files.write_whole(tmp_path / "a", json.dumps([name, "é"], ensure_ascii=False))
+  assert json.loads((tmp_path / "a").read_text("utf-8")) == [name, "é"]
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_failure_leaves_what_was_there_and_names_the_file(
   tmp_path, monkeypatch, call

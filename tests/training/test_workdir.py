@@ -112,6 +112,17 @@ def test_directory_that_cannot_be_made_is_one_line(tmp_path, where):
   assert "\n" not in str(error.value)
 
 
+def test_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path):
+  path = tmp_path / os.fsdecode(b"caf\xe9")
+  for use in (
+    lambda: workdir.Workdir(path, CONFIG),
+    lambda: workdir.read_config(path),
+  ):
+    with pytest.raises(workdir.WorkdirError, match=r"caf\\xe9': .* not UTF-8"):
+      use()
+  assert not path.exists()
+
+
 @pytest.mark.parametrize(
   ("number", "fix"),
   [(27, "(ulimit -f)"), (28, "free space on that disk or choose another")],
