@@ -89,7 +89,7 @@ def write(
 
   The same records give the same files. Records of an earlier `study.json` that
   the study does not have, as after a change of its recipes, move to files of
-  their own.
+  their own. Tables and figures of its former questions are removed.
 
   Args:
     study: the study, with its questions.
@@ -98,6 +98,7 @@ def write(
     output: directory of the results.
   """
   output.mkdir(parents=True, exist_ok=True)
+  _remove_others(results, output)
   (output / "tables").mkdir(exist_ok=True)
   (output / "figures").mkdir(exist_ok=True)
   for name, lines in results.tables.items():
@@ -132,6 +133,22 @@ def write(
     output / RESULTS,
     f'{head},\n "records": [\n{lines}\n ],\n "crc32": {seal}\n}}\n',
   )
+
+
+def _remove_others(results: Results, output: pathlib.Path) -> None:
+  """Removes what an earlier `study.json` has drawn and these results do not."""
+  try:
+    content, _ = files.read_sealed(output / RESULTS)
+    former = [answer["name"] for answer in content["answers"]]
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    return
+  for name in filter(plan.is_name, former):
+    if name not in results.tables:
+      (output / "tables" / f"{name}.md").unlink(missing_ok=True)
+    if not results.findings.get(name):
+      for suffix in ("png", "svg"):
+        figure = output / "figures" / f"{name}.{suffix}"
+        figure.unlink(missing_ok=True)
 
 
 def _keep_others(found: records.Records, output: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from robust_info.study import plan, records, render
+from robust_info.study import answers, plan, records, render
 
 RECORD = records.Record(
   case="digits",
@@ -126,3 +126,38 @@ def test_records_that_leave_the_results_get_files_of_their_own(tmp_path):
   stored = dataclasses.replace(RECORD, seconds=None)
   assert as_text(records.read(path)) == as_text(stored)
   assert [*tmp_path.rglob("seed-*")] == [path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asks:
+  """A question with a figure, if it has a criterion."""
+
+  name: str
+  title: str = "Is it?"
+  criteria: int = 1
+
+  def answer(self, found):
+    del found
+    criterion = answers.Criterion("digits", "it is", (1.0, 2.0), 0.0)
+    return answers.Answer((criterion,) * self.criteria, ())
+
+  def draw(self, found, path):
+    del found
+    path.with_suffix(".png").touch()
+    path.with_suffix(".svg").touch()
+
+
+def test_tables_and_figures_of_former_questions_are_removed(tmp_path):
+  found = records.Records([])
+  for questions in (
+    (Asks("kept"), Asks("gone"), Asks("open")),
+    (Asks("kept"), Asks("open", criteria=0)),
+  ):
+    study = plan.Study(title="Tiny", cases=(), questions=questions)
+    render.write(study, found, render.judge(study, found), tmp_path)
+    (tmp_path / "figures" / "own.png").touch()
+  assert {path.stem for path in (tmp_path / "tables").iterdir()} == {
+    "verdicts", "recipes", "kept", "open",
+  }  # fmt: skip
+  names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+  assert names == ["kept.png", "kept.svg", "own.png"]
