@@ -1,8 +1,10 @@
 """Makes one run of a study: trains it, measures it, and writes its record."""
 
+import contextlib
 import functools
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from robust_info.evaluation import validation
 from robust_info.report import networks
 from robust_info.runtime import environment, locks
 from robust_info.study import baselines, costs, plan, records
-from robust_info.training import checkpoints, metrics_log, setup
+from robust_info.training import checkpoints, metrics_log, setup, workdir
 
 LOG = "progress.txt"
 
@@ -51,7 +53,10 @@ class Workplace:
     source = _source(asked.data)
     config = setup.resolve(asked, source)
     began = time.monotonic() - _trained_seconds(directory / "run")
-    with (directory / LOG).open("a", encoding="utf-8") as stream:
+    with (
+      (directory / LOG).open("a", encoding="utf-8") as stream,
+      _remedies_of_studies(directory),
+    ):
       training.train(
         config,
         source.train,
@@ -114,6 +119,22 @@ class Workplace:
     network = networks.of_run(run)
     evaluator = evaluators[network.apply_fn]
     return found, baselines.measure(evaluator, network.variables)
+
+
+@contextlib.contextmanager
+def _remedies_of_studies(directory: pathlib.Path) -> Iterator[None]:
+  """Replaces the remedies for a workdir, which are flags of train.py."""
+  try:
+    yield
+  except workdir.OtherConfigurationError as error:
+    raise workdir.WorkdirError(
+      f"{directory} holds a run of another configuration: {error.changes}; "
+      "give the changed recipe or case another name, or remove this folder to "
+      "train again."
+    ) from error
+  except workdir.WorkdirError as error:
+    text = str(error).replace("--workdir", "--output")
+    raise workdir.WorkdirError(text) from error
 
 
 def make(

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robust_info import config as config_lib
@@ -28,6 +28,23 @@ from robust_info.training import metrics_log, own_parts
 
 class WorkdirError(RuntimeError):
   """The directory cannot hold this run; one line."""
+
+
+class OtherConfigurationError(WorkdirError):
+  """The directory holds a run of another configuration; one line.
+
+  Attributes:
+    changes: text on a few of the fields that differ.
+  """
+
+  def __init__(self, path: pathlib.Path, changes: Sequence[str]):
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    self.changes = f"{'; '.join(changes[:3])}{more}"
+    super().__init__(
+      f"Workdir {path} holds a run of another configuration: {self.changes}; "
+      f"choose another --workdir, with --init_from={path} to start from its "
+      "weights."
+    )
 
 
 class Workdir:
@@ -96,12 +113,7 @@ class Workdir:
       found = read_config(self.path)
       changes = config_lib.refused_changes(found, config)
       if changes:
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise WorkdirError(
-          f"Workdir {self.path} holds a run of another configuration: "
-          f"{'; '.join(changes[:3])}{more}; choose another --workdir, with "
-          f"--init_from={self.path} to start from its weights."
-        )
+        raise OtherConfigurationError(self.path, changes)
       if found != config:
         _write_config(stored, config)
     elif files.exists(self.path / "checkpoints"):

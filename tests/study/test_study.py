@@ -13,6 +13,7 @@ from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs
 from robust_info.study import __main__ as command
 from robust_info.study import baselines, jobs, plan, render, work
+from robust_info.training import workdir
 
 FILE = pathlib.Path(__file__).parents[1] / "support" / "tiny_study.py"
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -136,6 +137,25 @@ def test_records_of_other_configurations_do_not_count(finished, monkeypatch):
   assert len(render.collect(study, finished)) == 2
   monkeypatch.setattr(plan, "digest", lambda case, config: "other")
   assert len(render.collect(study, finished)) == 0
+
+
+def test_workdir_that_cannot_be_used_has_a_remedy_of_studies(tmp_path):
+  home = tmp_path / "run"
+  with workdir.Workdir(home, config.Config()):
+    pass
+  other = config.Config(seed=1)
+  with (
+    pytest.raises(workdir.WorkdirError, match="seed: 0, now 1; give") as error,
+    work._remedies_of_studies(tmp_path),
+  ):
+    workdir.Workdir(home, other)
+  assert "--" not in str(error.value)
+  (tmp_path / "file").touch()
+  with (
+    pytest.raises(workdir.WorkdirError, match="choose another --output"),
+    work._remedies_of_studies(tmp_path),
+  ):
+    workdir.Workdir(tmp_path / "file", other)
 
 
 def test_pictures_of_another_size_have_programs_and_data_of_their_own(
