@@ -10,8 +10,9 @@ The functions that take a report show all of its runs. All return a
 They need the extra `plots` (matplotlib), imported at the first call, and leave
 pyplot, its backend and all settings of matplotlib alone.
 
-Names and other texts are drawn as they are, shortened where they are long, and
-never as mathematics. Arguments common to all functions:
+Names and other texts are drawn as they are, shortened where they are long
+(different ones stay different), and never as mathematics. Arguments common to
+all functions:
 
 - `theme`: "light" or "dark", the colours of the page.
 - `threat`: attack and ball as text for a title, for example "PGD-20, linf 0.1".

@@ -327,6 +327,31 @@ def test_matplotlib_is_imported_at_the_first_figure_without_pyplot(tmp_path):
   assert line.endswith("; run pip install 'robust-info[plots]'.")
 
 
+@pytest.mark.parametrize(
+  ("names", "expected"),
+  [
+    (["cat", "automobile", "cat"], ["cat", "auto…bile", "cat"]),
+    # They differ in the middle.
+    (
+      [f"class number {i} of a hundred" for i in (3, 12, 13)],
+      ["…r 3 of …", "…r 12 of…", "…r 13 of…"],
+    ),
+    (["run-lr0.1-seed-0", "run-lr0.01-seed-0"], ["…0.1-see…", "…0.01-se…"]),
+    # In two places far from each other, and one that looks shortened.
+    (
+      [f"{a} of a long name {b} of it" for a in "xy" for b in "pq"],
+      ["x …it (0)", "x …it (1)", "y …it (2)", "y …it (3)"],
+    ),
+    (["a$" * 9, "a$" * 9], [r"a\$a\$…a\$a\$"] * 2),
+  ],
+)
+def test_different_names_stay_different_when_they_are_cut(names, expected):
+  shown = style.shorten_all(names, 9)
+  assert len(set(shown)) == len(set(names))
+  assert max(len(text.replace("\\", "")) for text in shown) <= 9
+  assert shown == expected
+
+
 def test_figure_that_cannot_be_written_leaves_the_former_one(
   tmp_path, monkeypatch
 ):

@@ -57,7 +57,7 @@ def components(
     _share_limits(panels)
     panels[0].set_yticks(
       range(len(names)),
-      [style.shorten(name, 24) for name in names],
+      style.shorten_all(names, 24),
       color=theme.ink,
     )
     panels[0].set_ylim(len(names) - 0.6, -0.6)

@@ -42,9 +42,10 @@ def cckl(
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(names) :]:
       axes.set_axis_off()
-    for axes, name, matrix in zip(grid.flat, names, matrices, strict=False):
+    titles = style.shorten_all(names, 30)
+    for axes, title, matrix in zip(grid.flat, titles, matrices, strict=False):
       image = _heat_map(axes, matrix, label_names, top)
-      style.title(axes, style.shorten(name, 30))
+      style.title(axes, title)
       axes.set_ylabel(r"class of $x$")
       axes.set_xlabel(f"class of $x{_PRIME}$")
     bar = figure.colorbar(
@@ -90,7 +91,7 @@ def _heat_map(
   )
   if num_classes <= _MAX_NAMED:
     ticks = np.arange(num_classes)
-    names = [style.shorten(name, 14) for name in label_names]
+    names = style.shorten_all(label_names, 14)
   else:
     ticks = np.arange(0, num_classes, 10 ** int(np.log10(num_classes / 5)))
     names = [str(tick) for tick in ticks]

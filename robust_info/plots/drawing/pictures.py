@@ -72,13 +72,14 @@ def examples(
   block_height = above + len(rows[0]) * (tall + _GAP) + written * line
   across = min(len(blocks), 2)
   width = _MARGIN + across * block_width + (across - 1) * _LINE + _GAP
+  names = [block.name for block in blocks]
   notes = [*_notes(threat, blocks, gain)]
   if notes or above > _HEAD:
     width = max(width, _MIN_WIDTH)
   height = -(-len(blocks) // across) * block_height + 2 * _LINE
   with style.figure(theme, width=width, height=height) as figure:
     figure.set_layout_engine("none")  # Every picture has a fixed position.
-    for run, block in enumerate(blocks):
+    for run in range(len(blocks)):
       left = _MARGIN + (run % across) * (block_width + _LINE)
       top = height - (run // across) * block_height
       room = width - left if across == 1 else block_width
@@ -86,7 +87,7 @@ def examples(
         figure,
         left,
         top - 0.2,
-        style.shorten(block.name, int(room / 0.1)),
+        style.shorten_all(names, int(room / 0.1))[run],
         color=theme.colour(run),
         fontweight="bold",
       )
@@ -103,7 +104,7 @@ def examples(
           draw(axes, pixels)
           label = None if labels is None else labels[column]
           if row == 0 and label is not None:
-            _true_class(axes, label_names[label])
+            _true_class(axes, style.shorten_all(label_names, _LONGEST)[label])
           if predictions is not None:
             _prediction(
               axes, predictions[column], label, label_names, long=line > _LINE
@@ -207,7 +208,6 @@ def _picture(axes: matplotlib.axes.Axes, pixels: np.ndarray) -> None:
 
 
 def _true_class(axes: matplotlib.axes.Axes, name: str) -> None:
-  name = style.shorten(name, _LONGEST)
   axes.set_title(name, fontsize=7, pad=2, color=style.theme_of(axes).quiet)
 
 
@@ -228,7 +228,7 @@ def _prediction(
   wrong = label is not None and predicted != label
   # The mark of a wrong prediction takes the place of letters.
   room = (_LONGEST - 2 * wrong) if long else (_SHORT - wrong)
-  name = style.shorten(label_names[predicted], room)
+  name = style.shorten_all(label_names, room)[predicted]
   axes.set_xlabel(
     f"{'✗ ' if wrong else ''}{name}{chr(10) if long else ' '}"
     f"{probabilities[predicted]:.0%}",

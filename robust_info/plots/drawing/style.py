@@ -252,6 +252,49 @@ def shorten(name: str, length: int) -> str:
   return literal(cut(name, length))
 
 
+def shorten_all(names: Sequence[str], length: int) -> list[str]:
+  """Names as texts, cut to a length; different names stay different.
+
+  Names that would become equal are cut around the place where they begin to
+  differ. Where this is not enough, they end with their number, from 0.
+  """
+  names = [_printed(name) for name in names]
+  shown = [cut(name, length) for name in names]
+  for places in _alike(names, shown):
+    first, last = (f([names[k] for k in places]) for f in (min, max))
+    start = next(
+      (k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+      len(first),
+    )
+    for k in places:
+      shown[k] = _window(names[k], max(0, start - length // 4), length)
+  for places in _alike(names, shown):
+    for k in places:
+      tag = f" ({k})"
+      shown[k] = f"{cut(names[k], max(length - len(tag), 1))}{tag}"
+  return [literal(text) for text in shown]
+
+
+def _alike(names: Sequence[str], shown: Sequence[str]) -> list[list[int]]:
+  """Places of different names with equal texts, by text."""
+  found: dict[str, list[int]] = {}
+  for place, text in enumerate(shown):
+    found.setdefault(text, []).append(place)
+  return [
+    places
+    for places in found.values()
+    if len({names[place] for place in places}) > 1
+  ]
+
+
+def _window(name: str, start: int, length: int) -> str:
+  """A name from a place on, with dots where characters are left out."""
+  before = "…" if start else ""
+  rest = name[start:]
+  room = length - len(before)
+  return before + (rest if len(rest) <= room else f"{rest[: room - 1]}…")
+
+
 def cut(name: str, length: int) -> str:
   """A name without its middle; names usually differ at the ends."""
   name = _printed(name)
@@ -321,7 +364,7 @@ _LEGEND_ROW = 0.19
 
 def run_legend(made: Figure, names: Sequence[str]) -> None:
   """Adds one legend of the runs below all panels; names may be empty."""
-  shown = [shorten(name, 40) for name in names]
+  shown = shorten_all(names, 40)
   if not any(shown):
     return
   handles = [
