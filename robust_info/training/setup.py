@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -195,8 +196,24 @@ def require_same_model(
   if changes:
     raise ValueError(
       f"Expected init_from={init_from} to be a run of the same model, but "
-      f"{'; '.join(changes)}."
+      f"{'; '.join(changes)}; {_same_model_fix(config, other)}."
     )
+
+
+def _same_model_fix(config: config_lib.Config, other: config_lib.Config) -> str:
+  """Text on how to start with the weights of another model."""
+  before, after = config_lib.flatten(other), config_lib.flatten(config)
+  changes = {
+    name: value
+    for name, value in before.items()
+    if name.startswith("model.")
+    and name not in ("model.dtype", "model.remat")
+    and after.get(name) != value
+  }
+  if not changes.keys().isdisjoint(("model.num_classes", "model.image_shape")):
+    return "its data have other images or classes, so start without init_from"
+  arguments = [shlex.quote(f"--config.{k}={v}") for k, v in changes.items()]
+  return f"start with {' '.join(arguments)}"
 
 
 def require_trainable(config: config_lib.Config, split: data.Split) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,26 @@ def test_resolve_refuses_what_does_not_fit_the_data(fields, name):
   config = config_lib.Config(model=config_lib.ModelConfig(**fields))
   with pytest.raises(ValueError, match=name):
     setup.resolve(config, source(np.zeros((8, 3, 2, 1), np.uint8)))
+
+
+@pytest.mark.parametrize(
+  ("change", "fix"),
+  [
+    (
+      {"mean": (0.25,), "std": (0.5,), "dtype": "bfloat16"},
+      "start with '--config.model.mean=(0.125,)' '--config.model.std=(1.0,)'.",
+    ),
+    ({"num_classes": 3, "mean": (0.25,)}, "so start without init_from."),
+  ],
+)
+def test_weights_of_another_model_are_refused_with_a_fix_that_works(
+  change, fix
+):
+  model = config_lib.ModelConfig(
+    num_classes=2, image_shape=(4, 4, 1), mean=(0.125,), std=(1.0,)
+  )
+  other = config_lib.Config(model=model)
+  changed = config_lib.Config(model=dataclasses.replace(model, **change))
+  with pytest.raises(ValueError, match="of the same model, but ") as error:
+    setup.require_same_model(changed, other, init_from="old")
+  assert str(error.value).endswith(fix)
