@@ -138,14 +138,15 @@ def run(
       _fail(error, RUN_ERROR)
 
   interruption.raise_stopped()
-  try:
-    app.run(guarded, flags_parser=_parse)
-  except interruption.Stopped as error:
-    _fail(error, error.exit_code)
-  except KeyboardInterrupt as error:
-    _fail(error, 128 + signal.SIGINT)
-  finally:
-    streams.settle()
+  with streams.prompt_exit():
+    try:
+      app.run(guarded, flags_parser=_parse)
+    except interruption.Stopped as error:
+      _fail(error, error.exit_code)
+    except KeyboardInterrupt as error:
+      _fail(error, 128 + signal.SIGINT)
+    finally:
+      streams.settle()
 
 
 def define_config(

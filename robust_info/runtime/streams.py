@@ -8,6 +8,8 @@ import contextlib
 import io
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
 
@@ -81,6 +83,24 @@ def settle() -> None:
     sys.stderr.flush()
   except OSError:
     _discard(sys.stderr.fileno())
+
+
+@contextlib.contextmanager
+def prompt_exit() -> Iterator[None]:
+  """Lets no thread of a library delay an exit with an error.
+
+  Python waits for threads before it exits. After a save that failed, threads of
+  Orbax wait ten minutes for the rest of it. Around a whole program only: the
+  process ends at once.
+  """
+  try:
+    yield
+  except SystemExit as error:
+    here = threading.current_thread()
+    held = not all(t.daemon for t in threading.enumerate() if t is not here)
+    if held and isinstance(error.code, int) and error.code:
+      leave(error.code)
+    raise
 
 
 def leave(code: int) -> NoReturn:

@@ -190,4 +190,5 @@ def _fail(error: BaseException, code: int) -> None:
 
 
 if __name__ == "__main__":
-  main()
+  with streams.prompt_exit():
+    main()

@@ -1,5 +1,6 @@
 """The description of the code behind a number."""
 
+import contextlib
 import pathlib
 import shutil
 import sys
@@ -77,6 +78,10 @@ def test_command_lines_need_a_device(no_device, monkeypatch, capsys):
   # What absl does with the flags is not of interest.
   monkeypatch.setattr(app, "run", lambda main, **_: main(["train.py"]))
   monkeypatch.setattr(command_line, "_join", lambda: None)
+  # Not of this process, in which other threads may be at work.
+  monkeypatch.setattr(
+    command_line.streams, "prompt_exit", contextlib.nullcontext
+  )
   monkeypatch.setattr(command_line.interruption, "raise_stopped", lambda: None)
   for run in (
     study_command.main,

@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import sys
+import threading
+import types
 
 import pytest
 
@@ -119,3 +121,19 @@ def test_process_that_ends_at_once_has_said_everything(monkeypatch):
   streams.leave(143)
   assert raw.getvalue() == b"a result"
   assert left == [143]
+
+
+@pytest.mark.parametrize(
+  ("code", "daemon", "left"),
+  [(1, False, [1]), (143, False, [143]), (1, True, []), (0, False, [])],
+)
+def test_threads_of_libraries_do_not_hold_an_exit_with_an_error(
+  monkeypatch, code, daemon, left
+):
+  others = [types.SimpleNamespace(daemon=daemon), threading.current_thread()]
+  monkeypatch.setattr(threading, "enumerate", lambda: others)
+  codes = []
+  monkeypatch.setattr(streams, "leave", codes.append)
+  with pytest.raises(SystemExit), streams.prompt_exit():
+    sys.exit(code)
+  assert codes == left
