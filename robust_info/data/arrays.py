@@ -132,8 +132,9 @@ def read(
     show_progress: unused, because reading takes seconds.
 
   Raises:
-    ValueError, TypeError: as `from_arrays`; or the file cannot be read, or has
+    ValueError, TypeError: as `from_arrays`; or the file is damaged, or has
       other arrays.
+    OSError: the file cannot be read.
   """
   del image_size, show_progress
   if not path.is_file():
@@ -148,6 +149,9 @@ def read(
       if not unknown:
         given = {name: file[name] for name in names}
   except Exception as error:  # Zip, zlib, header or disk: any type.
+    # To save it again helps only if its content is wrong.
+    if isinstance(error, OSError) and error.filename is not None:
+      raise
     raise ValueError(_unreadable(error)) from error
   if unknown:
     raise ValueError(

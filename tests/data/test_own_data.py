@@ -300,6 +300,21 @@ def test_truncated_file_is_one_line(load, tmp_path):
   assert "no readable .npz file" in refusal(load, "arrays", path)
 
 
+def test_file_that_may_not_be_read_is_no_damaged_one(
+  load, tmp_path, monkeypatch
+):
+  path = tmp_path / "a.npz"
+  np.savez(path, x=np.zeros((2, 4, 4)), y=[0, 1])
+
+  def refuse(*_, **unused):
+    raise PermissionError(13, "Permission denied", str(path))
+
+  monkeypatch.setattr(np, "load", refuse)
+  line = refusal(load, "arrays", path)
+  assert "Permission denied" in line
+  assert "save it again" not in line
+
+
 @pytest.mark.parametrize(
   ("name", "fields", "message"),
   [
