@@ -233,6 +233,19 @@ def test_a_matrix_of_a_hundred_classes_is_legible():
   figure_checks.assert_legible(figure)
 
 
+def test_long_names_of_runs_and_classes_keep_off_the_colour_bar():
+  classes = ["MOTORCAR " * 2 + str(i) for i in range(8)]
+  runs = {f"a NETWORK of a long name, NUMBER {i}": np.eye(8) for i in range(2)}
+  figure = ri.plots.cckl_matrix(runs, label_names=classes)
+  written(figure)
+  figure_checks.assert_legible(figure)
+  *maps, bar = figure.axes
+  edge = bar.get_window_extent().x0
+  for axes in maps:
+    for text in (axes.title, axes._left_title, axes._right_title):
+      assert not text.get_text() or text.get_window_extent().x1 < edge
+
+
 REFUSED = [
   (ri.plots.components, [], {}, ValueError, "local, path or epsilon, got no"),
   (ri.plots.components, [lens([1.0], [1.0])], {}, TypeError, "pass lenses as"),

@@ -12,6 +12,8 @@ from robust_info.plots.drawing import style
 
 _MAP = "viridis"
 _MAX_NAMED = 30
+# In letters, beside the colour bar.
+_SHORT_TITLE = 16
 # Light on every colour of the map, also where the page is dark.
 _OUTLINE = "#fafafa"
 # Not "'", which Matplotlib draws in a font that other programs lack.
@@ -45,7 +47,9 @@ def cckl(
     titles = style.shorten_all(names, 30)
     for axes, title, matrix in zip(grid.flat, titles, matrices, strict=False):
       image = _heat_map(axes, matrix, label_names, top)
-      style.title(axes, title)
+      # A long one has more room to its left, above the names of the classes.
+      side = "right" if len(title) > _SHORT_TITLE else "left"
+      style.title(axes, title, side=side)
       axes.set_ylabel(r"class of $x$")
       axes.set_xlabel(f"class of $x{_PRIME}$")
     bar = figure.colorbar(

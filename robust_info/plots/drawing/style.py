@@ -317,9 +317,11 @@ def _printed(text: str) -> str:
   )
 
 
-def title(axes: matplotlib.axes.Axes, head: str, note: str = "") -> None:
-  """Adds a bold title at the left, with a light note below it."""
-  axes.set_title(head, loc="left", fontweight="bold", pad=20 if note else 6)
+def title(
+  axes: matplotlib.axes.Axes, head: str, note: str = "", *, side: str = "left"
+) -> None:
+  """Adds a bold title at a side, with a light note at the left below it."""
+  axes.set_title(head, loc=side, fontweight="bold", pad=20 if note else 6)
   if note:
     axes.annotate(
       note,
