@@ -7,6 +7,7 @@ where there is none, and compute the version, a digest of the content.
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -232,7 +233,12 @@ def labels_of(
 
 def version_of(found: Content, digest: Digest) -> str:
   """The version, after all parts were read in the order of `ROLES`."""
-  digest.add("\n".join(found.label_names).encode())
+  names = found.label_names
+  text = "\n".join(names)
+  # ("a\nb", "c") are other names than ("a", "b\nc").
+  if text.count("\n") >= len(names):
+    text = json.dumps(names)
+  digest.add(text.encode())
   return digest.version()
 
 

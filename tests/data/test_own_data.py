@@ -183,6 +183,14 @@ def test_version_is_that_of_the_content():
     assert other.version != base
 
 
+def test_version_tells_names_apart_that_hold_line_breaks():
+  versions = {
+    data.from_arrays(X, Y, label_names=names, progress=False).version
+    for names in (("a\nb", "c", "d"), ("a", "b\nc", "d"), ("a", "b", "c\nd"))
+  }
+  assert len(versions) == 3
+
+
 @pytest.mark.parametrize("num_classes", [2, 1000])
 def test_few_and_many_classes_load(num_classes):
   y = np.arange(4 * num_classes + 42) % num_classes
