@@ -5,7 +5,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -54,7 +54,7 @@ class Workplace:
     config = setup.resolve(asked, source)
     began = time.monotonic() - _trained_seconds(directory / "run")
     with (
-      (directory / LOG).open("a", encoding="utf-8") as stream,
+      _log(directory / LOG) as stream,
       _remedies_of_studies(directory),
     ):
       training.train(
@@ -119,6 +119,17 @@ class Workplace:
     network = networks.of_run(run)
     evaluator = evaluators[network.apply_fn]
     return found, baselines.measure(evaluator, network.variables)
+
+
+@contextlib.contextmanager
+def _log(path: pathlib.Path) -> Iterator[TextIO]:
+  """A file for progress, whose lines are dropped where it takes none."""
+  stream = path.open("a", encoding="utf-8")
+  try:
+    yield stream
+  finally:
+    with contextlib.suppress(OSError):
+      stream.close()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 from robust_info import config
 from robust_info.config import registry
 from robust_info.evaluation.metrics import attack_runs
+from robust_info.runtime import streams
 from robust_info.study import __main__ as command
 from robust_info.study import baselines, jobs, plan, render, work
 from robust_info.training import workdir
@@ -156,6 +157,12 @@ def test_workdir_that_cannot_be_used_has_a_remedy_of_studies(tmp_path):
     work._remedies_of_studies(tmp_path),
   ):
     workdir.Workdir(tmp_path / "file", other)
+
+
+def test_progress_that_cannot_be_written_is_dropped():
+  with work._log(pathlib.Path("/dev/full")) as stream:
+    streams.write("a line\n", stream)
+  assert stream.closed
 
 
 def test_pictures_of_another_size_have_programs_and_data_of_their_own(
