@@ -94,10 +94,13 @@ class MetricsWriter:
     try:
       self.flush()
     finally:
+      # They try once more to write what could not be flushed.
       try:
-        self._file.close()
+        with files.naming(self._file.name):
+          self._file.close()
       finally:
-        self._events.close()
+        with files.naming(self._events_directory):
+          self._events.close()
 
   def _add_event(self, step: int, **content: Any) -> None:
     event = event_pb2.Event(step=int(step), wall_time=time.time(), **content)

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import resource
 import threading
 
 import pytest
@@ -174,6 +175,17 @@ def test_an_error_names_what_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left.*tensorboard"):
       log.write(row(1, loss=2.0))
   log.close()
+  log = metrics_log.MetricsWriter(tmp_path, after_step=None)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # As on a full disk.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+  try:
+    log._file.write("a line")
+    with pytest.raises(OSError, match=r"File too large: '.*tensorboard'"):
+      log.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log._events.close()
 
 
 def read_events(path, event_pb2):
