@@ -236,7 +236,7 @@ def version_of(found: Content, digest: Digest) -> str:
   names = found.label_names
   text = "\n".join(names)
   # ("a\nb", "c") are other names than ("a", "b\nc").
-  if text.count("\n") >= len(names):
+  if text.count("\n") >= max(len(names), 1):
     text = json.dumps(names)
   digest.add(text.encode())
   return digest.version()
