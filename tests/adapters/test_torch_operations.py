@@ -126,6 +126,28 @@ BODIES = {
   "one image": lambda x: torch.stack(
     [F.avg_pool2d(v, 3, 2, ceil_mode=True) for v in x]
   ),
+  "attention": lambda x: F.scaled_dot_product_attention(x, x, 2 * x, scale=2),
+  "attention, causal": lambda x: F.scaled_dot_product_attention(
+    query=x, key=x, value=x, is_causal=True
+  ),
+  "attention with a mask": lambda x: F.scaled_dot_product_attention(
+    x, x, x, attn_mask=(x.detach() @ x.detach().mT > 0.7)
+  ),
+  "attention with an empty row": lambda x: F.scaled_dot_product_attention(
+    x,
+    x,
+    x,
+    attn_mask=torch.tensor([True] * 6 + [False], device=x.device)[:, None],
+  ),
+  "attention with a bias": lambda x: F.scaled_dot_product_attention(
+    x, x, x, attn_mask=x @ x.mT
+  ),
+  "attention with a bias per head": lambda x: F.scaled_dot_product_attention(
+    x, x, x, attn_mask=(x @ x.mT)[:1]
+  ),
+  "attention of groups": lambda x: F.scaled_dot_product_attention(
+    x, x[:, :1], x[:, :1], enable_gqa=True
+  ),
   "linear by keywords": lambda x: F.linear(input=x, weight=x.new_ones(2, 6)),
   "pad by keywords": lambda x: F.pad(input=x, pad=(1, 1), value=0.5),
   "take_along_dim": lambda x: torch.take_along_dim(

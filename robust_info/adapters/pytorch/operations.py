@@ -17,6 +17,7 @@ import torch
 import torchax
 from torchax.ops import mappings, ops_registry
 
+from robust_info.adapters import base
 from robust_info.adapters.pytorch import pooling, views
 
 _ATEN = torch.ops.aten
@@ -34,6 +35,12 @@ def environment() -> torchax.tensor.Environment:
     found.override_op_definition(
       operation, functools.partial(on_arrays, function)
     )
+  # PyTorch has attention under two names.
+  for operation in ops_registry.all_torch_functions:
+    if operation.__name__ == "scaled_dot_product_attention":
+      found.override_op_definition(
+        operation, functools.partial(on_arrays, _attention)
+      )
   for operation, function in views.operations(found).items():
     found.override_op_definition(operation, function, is_view_op=True)
   return found
@@ -111,6 +118,46 @@ def _take_along(input, indices, dim=None):
 def _rrelu(x, noise, lower=0.125, upper=1 / 3, training=False, generator=None):
   """In evaluation mode the slope is the mean one."""
   return _leaky_relu(x, (lower + upper) / 2)
+
+
+def _attention(
+  query,
+  key,
+  value,
+  attn_mask=None,
+  dropout_p=0.0,
+  is_causal=False,
+  scale=None,
+  enable_gqa=False,
+):
+  """Where a mask leaves nothing, the result is 0."""
+  if dropout_p:
+    base.refuse_randomness()
+  if enable_gqa:
+    key, value = (
+      jnp.repeat(v, query.shape[-3] // v.shape[-3], -3) for v in (key, value)
+    )
+  scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+  scores = jnp.einsum("...ld,...sd->...ls", query * scale, key)
+  scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+  kept = jnp.tri(*scores.shape[-2:], dtype=bool) if is_causal else None
+  if attn_mask is not None:
+    shape = jnp.broadcast_shapes(attn_mask.shape, scores.shape)
+    attn_mask, scores = (
+      jnp.broadcast_to(v, shape) for v in (attn_mask, scores)
+    )
+    kept = attn_mask
+    if attn_mask.dtype != bool:
+      kept, scores = attn_mask > -jnp.inf, scores + attn_mask
+  if kept is None:
+    weights = jax.nn.softmax(scores, -1)
+  else:
+    kept = jnp.broadcast_to(kept, scores.shape)
+    # Rows of nothing but -inf would make NaN, in derivatives too.
+    empty = ~jnp.any(kept, -1, keepdims=True)
+    scores = jnp.where(kept, scores, jnp.where(empty, 0, -jnp.inf))
+    weights = jnp.where(kept, jax.nn.softmax(scores, -1), 0)
+  return jnp.einsum("...ls,...sd->...ld", weights.astype(value.dtype), value)
 
 
 def _hardtanh(x, low=-1.0, high=1.0):
