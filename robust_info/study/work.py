@@ -137,15 +137,15 @@ def _remedies_of_studies(directory: pathlib.Path) -> Iterator[None]:
   """Replaces the remedies for a workdir, which are flags of train.py."""
   try:
     yield
-  except workdir.OtherConfigurationError as error:
+  except workdir.WorkdirError as error:
+    if not error.changes:
+      text = str(error).replace("--workdir", "--output")
+      raise workdir.WorkdirError(text) from error
     raise workdir.WorkdirError(
       f"{directory} holds a run of another configuration: {error.changes}; "
       "give the changed recipe or case another name, or remove this folder to "
       "train again."
     ) from error
-  except workdir.WorkdirError as error:
-    text = str(error).replace("--workdir", "--output")
-    raise workdir.WorkdirError(text) from error
 
 
 def make(

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from robust_info import config as config_lib
@@ -27,24 +27,16 @@ from robust_info.training import metrics_log, own_parts
 
 
 class WorkdirError(RuntimeError):
-  """The directory cannot hold this run; one line."""
-
-
-class OtherConfigurationError(WorkdirError):
-  """The directory holds a run of another configuration; one line.
+  """The directory cannot hold this run; one line.
 
   Attributes:
-    changes: text on a few of the fields that differ.
+    changes: text on a few of the fields that differ, where the directory holds
+      a run of another configuration; empty on other processes than the first.
   """
 
-  def __init__(self, path: pathlib.Path, changes: Sequence[str]):
-    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    self.changes = f"{'; '.join(changes[:3])}{more}"
-    super().__init__(
-      f"Workdir {path} holds a run of another configuration: {self.changes}; "
-      f"choose another --workdir, with --init_from={path} to start from its "
-      "weights."
-    )
+  def __init__(self, text: str, changes: str = ""):
+    super().__init__(text)
+    self.changes = changes
 
 
 class Workdir:
@@ -113,7 +105,14 @@ class Workdir:
       found = read_config(self.path)
       changes = config_lib.refused_changes(found, config)
       if changes:
-        raise OtherConfigurationError(self.path, changes)
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        shown = f"{'; '.join(changes[:3])}{more}"
+        raise WorkdirError(
+          f"Workdir {self.path} holds a run of another configuration: {shown}; "
+          f"choose another --workdir, with --init_from={self.path} to start "
+          "from its weights.",
+          shown,
+        )
       if found != config:
         _write_config(stored, config)
     elif files.exists(self.path / "checkpoints"):
