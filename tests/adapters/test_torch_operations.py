@@ -180,6 +180,19 @@ def test_averages_of_many_pixels_are_precise_in_half_precision():
   np.testing.assert_array_equal(logits_fn(np.full((2, 3, 40, 40), 0.5)), 0.5)
 
 
+@pytest.mark.parametrize(
+  "body",
+  [
+    lambda x: F.rrelu(x - 0.5, training=True),
+    lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
+  ],
+)
+def test_random_operations_are_refused(body):
+  module = torch_comparison.Network(body, X)
+  with pytest.raises(ValueError, match="random"):
+    adapters.from_torch(module, channels_first=False)(X)
+
+
 def test_other_users_of_torchax_keep_its_operations():
   import torchax
 

@@ -117,6 +117,8 @@ def _take_along(input, indices, dim=None):
 
 def _rrelu(x, noise, lower=0.125, upper=1 / 3, training=False, generator=None):
   """In evaluation mode the slope is the mean one."""
+  if training:
+    base.refuse_randomness()
   return _leaky_relu(x, (lower + upper) / 2)
 
 
