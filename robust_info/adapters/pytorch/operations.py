@@ -150,7 +150,8 @@ def _attention(
     )
     kept = attn_mask
     if attn_mask.dtype != bool:
-      kept, scores = attn_mask > -jnp.inf, scores + attn_mask
+      kept = attn_mask > -jnp.inf
+      scores = scores + attn_mask.astype(scores.dtype)
   if kept is None:
     weights = jax.nn.softmax(scores, -1)
   else:
