@@ -4,6 +4,7 @@ Needs the extra `torch`; see test_torch.py.
 """
 
 import copy
+import functools
 import pickle
 
 import jax
@@ -14,7 +15,8 @@ from robust_info import adapters
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
-nn = torch.nn
+nn, F = torch.nn, torch.nn.functional
+torch_comparison = pytest.importorskip("torch_comparison")
 
 X = np.random.default_rng(0).uniform(size=(5, 6)).astype(np.float32)
 CELL = """
@@ -229,6 +231,44 @@ def test_what_cannot_run_is_refused_in_one_line(body, message):
     assert "\n" not in str(caught.value)
   # Neither call draws from the caller's stream.
   assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+  "body",
+  [
+    lambda _, x: x if x.sum() > 0 else -x,
+    lambda _, x: x * x.mean().item(),
+    lambda _, x: x * x[x > 0.5].mean(),
+    lambda _, x: x * x.detach().sum(0).tolist()[0],
+    lambda _, x: x * float(np.asarray((x + 1).detach()).mean()),
+  ],
+)
+def test_what_needs_values_is_refused_in_one_line(body):
+  logits_fn = adapters.from_torch(Body(body))
+  with pytest.raises(ValueError, match="needs the values of a ten") as caught:
+    jax.jit(logits_fn)(X)
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_values_of_constants_on_the_device_of_the_input_are_known(dtype):
+  def body(_, x):
+    made = torch.tensor([2, 3], dtype=dtype, device=x.device)
+    if dtype == torch.bfloat16:
+      return x * made.tolist()[1]
+    return x * float(np.asarray(made)[1])
+
+  torch_comparison.assert_as_in_torch(functools.partial(body, None), X)
+
+
+def test_an_error_names_the_function_that_torchax_ran():
+  def body(_, x):
+    image = x[:, None, :, None]
+    return F.interpolate(image, (3, 1), mode="bilinear", antialias=True)
+
+  with pytest.raises(TypeError) as caught:
+    adapters.from_torch(Body(body))(X)
+  assert "torch.nn.functional.interpolate" in str(caught.value.__notes__)
 
 
 def test_torchscript_is_refused_in_one_line():

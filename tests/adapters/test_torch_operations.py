@@ -149,7 +149,18 @@ BODIES = {
     x, x[:, :1], x[:, :1], enable_gqa=True
   ),
   "linear by keywords": lambda x: F.linear(input=x, weight=x.new_ones(2, 6)),
+  "einsum of a list": lambda x: torch.einsum(
+    "nchw, nchw, ncwd -> nhd", [x, 2 * x, x.mT]
+  ),
+  "einsum by axes": lambda x: torch.einsum(x, [0, 1, 2, 3], [0, 3, 1]),
   "pad by keywords": lambda x: F.pad(input=x, pad=(1, 1), value=0.5),
+  "pad and crop": lambda x: F.pad(x, (1, -1, -2, 1), value=0.5),
+  "reflect and crop": lambda x: F.pad(x, (2, -1, -1, 1), "reflect"),
+  "replicate and crop": lambda x: F.pad(x, (2, -1, -1, 1), "replicate"),
+  "wrap and crop": lambda x: F.pad(x, (-1, 2, 1, -2), "circular"),
+  "fold": lambda x: F.fold(
+    F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1
+  ),
   "take_along_dim": lambda x: torch.take_along_dim(
     x, x.argmax(-1, keepdim=True), -1
   ),

@@ -20,7 +20,7 @@ from robust_info.adapters import base
 from robust_info.adapters.pytorch import architecture, comparison, copies
 
 # The newest PyTorch on which the tests have run.
-_NEWEST = "2.14.1"
+_NEWEST = "2.15.0"
 
 
 @dataclasses.dataclass(frozen=True)

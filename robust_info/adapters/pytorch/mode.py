@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import torch
 import torchax
 from torch.utils import _mode_utils
@@ -130,16 +131,33 @@ class Mode(torch.overrides.TorchFunctionMode):
     if func is torch.Tensor.new_tensor:
       kwargs = {"dtype": args[0].dtype, **kwargs}
       return self.constant(torch.tensor(*args[1:], **kwargs))
+    if func in (torch.tensor, torch.as_tensor) and not pytree.tree_any(
+      elements.is_tensor, (args, kwargs)
+    ):
+      kwargs = {k: v for k, v in kwargs.items() if k != "device"}
+      return self.constant(func(*args, **kwargs))
     args, kwargs = self.constants(func, args, kwargs)
     if func is torch.Tensor.__setitem__:  # A tensor that was one of the CPU.
       return args[0].__setitem__(*args[1:])
     try:
+      if func in _VALUES:
+        return _value(func, args, kwargs)
       return self.observed(func, args, kwargs)
     except torchax.tensor.OperatorNotFound as error:
       raise ValueError(
         "Expected module to consist of operations that torchax knows, got one "
         f"that it lacks ({str(error).rstrip('.')}); write it by others."
       ) from error
+    except _UNKNOWN_VALUES as error:
+      raise ValueError(
+        "Expected module to run the same operations at all inputs, got one "
+        f"whose {_name(func)} needs the values of a tensor; write that part as "
+        "operations on tensors, for example with torch.where."
+      ) from error
+    except Exception as error:
+      if not getattr(error, "__notes__", None):
+        error.add_note(f"This was {_name(func)}, as torchax runs it.")
+      raise
 
   def observed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Calls a function, without derivatives of its results under no_grad.
@@ -249,6 +267,25 @@ class Mode(torch.overrides.TorchFunctionMode):
     )
 
 
+def _value(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+  """What a function makes of the values of a tensor, outside of PyTorch.
+
+  Raises:
+    jax.errors.TracerArrayConversionError: JAX traces, so there are no values.
+  """
+  values = np.array(_ENVIRONMENT.t2j_iso(args[0]))
+  if values.dtype.kind == "V":  # bfloat16, which NumPy does not have.
+    values = values.astype(np.float32)
+  with _mode_utils.no_dispatch(), torch._C.DisableTorchFunction():
+    tensor = torch.from_numpy(values).to(args[0].dtype)
+    return func(tensor, *args[1:], **kwargs)
+
+
+def _name(func: Any) -> str:
+  """The public name of a function of PyTorch."""
+  return torch.overrides.resolve_name(func) or getattr(func, "__name__", "code")
+
+
 def _is_ours(value: Any) -> bool:
   """Whether an argument makes an operation one on JAX arrays."""
   if isinstance(value, torch.device):
@@ -283,4 +320,12 @@ def _writes(func: Any) -> bool:
   return name.endswith("_")
 
 
+# Functions that leave PyTorch, and errors of JAX where it has no values.
+_VALUES = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__)
+_UNKNOWN_VALUES = (
+  jax.errors.ConcretizationTypeError,
+  jax.errors.NonConcreteBooleanIndexError,
+  jax.errors.TracerArrayConversionError,
+  jax.errors.TracerIntegerConversionError,
+)
 _DETACHED = (torch.Tensor.data.__get__, torch.Tensor.detach, torch.detach)

@@ -104,9 +104,34 @@ def _linear(input, weight, bias=None):
   return out if bias is None else out + bias
 
 
+def _einsum(equation, *operands):
+  if len(operands) == 1 and isinstance(operands[0], list | tuple):
+    [operands] = operands
+  return jnp.einsum(equation, *operands)
+
+
 def _pad(input, pad, mode="constant", value=None):
-  plain = ops_registry.all_torch_functions[torch.nn.functional.pad].func
-  return plain(input, pad, mode, value)
+  """Pads the last axes, or crops them where `pad` is negative."""
+  pairs = list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+  widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs
+  added = [tuple(max(end, 0) for end in width) for width in widths]
+  taken = [tuple(max(-end, 0) for end in width) for width in widths]
+
+  def crop(x):
+    return x[
+      tuple(
+        slice(first, max(size - last, first))
+        for size, (first, last) in zip(x.shape, taken, strict=True)
+      )
+    ]
+
+  if mode == "constant":
+    fill = 0 if value is None else value
+    return crop(jnp.pad(input, added, constant_values=fill))
+  if mode == "circular":
+    return jnp.pad(crop(input), added, mode="wrap")
+  name = {"replicate": "edge", "reflect": "reflect"}[mode]
+  return crop(jnp.pad(input, added, mode=name))
 
 
 def _take_along(input, indices, dim=None):
@@ -322,6 +347,8 @@ _OWN: dict[Any, Callable[..., Any]] = {
   _ATEN.avg_pool3d.default: functools.partial(pooling.average_pool, 3),
   _ATEN.rrelu_with_noise.default: _rrelu,
   torch.nn.functional.linear: _linear,
+  torch.einsum: _einsum,
+  _ATEN.pad.default: _pad,
   torch.nn.functional.pad: _pad,
   torch.take_along_dim: _take_along,
   torch.Tensor.take_along_dim: _take_along,

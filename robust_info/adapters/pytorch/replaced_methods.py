@@ -88,9 +88,16 @@ def _data(plain: property) -> property:
   return property(_detach(plain.fget), write)
 
 
-def _flatten(_: Any) -> Callable[..., Any]:
-  """PyTorch's method, which gives a view; that of torchax copies."""
-  return torch.Tensor.flatten
+def _pytorchs(plain: Callable[..., Any]) -> Callable[..., Any]:
+  """PyTorch's method, which the mode sees, in place of that of torchax."""
+  seen = getattr(torch.Tensor, plain.__name__)
+
+  @functools.wraps(plain)
+  def method(self, *args, **kwargs):
+    call = plain if elements.RUNNING.get() is None else seen
+    return call(self, *args, **kwargs)
+
+  return method
 
 
 def _type_as(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,7 +189,9 @@ def _has_ours(args: Any, kwargs: Any) -> bool:
 _BASE = torch.autograd.function._SingleLevelFunction
 _REPLACED = (
   (elements.Tensor, "__setitem__", _write),
-  (elements.Tensor, "flatten", _flatten),
+  (elements.Tensor, "flatten", _pytorchs),
+  (elements.Tensor, "numpy", _pytorchs),
+  (elements.Tensor, "tolist", _pytorchs),
   (elements.Tensor, "detach", _detach),
   (elements.Tensor, "data", _data),
   (elements.Tensor, "type_as", _type_as),
