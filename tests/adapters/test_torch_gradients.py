@@ -156,7 +156,7 @@ PARTS = {
   "straight-through": rounded,
   "saved input": lambda x: Clipped.apply(x, 0.2, 0.7),
   "setup_context": lambda x: torch.mul(*Exponential.apply(x)),
-  "default argument": lambda x: Exponential.apply(x, rate=1.5)[0],
+  "argument": lambda x: Exponential.apply(x, 1.5)[0],
   "in place": lambda x: InPlace.apply(2 * x) + x,
   "inside no_grad": lambda x: x * Rounded.apply(x).detach(),
   "no_grad": under_no_grad,
@@ -168,13 +168,29 @@ PARTS = {
   "apply at each call": lambda x: Rounded.apply(x),
   "held, saved input": lambda x: clipped(x, 0.2, 0.7),
   "held, setup_context": lambda x: torch.mul(*exponential(rounded(x))),
-  "held, default argument": lambda x: exponential(x, rate=1.5)[0],
+  "held, argument": lambda x: exponential(x, 1.5)[0],
   "held, in place": lambda x: in_place(2 * x) + x,
   "held, in place, setup_context": lambda x: in_place_set_up(2 * x) + x,
   "held, under no_grad": held_under_no_grad,
   "checkpoint": checkpointed(False),
   "re-entrant checkpoint": checkpointed(True),
 }
+
+
+def takes_keywords():
+  """Whether this PyTorch does so where a function has a `setup_context`."""
+  try:
+    Exponential.apply(torch.zeros(1), rate=1.0)
+  except TypeError:
+    return False
+  return True
+
+
+if takes_keywords():
+  PARTS |= {
+    "keyword": lambda x: Exponential.apply(x, rate=1.5)[0],
+    "held, keyword": lambda x: exponential(x, rate=1.5)[0],
+  }
 
 
 class Net(nn.Module):

@@ -19,8 +19,8 @@ from jax.typing import ArrayLike
 from robust_info.adapters import base
 from robust_info.adapters.pytorch import architecture, comparison, copies
 
-# The newest PyTorch on which the tests have run.
-_NEWEST = "2.15.0"
+# The oldest and the newest PyTorch on which the tests have run.
+_KNOWN = "torch>=2.8,<=2.15.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _mode() -> ModuleType:
   except AttributeError as error:
     raise ImportError(
       f"Expected a PyTorch that torchax knows, got {torch.__version__} "
-      f"({error}); run pip install 'torch<={_NEWEST}'."
+      f"({error}); run pip install '{_KNOWN}'."
     ) from error
 
 
