@@ -255,6 +255,20 @@ def _require_two_classes(labels: np.ndarray) -> None:
     )
 
 
+def _note_sorted_data(labels: np.ndarray) -> None:
+  """The first examples stand for all only if classes come in any order."""
+  number = _NUM_EXAMPLES.value
+  if number is None or number >= len(labels) or not processes.is_first():
+    return
+  if too_few := data.classes_at_first(labels, number):
+    found, usual = too_few
+    streams.note(
+      f"Warning: --num_examples={number} takes the first examples, which have "
+      f"{found} classes where a random choice would have about {usual}: the "
+      "data are sorted. Evaluate all of them, or shuffle the test split."
+    )
+
+
 def _asked() -> dict[str, Any]:
   """The settings that the processes of one report have to agree on."""
   given = (*_SETTINGS, _SEED, _NUM_EXAMPLES, _CHECKPOINT)
@@ -284,6 +298,7 @@ def main() -> None:
     flags=_DATA_FLAGS,
   )
   _require_two_classes(source.test.labels)
+  _note_sorted_data(source.test.labels)
   processes.require_same(
     lambda: {"test data": agreement.data_digest(source.test)}
   )

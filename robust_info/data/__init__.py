@@ -32,6 +32,7 @@ from robust_info.data.source import (
   UnavailableError,
   check_labels,
   check_two_classes,
+  classes_at_first,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
   "channel_moments",
   "check_labels",
   "check_two_classes",
+  "classes_at_first",
   "crop_flip",
   "epoch_permutation",
   "eval_batches",

@@ -1,6 +1,7 @@
 """Loaded data sets and their splits."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,31 @@ def check_two_classes(labels: np.ndarray, *, split: str) -> None:
     f"Expected {split} examples of at least two classes, got {got}; take more "
     "of them, or other data."
   )
+
+
+def classes_at_first(labels: np.ndarray, number: int) -> tuple[int, int] | None:
+  """Whether the first examples have too few classes, as sorted data have.
+
+  Args:
+    labels: integers [N], of all examples.
+    number: number of first examples, in [1, N].
+
+  Returns:
+    None if a random choice has as few classes with probability over 1e-6, by
+    the bound of Chernoff and Hoeffding. Else the number of classes of the first
+    examples, and its mean over random choices.
+  """
+  _, counts = np.unique(labels, return_counts=True)
+  found, of = len(np.unique(labels[:number])), len(counts)
+  absent = 1 - found / of
+  usual = ((1 - counts / len(labels)) ** number).mean()
+  if absent <= usual:
+    return None
+  exponent = absent * math.log(absent / max(usual, 1e-300))
+  exponent += found / of * math.log((found / of) / (1 - usual))
+  if exponent * of < math.log(1e6):
+    return None
+  return found, round(of * (1 - usual))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

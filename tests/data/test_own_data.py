@@ -217,6 +217,29 @@ def test_validation_examples_of_one_class_serve_no_run():
     data.check_two_classes(Y[:0], split="test")
 
 
+@pytest.mark.parametrize(
+  ("num_classes", "each", "number", "expected"),
+  [
+    (2, 500, 501, None),  # No different from a random choice by its classes.
+    (2, 500, 30, (1, 2)),
+    (10, 100, 150, (2, 10)),
+    (10, 100, 550, (6, 10)),
+    (300, 3, 100, (34, 85)),
+    (300, 3, 900, None),
+  ],
+)
+def test_only_sorted_data_begin_with_too_few_classes(
+  num_classes, each, number, expected
+):
+  labels = np.repeat(np.arange(num_classes), each)
+  assert data.classes_at_first(labels, number) == expected
+  generator = np.random.default_rng(0)
+  for first in (1, 10, number):
+    for _ in range(50):
+      shuffled = generator.permutation(labels)
+      assert data.classes_at_first(shuffled, first) is None
+
+
 def test_class_with_one_example_keeps_it():
   y = np.array([0] * 25 + [1] * 24 + [2])
   found = data.from_arrays(X[:50], y, progress=False)
