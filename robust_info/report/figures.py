@@ -30,8 +30,11 @@ _Path = str | os.PathLike[str]
 
 def of_report(report: _Report) -> list[str]:
   """Names of the figures of a report, except for its examples."""
-  names = ["training_curves", "robust_accuracy", "components"]
+  names = ["robust_accuracy", "components"]
   runs = report["runs"]
+  # Networks that train.py has not trained have no curves.
+  if any(run["curves"] for run in runs):
+    names.append("training_curves")
   # There are no matrices of many classes.
   if all(run["cckl_matrix"] for run in runs):
     names.append("cckl_matrices")
@@ -48,7 +51,8 @@ def remove_others(report: _Report, folder: pathlib.Path) -> None:
     report: a report.
     folder: its directory.
   """
-  for name in {"cckl_matrices", "strength"} - {*of_report(report)}:
+  some = {"training_curves", "cckl_matrices", "strength"}
+  for name in some - {*of_report(report)}:
     for suffix in (".png", ".svg"):
       (folder / name).with_suffix(suffix).unlink(missing_ok=True)
 

@@ -202,6 +202,17 @@ def test_runs_beyond_the_palette_differ_by_their_mark():
   assert len(looks) == 20
 
 
+def test_there_are_curves_only_of_what_was_trained(tmp_path):
+  run = figure_checks.make_run("x")
+  report = figure_checks.make_report([run | {"curves": []}])
+  assert "training_curves" not in figures.of_report(report)
+  (tmp_path / "training_curves.png").touch()
+  figures.remove_others(report, tmp_path)
+  assert not [*tmp_path.iterdir()]
+  both = figure_checks.make_report([run | {"curves": []}, run])
+  assert "training_curves" in figures.of_report(both)
+
+
 def test_missing_values_leave_gaps(figure_of):
   _, figure = figure_of(figures.training_curves, "nothing but holes")
   by_title = {axes.get_title(loc="left"): axes for axes in figure.axes}
