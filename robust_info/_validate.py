@@ -284,9 +284,11 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
 
 
 def reason(error: BaseException) -> str:
-  """Kind and first line of an error."""
+  """Kind and first line of an error, and the notes of one line that it has."""
   first = str(error).strip().partition("\n")[0]
-  return f"{type(error).__name__}: {first}"
+  notes = [n for n in getattr(error, "__notes__", ()) if "\n" not in n]
+  where = f" ({', '.join(notes)})" if notes else ""
+  return f"{type(error).__name__}: {first}{where}"
 
 
 def logits(name: str, out: Any) -> Any:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+import robust_info as ri
 from robust_info import adapters
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
@@ -266,9 +267,14 @@ def test_an_error_names_the_function_that_torchax_ran():
     image = x[:, None, :, None]
     return F.interpolate(image, (3, 1), mode="bilinear", antialias=True)
 
+  logits_fn = adapters.from_torch(Body(body))
+  name = "in torch.nn.functional.interpolate, as torchax runs it"
   with pytest.raises(TypeError) as caught:
-    adapters.from_torch(Body(body))(X)
-  assert "torch.nn.functional.interpolate" in str(caught.value.__notes__)
+    logits_fn(X)
+  assert name in caught.value.__notes__
+  # Also where JAX has put a note of its own there, and in an error of ours.
+  with pytest.raises(TypeError, match=f"not callable \\({name}\\)"):
+    ri.disentangle_local(logits_fn, X, X)
 
 
 def test_torchscript_is_refused_in_one_line():

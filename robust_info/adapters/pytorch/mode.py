@@ -155,8 +155,9 @@ class Mode(torch.overrides.TorchFunctionMode):
         "operations on tensors, for example with torch.where."
       ) from error
     except Exception as error:
-      if not getattr(error, "__notes__", None):
-        error.add_note(f"This was {_name(func)}, as torchax runs it.")
+      # The innermost function alone; notes of JAX do not count.
+      if not any(note.endswith(_RUN) for note in _notes(error)):
+        error.add_note(f"in {_name(func)}{_RUN}")
       raise
 
   def observed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -281,6 +282,10 @@ def _value(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return func(tensor, *args[1:], **kwargs)
 
 
+def _notes(error: BaseException) -> list[str]:
+  return getattr(error, "__notes__", [])
+
+
 def _name(func: Any) -> str:
   """The public name of a function of PyTorch."""
   return torch.overrides.resolve_name(func) or getattr(func, "__name__", "code")
@@ -320,6 +325,7 @@ def _writes(func: Any) -> bool:
   return name.endswith("_")
 
 
+_RUN = ", as torchax runs it"
 # Functions that leave PyTorch, and errors of JAX where it has no values.
 _VALUES = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__)
 _UNKNOWN_VALUES = (
