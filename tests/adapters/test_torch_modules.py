@@ -209,6 +209,18 @@ def written_in_part(_, x):
   return out
 
 
+def bag(_, x):
+  bags = torch.zeros(len(x), 2, dtype=torch.int64)
+  return x + F.embedding_bag(bags, x[:4], mode="sum")
+
+
+def reflected(_, x):
+  volumes = x[:, None, None, None].expand(-1, 1, 2, 2, -1)
+  grid = 3 * x[:, None, None, :, None].expand(-1, 1, 1, -1, 3)
+  padded = F.grid_sample(volumes, grid, "bilinear", "reflection")
+  return padded.flatten(1)
+
+
 def own_gradient(_, x):
   y = x.detach().requires_grad_()
   return torch.autograd.grad(y.square().sum(), y)[0]
@@ -220,6 +232,8 @@ def own_gradient(_, x):
     (lambda _, x: x + torch.randn(6), "network without randomness"),
     (written_in_part, "tensors on the device of its input"),
     (own_gradient, "without gradients of its own"),
+    (bag, "got embedding_bag, which it does not"),
+    (reflected, "got grid_sample, which it does not"),
     (lambda _, x: torch.func.vmap(torch.sin)(x), "logits without torch.func"),
   ],
 )

@@ -46,6 +46,26 @@ def environment() -> torchax.tensor.Environment:
   return found
 
 
+def require_right(function: Any, args: Any, kwargs: Any) -> None:
+  """Refuses calls of a function that torchax 0.0.13 computes wrongly."""
+  if (is_wrong := _WRONG.get(function)) and is_wrong(*args, **kwargs):
+    raise ValueError(
+      "Expected module to consist of operations that torchax computes right, "
+      f"got {function.__name__}, which it does not with these arguments; write "
+      "it by others."
+    )
+
+
+def _reflects_volumes(input, grid, mode=None, padding_mode="zeros", *_, **__):
+  return input.dim() == 5 and padding_mode == "reflection"
+
+
+_WRONG = {
+  torch.nn.functional.embedding_bag: lambda *_, **__: True,
+  torch.nn.functional.grid_sample: _reflects_volumes,
+}
+
+
 def _part_of_input(function: Callable[..., Any], *bounds: Any) -> float:
   """The derivative of PyTorch where an input of 0 equals its bound.
 
