@@ -214,11 +214,12 @@ def bag(_, x):
   return x + F.embedding_bag(bags, x[:4], mode="sum")
 
 
-def reflected(_, x):
+def warped(x, padding):
   volumes = x[:, None, None, None].expand(-1, 1, 2, 2, -1)
   grid = 3 * x[:, None, None, :, None].expand(-1, 1, 1, -1, 3)
-  padded = F.grid_sample(volumes, grid, "bilinear", "reflection")
-  return padded.flatten(1)
+  return F.grid_sample(
+    volumes, grid, "bilinear", padding, align_corners=False
+  ).flatten(1)
 
 
 def own_gradient(_, x):
@@ -232,8 +233,8 @@ def own_gradient(_, x):
     (lambda _, x: x + torch.randn(6), "network without randomness"),
     (written_in_part, "tensors on the device of its input"),
     (own_gradient, "without gradients of its own"),
-    (bag, "got embedding_bag, which it does not"),
-    (reflected, "got grid_sample, which it does not"),
+    (bag, "got embedding_bag; write"),
+    (lambda _, x: warped(x, "reflection"), "volumes with reflection; write"),
     (lambda _, x: torch.func.vmap(torch.sin)(x), "logits without torch.func"),
   ],
 )
@@ -276,6 +277,11 @@ def test_values_of_constants_on_the_device_of_the_input_are_known(dtype):
   torch_comparison.assert_as_in_torch(functools.partial(body, None), X)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_volumes_are_warped_as_in_pytorch(padding):
+  torch_comparison.assert_as_in_torch(lambda x: warped(x, padding), X)
+
+
 def test_an_error_names_the_function_that_torchax_ran():
   def body(_, x):
     image = x[:, None, :, None]
@@ -286,9 +292,17 @@ def test_an_error_names_the_function_that_torchax_ran():
   with pytest.raises(TypeError) as caught:
     logits_fn(X)
   assert name in caught.value.__notes__
-  # Also where JAX has put a note of its own there, and in an error of ours.
   with pytest.raises(TypeError, match=f"not callable \\({name}\\)"):
     ri.disentangle_local(logits_fn, X, X)
+
+
+def test_an_error_that_jax_annotates_names_the_function_too():
+  logits_fn = adapters.from_torch(Body(lambda _, x: torch.cat([x, x[0]])))
+  with pytest.raises((TypeError, ValueError)) as caught:
+    logits_fn(X)
+  first, *others = caught.value.__notes__
+  assert "JAX" in first
+  assert "in torch.cat, as torchax runs it" in others
 
 
 def test_torchscript_is_refused_in_one_line():

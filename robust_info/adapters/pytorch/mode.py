@@ -142,7 +142,6 @@ class Mode(torch.overrides.TorchFunctionMode):
     try:
       if func in _VALUES:
         return _value(func, args, kwargs)
-      operations.require_right(func, args, kwargs)
       return self.observed(func, args, kwargs)
     except torchax.tensor.OperatorNotFound as error:
       raise ValueError(

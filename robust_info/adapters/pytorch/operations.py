@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import torch
 import torchax
+from torchax import decompositions
 from torchax.ops import mappings, ops_registry
 
 from robust_info.adapters import base
@@ -41,29 +42,11 @@ def environment() -> torchax.tensor.Environment:
       found.override_op_definition(
         operation, functools.partial(on_arrays, _attention)
       )
+  for operation, function in _OWN_ON_TENSORS.items():
+    found.override_op_definition(operation, function)
   for operation, function in views.operations(found).items():
     found.override_op_definition(operation, function, is_view_op=True)
   return found
-
-
-def require_right(function: Any, args: Any, kwargs: Any) -> None:
-  """Refuses calls of a function that torchax 0.0.13 computes wrongly."""
-  if (is_wrong := _WRONG.get(function)) and is_wrong(*args, **kwargs):
-    raise ValueError(
-      "Expected module to consist of operations that torchax computes right, "
-      f"got {function.__name__}, which it does not with these arguments; write "
-      "it by others."
-    )
-
-
-def _reflects_volumes(input, grid, mode=None, padding_mode="zeros", *_, **__):
-  return input.dim() == 5 and padding_mode == "reflection"
-
-
-_WRONG = {
-  torch.nn.functional.embedding_bag: lambda *_, **__: True,
-  torch.nn.functional.grid_sample: _reflects_volumes,
-}
 
 
 def _part_of_input(function: Callable[..., Any], *bounds: Any) -> float:
@@ -331,6 +314,28 @@ def _convolution(
   )
 
 
+def _refuse(what: str, *_, **__):
+  raise ValueError(
+    "Expected module to consist of operations that torchax computes right, got "
+    f"{what}; write it by others."
+  )
+
+
+def _grid_sampler_3d(x, grid, interpolation_mode, padding_mode, align_corners):
+  if padding_mode == 2:
+    _refuse("grid_sample of volumes with reflection")
+  return decompositions._grid_sampler_3d(
+    x, grid, interpolation_mode, padding_mode, align_corners
+  )
+
+
+_BAGS = functools.partial(_refuse, "embedding_bag")
+# Those of torchax 0.0.13 are wrong, or made of other operations.
+_OWN_ON_TENSORS: dict[Any, Callable[..., Any]] = {
+  _ATEN._embedding_bag.default: _BAGS,
+  _ATEN._embedding_bag_forward_only.default: _BAGS,
+  _ATEN.grid_sampler_3d.default: _grid_sampler_3d,
+}
 _OWN: dict[Any, Callable[..., Any]] = {
   _ATEN.abs.default: _abs,
   _ATEN.clamp.default: _clamp,
