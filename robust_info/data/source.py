@@ -105,9 +105,9 @@ def classes_at_first(labels: np.ndarray, number: int) -> tuple[int, int] | None:
     number: number of first examples, in [1, N].
 
   Returns:
-    None if a random choice has as few classes with probability over 1e-6, by
-    the bound of Chernoff and Hoeffding. Else the number of classes of the first
-    examples, and its mean over random choices.
+    None, unless random choices have as few classes with a probability below
+    1e-4, by the bound of Chernoff and Hoeffding. Then the number of classes of
+    the first examples, and its mean over random choices.
   """
   _, counts = np.unique(labels, return_counts=True)
   found, of = len(np.unique(labels[:number])), len(counts)
@@ -117,7 +117,7 @@ def classes_at_first(labels: np.ndarray, number: int) -> tuple[int, int] | None:
     return None
   exponent = absent * math.log(absent / max(usual, 1e-300))
   exponent += found / of * math.log((found / of) / (1 - usual))
-  if exponent * of < math.log(1e6):
+  if exponent * of < math.log(1e4):
     return None
   return found, round(of * (1 - usual))
 

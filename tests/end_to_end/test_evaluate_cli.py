@@ -1,5 +1,6 @@
 """evaluate.py as a user runs it, on a small run trained here."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import time
 import jax
 import jax.export
 import numpy as np
+import PIL.Image
 import preloaded
 import pytest
 
@@ -299,6 +301,33 @@ def test_errors_are_one_line(evaluate, runs, home, flags, code, message):
   [line] = result.stderr.strip().splitlines()
   assert line.startswith("Error: ")
   assert message.format(**places) in line
+
+
+@pytest.mark.parametrize("number", [None, 30, 60])
+def test_first_examples_of_a_folder_bring_a_warning(evaluate, home, number):
+  for split, name, image in itertools.product(
+    ("train", "test"), "abc", range(20)
+  ):
+    folder = home / "sorted" / split / name
+    folder.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("L", (8, 8), image).save(folder / f"{image}.png")
+  result = evaluate(
+    DIGITS,
+    "--config.data.name=image_folder",
+    f"--config.data.path={home / 'sorted'}",
+    f"--config.data.cache_dir={home / 'cache'}",
+    f"--model={home / 'none.py'}:load",
+    f"--output={home / 'x'}",
+    *([] if number is None else [f"--num_examples={number}"]),
+  )
+  # There is no network, which comes after the data.
+  assert result.returncode == 1
+  found = [
+    line for line in result.stderr.splitlines() if line.startswith("Warning")
+  ]
+  if number == 30:
+    assert "--num_examples=30" in found.pop()
+  assert not found
 
 
 @pytest.mark.real_data
