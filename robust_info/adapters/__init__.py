@@ -7,7 +7,9 @@ Each adapter returns a `jax.tree_util.Partial` (images [N, H, W, channels] or
 any [N, ...] -> logits [N, C]) whose leaves are all parameters and statistics of
 the network. Programs are compiled once per architecture: new weights reuse
 them. The network of the caller is copied and not changed, and the copy is in
-evaluation mode: running statistics, no dropout.
+evaluation mode: running statistics, no dropout. It may split random keys;
+logits that depend on random numbers raise ValueError, at compilation at the
+latest.
 
     adapter        network                      extra
     from_linen     Flax Linen                   train

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info.adapters import base
+from robust_info.adapters import base, undrawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +117,16 @@ def from_equinox(
 
 def _call(model, state, x, batched, takes_key):
   """The outputs of a batch; a new state is dropped."""
-  options = {"key": None} if takes_key else {}
 
-  def one(x):
-    if state is None:
-      return model(x, **options)
-    return model(x, state, **options)[0]
+  def outputs(key):
+    options = {"key": key} if takes_key else {}
 
-  # BatchNorm names this axis when it trains.
-  return one(x) if batched else jax.vmap(one, axis_name="batch")(x)
+    def one(x):
+      if state is None:
+        return model(x, **options)
+      return model(x, state, **options)[0]
+
+    # BatchNorm names this axis when it trains.
+    return one(x) if batched else jax.vmap(one, axis_name="batch")(x)
+
+  return undrawn.call(outputs) if takes_key else outputs(None)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info.adapters import base
+from robust_info.adapters import base, undrawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +24,11 @@ class _Run:
   def __call__(self, variables: Any, x: jax.Array) -> Any:
     params, state = variables
     before = (params, state) if self.has_state else (params,)
+    options = base.call_arguments(self.arguments)
     if self.has_rng:
-      before += (None,)
-    outputs = self.apply(*before, x, **base.call_arguments(self.arguments))
+      outputs = undrawn.call(lambda key: self.apply(*before, key, x, **options))
+    else:
+      outputs = self.apply(*before, x, **options)
     return outputs[0] if self.has_state else outputs
 
 
@@ -46,8 +48,8 @@ def from_haiku(
 
   Args:
     apply: `.apply` of the result of `haiku.transform` or
-      `haiku.transform_with_state`, with or without `without_apply_rng`. Its
-      random key is `None`: a network that draws numbers raises.
+      `haiku.transform_with_state`, with or without `without_apply_rng`. It
+      may ask for random keys; outputs that depend on random numbers raise.
     params: parameters.
     state: state, for `haiku.transform_with_state`.
     arguments: further arguments of the function, for example

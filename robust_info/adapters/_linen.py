@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info.adapters import base
+from robust_info.adapters import base, undrawn
 
 # Usual names of the argument that chooses the mode -> evaluation.
 _EVALUATION = {
@@ -30,8 +30,9 @@ class _Run:
   arguments: tuple[tuple[str, Any], ...]
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
-    return base.value_of(self.module).apply(
-      variables, x, method=self.method, **base.call_arguments(self.arguments)
+    arguments = base.call_arguments(self.arguments)
+    return _call(
+      base.value_of(self.module), variables, x, method=self.method, **arguments
     )
 
 
@@ -57,6 +58,7 @@ def from_linen(
     arguments: further arguments of the call. Those that choose the mode
       (`train`, `training`, `is_training`, `deterministic`,
       `use_running_average`) are set to evaluation if the method has them.
+      `rngs` with keys makes the numbers drawn from them part of the network.
     mean: see the package.
     std: see the package.
     channels_first: see the package.
@@ -91,5 +93,16 @@ def from_linen(
     variables,
     base.Conversion(mean, std, channels_first, output),
     images=images,
-    original=lambda x: module.apply(variables, x, method=method, **chosen),
+    original=lambda x: _call(module, variables, x, method=method, **chosen),
+  )
+
+
+def _call(module, variables, x, **options):
+  """The outputs of a batch; keys of all names are those of `params`."""
+  if "rngs" in options:
+    return module.apply(variables, x, **options)
+  return undrawn.call(
+    lambda key: module.apply(
+      variables, x, rngs=key if key is None else {"params": key}, **options
+    )
   )

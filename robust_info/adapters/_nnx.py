@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from robust_info.adapters import base
+from robust_info.adapters import base, undrawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,28 +17,25 @@ class _Run:
 
   Attributes:
     graphdef: definition of the module, without its arrays.
-    keys: for each leaf of the random streams the name of its PRNG, or `None` if
-      it is not a key.
+    is_key: for each leaf of the random streams whether it is a key.
   """
 
   graphdef: Any
-  keys: tuple[str | None, ...]
+  is_key: tuple[bool, ...]
 
   def __call__(self, variables: Any, x: jax.Array) -> Any:
     nnx = base.library("flax.nnx", "nnx")
     streams, rest = variables
     leaves, tree = jax.tree.flatten(streams)
     leaves = [
-      leaf if impl is None else jax.random.wrap_key_data(leaf, impl=impl)
-      for leaf, impl in zip(leaves, self.keys, strict=True)
+      undrawn.keys(leaf.shape[:-1]) if is_key else leaf
+      for leaf, is_key in zip(leaves, self.is_key, strict=True)
     ]
     # A module for this call only: its changes to itself are dropped.
+    # Variables of another trace could not enter nnx.scan and its kind.
+    rest = jax.tree.map(lambda leaf: leaf, rest)
     module = nnx.merge(self.graphdef, tree.unflatten(leaves), rest)
-    outputs = module(x)
-    after = jax.tree.leaves(nnx.state(module, nnx.RngState))
-    if any(a is not b for a, b in zip(after, leaves, strict=True)):
-      base.refuse_randomness()
-    return outputs
+    return module(x)
 
 
 def from_nnx(
@@ -78,15 +75,13 @@ def from_nnx(
         vars(node)[name] = base.snapshot(value, nnx.Pytree)
   graphdef, streams, rest = nnx.split(copy, nnx.RngState, ...)
   leaves, tree = jax.tree.flatten(streams)
-  keys = tuple(
-    str(jax.random.key_impl(leaf)) if _is_key(leaf) else None for leaf in leaves
-  )
+  is_key = tuple(_is_key(leaf) for leaf in leaves)
   # Keys as numbers, because the leaves of a network are saved and compared.
   streams = tree.unflatten(
     jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves
   )
   return base.adapted(
-    _Run(graphdef, keys),
+    _Run(graphdef, is_key),
     (streams, rest),
     base.Conversion(mean, std, channels_first, output),
     images=images,

@@ -362,7 +362,7 @@ def errors():
     ),
     "training mode": (
       lambda: ri.fisher_trace(noisy, images()),
-      "logits_fn to be a pure function .* PRNG",
+      "network without randomness in evaluation mode",
     ),
     "random output": (
       lambda: ri.fisher_trace(adapters.from_nnx(Drawing()), images()),
