@@ -29,8 +29,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     os.environ.get("XLA_FLAGS", ""),
   ]
 ).strip()
-# Silence XLA, which logs a line for every program found in the cache.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Silence XLA, which logs a line for every program found in the cache. JAX sets
+# this, too, when a plugin of pytest imports it first.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Tracing and lowering are faster without source locations.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
