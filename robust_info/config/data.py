@@ -27,6 +27,7 @@ class DataConfig:
     path: file or folder with data of one's own.
     image_size: side in pixels to which pictures of a folder or of Parquet files
       are resized and cropped; None requires them to have one size.
+    label_column: column of Parquet files with the labels; None means `label`.
     version: digest of data of one's own, filled in when a run starts; data of
       another version are refused.
     validation_fraction: share of the training split held out for validation.
@@ -46,6 +47,7 @@ class DataConfig:
   image_size: int | None = schema.checked(
     None, ">= 1", lambda v: v is None or v >= 1, at_most=4096
   )
+  label_column: str | None = schema.optional_text()
   version: str | None = schema.optional_text()
   validation_fraction: float = schema.checked(
     0.1, "in (0, 1)", lambda v: 0 < v < 1

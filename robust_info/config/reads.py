@@ -65,6 +65,7 @@ CONDITIONS: dict[str, tuple[_If, ...]] = {
   "data.path": (_among("data.name", *data.OWN),),
   "data.version": (_among("data.name", *data.OWN),),
   "data.image_size": (_among("data.name", "image_folder", "parquet"),),
+  "data.label_column": (_among("data.name", "parquet"),),
   "data.crop_padding": (_among("data.augment", "crop_flip"),),
   "model.features": (_among("model.name", "cnn"),),
   "model.hidden_sizes": (_among("model.name", "mlp", "cnn"),),

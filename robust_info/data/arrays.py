@@ -116,9 +116,7 @@ def from_arrays(
   )
 
 
-def read(
-  path: pathlib.Path, *, image_size: int | None, show_progress: bool
-) -> parts.Content:
+def read(path: pathlib.Path, *, show_progress: bool) -> parts.Content:
   """The content of an .npz file.
 
   Its arrays have the names of the arguments of `from_arrays`: `x`, `y`, and
@@ -128,7 +126,6 @@ def read(
 
   Args:
     path: the file.
-    image_size: None; arrays are not resized.
     show_progress: unused, because reading takes seconds.
 
   Raises:
@@ -136,7 +133,7 @@ def read(
       other arrays.
     OSError: the file cannot be read.
   """
-  del image_size, show_progress
+  del show_progress
   if not path.is_file():
     raise ValueError("expected an .npz file, got a folder.")
   known = [*(key for pair in _KEYS.values() for key in pair), _NAMES]

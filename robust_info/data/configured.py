@@ -48,6 +48,7 @@ def from_config(
       data_dir=config.data_dir,
       path=config.path,
       image_size=config.image_size,
+      label_column=config.label_column,
       validation_fraction=config.validation_fraction,
       validation_seed=config.validation_seed,
       cache_dir=config.cache_dir,

@@ -13,7 +13,7 @@ _SHOWN = 3
 
 
 def read(
-  path: pathlib.Path, *, image_size: int | None, show_progress: bool
+  path: pathlib.Path, *, show_progress: bool, image_size: int | None = None
 ) -> parts.Content:
   """The content of a folder.
 
@@ -26,8 +26,8 @@ def read(
 
   Args:
     path: the folder.
-    image_size: side of the pictures after resizing; None resizes nothing.
     show_progress: whether decoding reports to stderr.
+    image_size: side of the pictures after resizing; None resizes nothing.
 
   Raises:
     ValueError: there are no pictures, or not in such folders; other files lie

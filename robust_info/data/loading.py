@@ -32,6 +32,7 @@ def load(
   data_dir: str | os.PathLike | None = None,
   path: str | os.PathLike | None = None,
   image_size: int | None = None,
+  label_column: str | None = None,
   validation_fraction: float = 0.1,
   validation_seed: int = 0,
   cache_dir: str | os.PathLike | None = None,
@@ -72,6 +73,7 @@ def load(
     path: file or folder with data of one's own, may be read-only.
     image_size: side of the pictures of one's own after resizing and cropping,
       see `pictures`; by default all must have one size.
+    label_column: column of Parquet files with the labels; by default `label`.
     validation_fraction: share of `train` that is held out, in (0, 1).
     validation_seed: seed of the choice of held-out examples, in [0, 2^64).
     cache_dir: directory of decoded arrays; by default ROBUST_INFO_CACHE, else
@@ -96,11 +98,15 @@ def load(
   cache = environment.cache_root(cache_dir) / "arrays"
   if name in own.KINDS:
     _require_unset(name, data_dir=data_dir, streaming=streaming)
-    place = own.place(name, path, image_size)
+    place = own.place(
+      name, path, image_size=image_size, label_column=label_column
+    )
     decoded = _own_data(place, cache / name, progress)
   else:
     request = prepared.parse(name)
-    _require_unset(name, path=path, image_size=image_size)
+    _require_unset(
+      name, path=path, image_size=image_size, label_column=label_column
+    )
     directory = _source_directory(request, data_dir, cache.parent)
     name = request.path
     decoded = _tfds_data(directory, cache / name, progress)
@@ -121,6 +127,12 @@ def load(
   if _holds_out(info) and "validation-labels" not in arrays:
     size = holdout.holdout_size(info["sizes"]["train"], validation_fraction)
     arrays |= _held_out(decoded, size, validation_seed)
+  return _source(name, info, arrays)
+
+
+def _source(
+  name: str, info: dict, arrays: dict[str, np.ndarray]
+) -> source.DataSource:
   splits = {
     role: source.Split(arrays[f"{role}-images"], arrays[f"{role}-labels"])
     if f"{role}-labels" in arrays
@@ -193,7 +205,7 @@ def _own_data(
     home,
     place.fingerprint,
     lambda writer: place.write(writer, show_progress=show_progress),
-    form=f"|{place.image_size}" if place.image_size else "",
+    form=place.form,
   )
 
 

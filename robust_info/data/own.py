@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -29,7 +30,11 @@ _READERS = {
   "parquet": parquet.read,
 }
 KINDS = tuple(_READERS)
-_RESIZED = ("image_folder", "parquet")
+# What each kind can be asked, beside its path, and what to do without.
+_OPTIONS = {
+  "image_size": (("image_folder", "parquet"), "resize the arrays"),
+  "label_column": (("parquet",), "leave it out"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +44,25 @@ class Place:
   Attributes:
     kind: one of `KINDS`.
     path: file or folder, which exists.
-    image_size: side of the pictures after resizing; None resizes nothing.
+    options: the options that are set, by their names in `load`.
   """
 
   kind: str
   path: pathlib.Path
-  image_size: int | None
+  options: Mapping[str, int | str]
+
+  @property
+  def form(self) -> str:
+    """The options as text; empty if there are none."""
+    return "".join(f"|{name}={v!r}" for name, v in self.options.items())
 
   def fingerprint(self) -> str:
     """A value that changes whenever a file is written, added or removed.
 
-    Made of names, sizes, and both times of every file, and of the image size.
+    Made of names, sizes, and both times of every file, and of the options.
     Costs one `stat` per file.
     """
-    digest = hashlib.sha256(repr(self.image_size).encode())
+    digest = hashlib.sha256(self.form.encode())
     try:
       is_folder = self.path.is_dir()
       files = parts.files_below(self.path) if is_folder else [self.path]
@@ -83,7 +93,7 @@ class Place:
     """
     try:
       found = _READERS[self.kind](
-        self.path, image_size=self.image_size, show_progress=show_progress
+        self.path, show_progress=show_progress, **self.options
       )
       digest = parts.Digest()
       for role in parts.ROLES:
@@ -115,13 +125,17 @@ class Place:
 
 
 def place(
-  kind: str, path: str | os.PathLike | None, image_size: int | None
+  kind: str,
+  path: str | os.PathLike | None,
+  *,
+  image_size: int | None,
+  label_column: str | None,
 ) -> Place:
-  """Requires a place that exists.
+  """Requires a place that exists, and options that data of this kind have.
 
   Raises:
-    ValueError: there is no such file or folder, or arrays would be resized.
-    TypeError: `image_size` is not an int.
+    ValueError: there is no such file or folder, or an option has no effect.
+    TypeError: an option has another type.
   """
   if path is None or not os.fspath(path):
     raise ValueError(
@@ -136,14 +150,25 @@ def place(
       f"Expected path to exist, got path={found}; give the place of the data "
       "(evaluate.py: --data_path)."
     )
+  options: dict[str, int | str] = {}
   if image_size is not None:
     _validate.positive_int("image_size", image_size)
-    if kind not in _RESIZED:
-      raise ValueError(
-        f"Expected no image_size with name={kind!r}, got "
-        f"image_size={image_size}; resize the arrays."
+    options["image_size"] = image_size
+  if label_column is not None:
+    if not isinstance(label_column, str):
+      raise TypeError(
+        f"Expected label_column to be a str, got {label_column!r}; give the "
+        "name of a column."
       )
-  return Place(kind, found, image_size)
+    options["label_column"] = label_column
+  for name, value in options.items():
+    kinds, remedy = _OPTIONS[name]
+    if kind not in kinds:
+      raise ValueError(
+        f"Expected no {name} with name={kind!r}, got {name}={value!r}; "
+        f"{remedy}."
+      )
+  return Place(kind, found, options)
 
 
 def _write_part(

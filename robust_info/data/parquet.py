@@ -10,13 +10,17 @@ import numpy as np
 
 from robust_info.data import parts, pictures, prepared, source
 
-_IMAGES, _LABEL = ("image", "img"), "label"
+_IMAGES, _LABELS = ("image", "img"), "label"
 _BATCH = 256
 _SPLIT = re.compile(rf"({'|'.join(parts.SPLITS)})(?![A-Za-z])")
 
 
 def read(
-  path: pathlib.Path, *, image_size: int | None, show_progress: bool
+  path: pathlib.Path,
+  *,
+  show_progress: bool,
+  image_size: int | None = None,
+  label_column: str | None = None,
 ) -> parts.Content:
   """The content of a Parquet file, or of all such files below a folder.
 
@@ -31,8 +35,10 @@ def read(
 
   Args:
     path: the file, or the folder.
-    image_size: side of the pictures after resizing; None resizes nothing.
     show_progress: whether decoding reports to stderr.
+    image_size: side of the pictures after resizing; None resizes nothing.
+    label_column: name of the column with the labels, where it is not `label`:
+      `fine_label` of CIFAR-100.
 
   Raises:
     ValueError: no file, an unclear split, other columns, or bad labels; or see
@@ -44,7 +50,9 @@ def read(
   by_role: dict[str, list[_File]] = {}
   for file in _files(path):
     role = _role(file, path)
-    by_role.setdefault(role or "train", []).append(_File(parquet, file, path))
+    by_role.setdefault(role or "train", []).append(
+      _File(parquet, file, path, label_column or _LABELS)
+    )
   if not by_role.keys() & {"train", "test"}:
     raise ValueError(
       "expected files whose names start with train or test, got only "
@@ -84,8 +92,14 @@ def read(
 class _File:
   """One Parquet file with checked columns."""
 
-  def __init__(self, parquet: Any, path: pathlib.Path, home: pathlib.Path):
-    self._parquet, self._path = parquet, path
+  def __init__(
+    self,
+    parquet: Any,
+    path: pathlib.Path,
+    home: pathlib.Path,
+    label_column: str,
+  ):
+    self._parquet, self._path, self._labels = parquet, path, label_column
     self._name = path.name if path == home else str(path.relative_to(home))
     try:
       schema = parquet.read_schema(path)
@@ -97,17 +111,18 @@ class _File:
       "large_", ""
     ):
       raise self._other_columns(columns)
-    if not re.fullmatch(r"u?int\d+", columns.get(_LABEL, "")):
+    if not re.fullmatch(r"u?int\d+", columns.get(label_column, "")):
       raise self._other_columns(columns)
     self._image = found[0]
-    self.label_names = _label_names(schema.metadata or {})
+    self.label_names = _label_names(schema.metadata or {}, label_column)
 
   def labels(self) -> np.ndarray:
     """Labels [N], checked."""
     try:
-      column = self._parquet.read_table(self._path, columns=[_LABEL])[_LABEL]
+      table = self._parquet.read_table(self._path, columns=[self._labels])
     except Exception as error:  # Arrow and disks raise any type.
       raise self._unreadable(error) from error
+    column = table[self._labels]
     if column.null_count:
       raise ValueError(
         f"expected a label in every row of {self._name}, got none in "
@@ -139,8 +154,9 @@ class _File:
     found = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
     return ValueError(
       "expected a column image or img, a struct with the encoded picture in "
-      f"bytes, and a column label of integers, got {found[:300]} in "
-      f"{self._name}; rename or convert them."
+      f"bytes, and a column {self._labels} of integers, got {found[:300]} in "
+      f"{self._name}; rename or convert them, or name that of the labels: "
+      "label_column=NAME."
     )
 
   def _unreadable(self, error: Exception) -> ValueError:
@@ -203,11 +219,13 @@ def _items(files: Sequence[_File]) -> Iterator[pictures.Encoded]:
     yield from file.items()
 
 
-def _label_names(metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
+def _label_names(
+  metadata: dict[bytes, bytes], label_column: str
+) -> tuple[str, ...] | None:
   """The class names that Hugging Face `datasets` stores with a table."""
   try:
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
-    names = features[_LABEL]["names"]
+    names = features[label_column]["names"]
   except (KeyError, TypeError, ValueError):
     return None
   return tuple(map(str, names)) or None

@@ -354,6 +354,9 @@ def test_file_that_may_not_be_read_is_no_damaged_one(
     ("parquet", {"path": "/no/such"}, "got path=/no/such; give the place"),
     ("arrays", {"path": "/", "image_size": 8}, "resize the arrays"),
     ("parquet", {"path": "/", "image_size": 0}, "image_size >= 1"),
+    ("arrays", {"path": "/", "label_column": "y"}, "no label_column with"),
+    ("digits", {"path": None, "label_column": "y"}, "no label_column with"),
+    ("parquet", {"path": "/", "label_column": 0}, "label_column to be a str"),
     ("arrays", {"path": "/", "streaming": True}, "Expected no streaming"),
     ("digits", {"path": "/"}, "Expected no path with name='digits'"),
   ],
@@ -478,12 +481,12 @@ def test_unclear_folders_are_one_line(load, tmp_path, change, message):
   assert message in refusal(load, "image_folder", path)
 
 
-def make_table(rows, *, image="image", label=None, names=NAMES):
+def make_table(rows, *, image="image", column="label", label=None, names=NAMES):
   pa = pytest.importorskip("pyarrow")
   cells = [{"bytes": encoded(X[i]), "path": None} for i in rows]
   labels = pa.array(Y[list(rows)] if label is None else label)
-  table = pa.table({image: cells, "label": labels})
-  features = {"label": {"names": names, "_type": "ClassLabel"}}
+  table = pa.table({image: cells, column: labels})
+  features = {column: {"names": names, "_type": "ClassLabel"}}
   return table.replace_schema_metadata(
     {"huggingface": json.dumps({"info": {"features": features}})}
   )
@@ -514,6 +517,32 @@ def test_parquet_files_of_splits_are_used(load, tmp_path, image):
   np.testing.assert_array_equal(
     one.test.images, data.from_arrays(X, Y, progress=False).test.images
   )
+
+
+def test_parquet_files_of_two_labels_serve_each_of_them(load, tmp_path):
+  pa = pytest.importorskip("pyarrow")
+  table = make_table(range(60), column="fine_label")
+  table = table.append_column("coarse_label", pa.array(Y % 2))
+  path = tmp_path / "cifar100.parquet"
+  pytest.importorskip("pyarrow.parquet").write_table(table, path)
+  for _ in range(2):  # The second time from the cache.
+    fine = load("parquet", path, label_column="fine_label")
+    expected = data.from_arrays(X, Y, progress=False)
+    np.testing.assert_array_equal(fine.train.images, expected.train.images)
+    np.testing.assert_array_equal(fine.train.labels, expected.train.labels)
+    assert fine.label_names == NAMES
+    coarse = load("parquet", path, label_column="coarse_label")
+    expected = data.from_arrays(X, Y % 2, progress=False)
+    np.testing.assert_array_equal(coarse.test.labels, expected.test.labels)
+    assert coarse.label_names == ("0", "1")
+  assert coarse.version != fine.version
+  assert "label_column=NAME" in refusal(load, "parquet", path)
+  asked = config_lib.DataConfig(
+    name="parquet", path=str(path), label_column="label"
+  )
+  line = refusal(data.from_config, asked, progress=False)
+  assert "a column label of integers" in line
+  assert "config.data.label_column=NAME" in line
 
 
 @pytest.mark.parametrize(
