@@ -1,11 +1,13 @@
 """Every public function under the strictest settings, for every platform."""
 
+import functools
 import inspect
 
 import jax
 import numpy as np
 import public_calls
 import pytest
+from jax.experimental import checkify
 
 import robust_info as ri
 
@@ -96,8 +98,9 @@ def test_promised_nan_stops_nobody():
 
 
 def two_points():
-  x = jax.random.normal(jax.random.key(1), (1, 4), np.float32)
-  weights = jax.random.normal(jax.random.key(0), (4, 3), np.float32)
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(1, 4)).astype(np.float32)
+  weights = rng.normal(size=(4, 3)).astype(np.float32)
   logits_fn = jax.tree_util.Partial(lambda w, x: 3 * jax.numpy.tanh(x @ w))
   return jax.tree_util.Partial(logits_fn, weights), x, x + np.float32(0.3)
 
@@ -121,11 +124,19 @@ def test_no_nan_on_the_way_to_derivatives():
     norm = lambda x: ri.fisher_spectral_norm(logits_fn, x)[0]  # noqa: E731
     return jax.jvp(norm, (x,), (other,))[1]
 
-  assert np.isfinite(jax.jvp(slope, (x,), (other,))[1])
   # A class that is impossible for both.
   first = np.array([[0.0, 1.0, -np.inf]], np.float32)
   gradient = jax.grad(lambda p: ri.kl_divergence(p, first)[0])
-  assert np.isfinite(gradient(first + np.float32([1, 0, 0]))).all()
+
+  # One program that looks at the results of all its operations.
+  @jax.jit
+  @functools.partial(checkify.checkify, errors=checkify.nan_checks)
+  def derivatives(x, p):
+    return jax.jvp(slope, (x,), (other,))[1], gradient(p)
+
+  error, found = derivatives(x, first + np.float32([1, 0, 0]))
+  error.throw()
+  assert all(np.isfinite(values).all() for values in found)
 
 
 @pytest.mark.slow
