@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 import robust_info as ri
 from robust_info import adapters
@@ -63,6 +64,7 @@ def linen():
 
   module = Net()
 
+  @jax.jit
   def make(seed):
     variables = module.init(jax.random.key(seed), images()[:1], train=False)
     return jax.tree.map(lambda leaf: leaf + 0.01, variables)
@@ -124,6 +126,7 @@ def equinox():
       x = self.dropout(self.activation(x), key=key)
       return self.dense(x.reshape(-1)), state
 
+  @eqx.filter_jit
   def batch(model, state, x, key=None):
     run = jax.vmap(model, axis_name="batch", in_axes=(0, None, 0 if key is
       not None else None), out_axes=(0, None))  # fmt: skip
@@ -236,13 +239,13 @@ def test_logits_and_fisher_norms_are_those_of_the_library(case):
     return case.call(network, inputs(x[None], case.channels_first))[0]
 
   # trace F = sum_k p_k |grad log p_k|^2, by the library's own derivatives.
-  jacobian = jax.vmap(jax.jacrev(lambda x: jax.nn.log_softmax(one(x))))(
-    images()
-  )
-  p = jax.nn.softmax(before)
-  expected = jnp.sum(p * jnp.sum(jacobian**2, axis=(2, 3, 4)), axis=1)
+  jacobian = jax.jit(jax.vmap(jax.jacrev(lambda x: jax.nn.log_softmax(one(x)))))
+  p = scipy.special.softmax(np.asarray(before), axis=1)
+  squares = np.sum(np.asarray(jacobian(images())) ** 2, axis=(2, 3, 4))
   np.testing.assert_allclose(
-    jax.jit(ri.fisher_trace)(logits_fn, images()), expected, rtol=1e-4
+    jax.jit(ri.fisher_trace)(logits_fn, images()),
+    np.sum(p * squares, axis=1),
+    rtol=1e-4,
   )
   # The network is as it was.
   np.testing.assert_array_equal(
@@ -268,7 +271,7 @@ def test_randomness_of_training_is_off(case):
   np.testing.assert_array_equal(logits_fn(images()), logits_fn(images()))
   # Rows do not depend on each other.
   np.testing.assert_allclose(
-    logits_fn(images())[:2], logits_fn(images()[:2]), atol=1e-5
+    logits_fn(images())[:2], jax.jit(logits_fn)(images()[:2]), atol=1e-5
   )
 
 
@@ -475,10 +478,10 @@ def test_a_keras_layer_that_draws_numbers_is_refused():
 
 
 def assert_program_is_current(logits_fn):
-  """A compiled program is found by the key; a plain function has none."""
+  """A compiled program is found by the key; a new function is traced anew."""
   np.testing.assert_allclose(
     ri.fisher_trace(logits_fn, images()),
-    ri.fisher_trace(lambda x: logits_fn(x), images()),
+    jax.jit(lambda x: ri.fisher_trace(logits_fn, x))(images()),
     rtol=1e-4,
   )
 
