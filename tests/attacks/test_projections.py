@@ -1,8 +1,9 @@
 """Projections onto ball and box, against the definition of a nearest point."""
 
+import functools
+
 import hypothesis
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -85,14 +86,14 @@ def test_hyperplane_moves_are_feasible_and_shortest(norm):
   normal = rng.normal(size=(20, 6))
   normal[:, 0] = 0
   offset = rng.normal(size=20)
+  project = functools.partial(
+    _fab.project_to_hyperplane, norm=norm, low=0.0, high=1.0
+  )
   moves = np.asarray(
-    _fab.project_to_hyperplane(
-      jnp.asarray(points, jnp.float32),
-      jnp.asarray(normal, jnp.float32),
-      jnp.asarray(offset, jnp.float32),
-      norm=norm,
-      low=0.0,
-      high=1.0,
+    jax.jit(project)(
+      points.astype(np.float32),
+      normal.astype(np.float32),
+      offset.astype(np.float32),
     )
   )
   assert (points + moves).min() >= -1e-6
@@ -142,18 +143,20 @@ def test_hyperplane_moves_are_feasible_and_shortest(norm):
 
 
 def test_norms_do_not_underflow_or_overflow():
-  tiny = jnp.full((1, 4), 1e-30)
-  huge = jnp.full((1, 4), 1e30)
+  norm = jax.jit(projections.norm, static_argnums=1)
+  tiny = np.full((1, 4), 1e-30, np.float32)
+  huge = np.full((1, 4), 1e30, np.float32)
   for value in (tiny, huge):
     expected = 2 * value[0, 0]
-    np.testing.assert_allclose(projections.norm(value, "l2")[0], expected, 1e-6)
+    np.testing.assert_allclose(norm(value, "l2")[0], expected, 1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_starts_fill_the_ball_uniformly(norm):
   keys = jax.random.split(jax.random.key(0), 4000)
-  x = jnp.zeros((4000, 3))
-  lengths = sizes("_" + norm, np.asarray(initial.BY_NORM[norm](keys, x, 2.0)))
+  x = np.zeros((4000, 3), np.float32)
+  start = jax.jit(initial.BY_NORM[norm])
+  lengths = sizes("_" + norm, np.asarray(start(keys, x, 2.0)))
   assert lengths.max() <= 2 + 1e-6
   # In three dimensions, 1/8 of the ball lies within half the radius.
   assert np.mean(lengths < 1) == pytest.approx(1 / 8, abs=0.02)
