@@ -15,6 +15,7 @@ import pytest
 from flax import linen as nn
 
 import robust_info as ri
+from robust_info import _validate
 
 SHAPE, CLASSES, EXAMPLES = (3, 4, 2), 3, 5
 WEIGHTS = np.random.default_rng(0).normal(size=(24, CLASSES)).astype("f4")
@@ -61,6 +62,19 @@ def right(name):
 
 def returning(change):
   return lambda x: change(NETWORK(x))
+
+
+# The metrics that look at the outputs of a network.
+METRICS = {
+  "fisher_norms": fisher,
+  "coarse_fisher_norms": lambda network, x, y: ri.coarse_fisher_norms(
+    network, x, max_classes=2
+  ),
+  "fisher_quadratic": lambda network, x, y: ri.fisher_quadratic(network, x, x),
+  "disentangle_local": lambda network, x, y: ri.disentangle_local(
+    network, x, x
+  ),
+}
 
 
 def with_nan(x):
@@ -156,6 +170,14 @@ def test_a_misuse_is_right_or_one_line(misuse, entry):
   rtol, atol = (0.05, 1e-4) if half else (1e-4, 1e-6)
   same = np.isclose(found, right(entry), rtol=rtol, atol=atol)
   assert np.all(same | np.isnan(found)), (found, right(entry))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_probabilities_in_place_of_logits_are_noticed_once(name):
+  soft = returning(jax.nn.softmax)
+  with pytest.warns(_validate.ProbabilitiesAsLogits, match=r"jnp\.log") as seen:
+    METRICS[name](soft, X, Y)
+  assert len(seen) == 1
 
 
 def test_there_are_sixty():
