@@ -67,8 +67,9 @@ def returning(change):
 # The metrics that look at the outputs of a network.
 METRICS = {
   "fisher_norms": fisher,
+  # Merges two of the three classes.
   "coarse_fisher_norms": lambda network, x, y: ri.coarse_fisher_norms(
-    network, x, max_classes=2
+    network, x, max_classes=1
   ),
   "fisher_quadratic": lambda network, x, y: ri.fisher_quadratic(network, x, x),
   "disentangle_local": lambda network, x, y: ri.disentangle_local(
