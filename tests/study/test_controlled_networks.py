@@ -55,14 +55,20 @@ def test_with_strides_it_is_the_network_of_the_demonstration(found):
   config = configs[name].model
   cnn = models.create("cnn", num_classes=10, mean=config.mean, std=config.std)
   x = tiny_models.images(4, shape=(8, 8, 1))
-  variables = models.init(cnn, jax.random.key(0), x.shape[1:])
-  own = models.init(networks[name], jax.random.key(0), x.shape[1:])
-  jax.tree.map(np.testing.assert_array_equal, own, variables)
-  np.testing.assert_allclose(
-    models.apply_fn(networks[name])(own, x),
-    models.apply_fn(cnn)(variables, x),
-    atol=1e-5,
-  )
+
+  @jax.jit
+  def both_networks(key):
+    """Variables of both, and their logits."""
+    pair = cnn, networks[name]
+    variables = [models.init(model, key, x.shape[1:]) for model in pair]
+    return variables, [
+      models.apply_fn(model)(own, x)
+      for model, own in zip(pair, variables, strict=True)
+    ]
+
+  variables, logits = both_networks(jax.random.key(0))
+  jax.tree.map(np.testing.assert_array_equal, *variables)
+  np.testing.assert_allclose(*logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", ["mean", "max", "norm"])
@@ -70,16 +76,20 @@ def test_with_strides_it_is_the_network_of_the_demonstration(found):
 def test_only_without_relu_and_maximum_it_is_affine(found, shape, activation):
   model = found[2][f"{shape}-{activation}-standard"]
   x = 4 * tiny_models.images(8, shape=(9, 8, 1)) - 2
-  variables = models.init(model, jax.random.key(0), x.shape[1:])
-  if "batch_stats" in variables:
-    # Running statistics that are not those of the initialisation.
-    train = models.train_fn(model)
-    _, moved = train(variables, x, jnp.ones(len(x), bool))
-    assert jax.tree.leaves(moved)
-    variables = variables | {"batch_stats": moved}
-  logits = models.apply_fn(model)
-  mixed = logits(variables, 0.5 * x[:4] + 0.5 * x[4:])
-  both = logits(variables, x)
+
+  @jax.jit
+  def logits(key, x):
+    variables = models.init(model, key, x.shape[1:])
+    if "batch_stats" in variables:
+      # Running statistics that are not those of the initialisation.
+      train = models.train_fn(model)
+      _, moved = train(variables, x, jnp.ones(len(x), bool))
+      assert jax.tree.leaves(moved)
+      variables = variables | {"batch_stats": moved}
+    apply = models.apply_fn(model)
+    return apply(variables, 0.5 * x[:4] + 0.5 * x[4:]), apply(variables, x)
+
+  mixed, both = logits(jax.random.key(0), x)
   gap = np.abs(mixed - 0.5 * both[:4] - 0.5 * both[4:]).max()
   if activation == "linear" and shape != "max":
     assert gap < 1e-4
