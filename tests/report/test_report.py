@@ -246,25 +246,18 @@ def test_only_what_is_new_is_measured(tmp_path, drawn, calls):
   assert len(calls) == 8
 
 
-@pytest.mark.parametrize(
-  "change",
-  [
-    {"seed": 1},
-    {"num_examples": 50},
-    {"settings": dataclasses.replace(SETTINGS, num_steps=3)},
-  ],
-)
-def test_other_settings_are_measured_anew(tmp_path, drawn, calls, change):
-  build([make_run("a")], tmp_path)
-  calls.clear()
-  build([make_run("a")], tmp_path, **change)
-  assert len(calls) == 8
-
-
-def test_numbers_of_other_code_are_not_taken(
+def test_other_settings_and_other_code_are_measured_anew(
   tmp_path, drawn, calls, monkeypatch
 ):
   build([make_run("a")], tmp_path)
+  for change in (
+    {"seed": 1},
+    {"num_examples": 50},
+    {"settings": dataclasses.replace(SETTINGS, num_steps=3)},
+  ):
+    calls.clear()
+    build([make_run("a")], tmp_path, **change)
+    assert len(calls) == 8, change
   calls.clear()
   monkeypatch.setattr(_build.environment, "code_digest", lambda: "edited")
   build([make_run("a")], tmp_path)
@@ -544,8 +537,9 @@ def test_two_processes_make_no_report_in_one_place(tmp_path, calls):
   ],
 )  # fmt: skip
 def test_names_are_the_shortest_that_differ(
-  tmp_path, drawn, calls, runs, names
+  tmp_path, drawn, monkeypatch, runs, names
 ):
+  measure_nothing(monkeypatch)
   runs = [make_run(path, checkpoint=which) for path, which in runs]
   found = build(runs, tmp_path)
   assert [run["name"] for run in found["runs"]] == names
