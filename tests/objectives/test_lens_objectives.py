@@ -144,7 +144,7 @@ def test_path_part_of_linear_logits_is_the_whole_divergence_on_average():
       "pair_divergence"
     ]
 
-  gap, total = difference(jax.random.split(KEY, 1000))
+  gap, total = map(np.asarray, difference(jax.random.split(KEY, 1000)))
   error = np.std(gap) / np.sqrt(gap.size)
   assert abs(np.mean(gap)) < 5 * error
   assert error < 0.1 * np.mean(total)
@@ -153,18 +153,18 @@ def test_path_part_of_linear_logits_is_the_whole_divergence_on_average():
 def test_epsilon_lens_penalises_what_the_attack_takes():
   # The network predicts these labels, so there is information to remove.
   rng = np.random.default_rng(2)
-  image = jnp.asarray(rng.uniform(size=examples().image.shape), jnp.float32)
-  label = jnp.argmax(linear_network().evaluate(image), axis=-1)
+  image = rng.uniform(size=examples().image.shape).astype(np.float32)
+  label = np.argmax(linear_network().evaluate(image), axis=-1)
   batch = dataclasses.replace(
-    examples(), image=image, label=label.astype(jnp.int32)
+    examples(), image=image, label=label.astype(np.int32)
   )
   outcome = outcome_of(
     batch, name="label_information", epsilon=0.3, coefficient=2.0
   )
   value = jax.jit(ri.label_information)
   whole, left = (
-    value(linear_network().evaluate(x), batch.label)
-    for x in (batch.image, outcome.points)
+    np.asarray(value(linear_network().evaluate(x), batch.label))
+    for x in (batch.image, np.asarray(outcome.points))
   )
   assert whole > left
   np.testing.assert_allclose(
@@ -191,7 +191,7 @@ def test_variational_bound_at_coefficient_one_has_the_mean_loss_of_pgd():
 
 def test_information_that_an_attack_adds_is_not_rewarded():
   network, batch = linear_network(), examples()
-  better = batch.image + np.float32(0.3) * np.reshape(
+  better = np.asarray(batch.image) + np.float32(0.3) * np.reshape(
     network.variables["params"].T[batch.label], batch.image.shape
   )
 

@@ -282,26 +282,28 @@ def test_alignment_penalty_is_one_minus_the_cosine():
   assert (cosine < 1).all()
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-15])
-def test_alignment_of_gradients_by_hand(scale):
-  # The logits are (x_1 x_2, 0): the gradient at label 0 points along (x_2,
-  # x_1), however small it is.
+@jax.jit
+def gradient_and_cosines(scale, x, other):
+  """Alignment at label 0, and its gradient, for logits (scale x_1 x_2, 0)."""
   network = objectives.from_logits_fn(
     lambda x: jnp.stack([scale * x[:, 0] * x[:, 1], jnp.zeros(len(x))], -1)
   )
+
+  def total(x):
+    labels = np.zeros(len(x), np.int32)
+    found = objectives.gradient_alignment(network, x, other, labels)
+    return jnp.sum(found), found
+
+  return jax.grad(total, has_aux=True)(x)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-15])
+def test_alignment_of_gradients_by_hand(scale):
+  # The gradient at label 0 points along (x_2, x_1), however small it is.
   x = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], np.float32)
   other = np.array([[0.0, 2.0], [3.0, 3.0], [1.0, 1.0]], np.float32)
-  labels = np.zeros(3, np.int32)
-
-  @jax.jit
-  def gradient_and_cosines(x):
-    def total(x):
-      found = objectives.gradient_alignment(network, x, other, labels)
-      return jnp.sum(found), found
-
-    return jax.grad(total, has_aux=True)(x)
-
-  gradient, found = gradient_and_cosines(x)
+  found = gradient_and_cosines(np.float32(scale), x, other)
+  gradient, found = map(np.asarray, found)
   np.testing.assert_allclose(found, [0.0, np.sqrt(0.5), 1.0], atol=1e-6)
   assert np.isfinite(gradient).all()
   assert gradient[0].any()
@@ -349,6 +351,7 @@ def test_sampled_trace_is_unbiased_in_value_and_gradient(estimator):
   keys = jax.random.split(KEY, 1000)
   drawn = penalty_and_gradient(params, keys, estimator=estimator)
   exact = penalty_and_gradient(params, keys[:1], estimator="exact")
+  drawn, exact = jax.tree.map(np.asarray, (drawn, exact))
   for values, (truth,) in zip(drawn, exact, strict=True):
     error = np.std(values, 0) / np.sqrt(1000)
     assert (np.abs(np.mean(values, 0) - truth) < 5 * error + 1e-6).all()
@@ -435,9 +438,9 @@ def passes(name):
   size, num_features, num_classes = 8, 512, 256
   batch = dataclasses.replace(
     examples(),
-    image=jnp.full((size, num_features), 0.5),
-    label=jnp.zeros(size, jnp.int32),
-    mask=jnp.ones(size, bool),
+    image=np.full((size, num_features), 0.5, np.float32),
+    label=np.zeros(size, np.int32),
+    mask=np.ones(size, bool),
   )
 
   def loss(params):
@@ -448,7 +451,7 @@ def passes(name):
     )
     return jnp.sum(RECIPES[name](network, batch, KEY).loss)
 
-  params = [jnp.ones((num_features, num_classes))] * 2
+  params = [np.ones((num_features, num_classes), np.float32)] * 2
   program = jax.jit(jax.grad(loss)).lower(params).compile()
   one = 2 * size * num_features * num_classes
   return program.cost_analysis()["flops"] / one
