@@ -38,45 +38,72 @@ def measures(logits_fn, x):
   }
 
 
-@pytest.mark.usefixtures("on_cpu")
-def test_unrolled_loops_equal_rolled_ones(network, monkeypatch):
+def estimates(logits_fn, x):
+  key = jax.random.key(0)
+  free = ri.fisher_norms(logits_fn, x, method="matrix_free", key=key)
+  coarse = ri.coarse_fisher_norms(logits_fn, x, max_classes=2, key=key)
+  return {
+    "trace": free.trace,
+    "frobenius": free.frobenius,
+    "coarse": coarse.trace_error,
+  }
+
+
+def climbs(logits_fn, x):
+  y = jnp.arange(len(x)) % 5
+  attacked = ri.attacks.apgd(
+    logits_fn, x, y, jax.random.key(1), epsilon=0.1, num_steps=5
+  )
+  return {
+    "apgd": attacked.x_adv,
+    "lanczos": ri.fisher_spectral_norm(logits_fn, x, method="matrix_free"),
+  }
+
+
+def compiled(network, *parts):
+  """The numbers of these parts from a program of their own."""
   logits_fn, x = network
-  found = []
-  for steps, longest in ((1, 1), (128, 4)):
-    monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", steps)
-    assert loops.unroll_length(4) == longest
-    # A new function object, so that `jit` does not reuse the other program.
-    found.append(jax.jit(lambda x: measures(logits_fn, x))(x))
-  for name, rolled in found[0].items():
+
+  # A new function object, so that `jit` does not reuse another program.
+  @jax.jit
+  def program(x):
+    found = {}
+    for part in parts:
+      found.update(part(logits_fn, x))
+    return found
+
+  return program(x)
+
+
+@pytest.fixture(scope="module")
+def rolled(network):
+  """All numbers from rolled loops over whole batches, one call at a time."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "default_backend", lambda: "cpu")
+    patch.setattr(loops, "_MIN_VALUES", 10**9)
+    assert loops.unroll_length(4) == 1
+    return compiled(network, measures, estimates, climbs)
+
+
+def assert_equals_rolled(found, rolled):
+  for name, number in found.items():
     np.testing.assert_allclose(
-      rolled, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
+      rolled[name], number, rtol=1e-4, atol=1e-6, err_msg=name
     )
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_unrolled_loops_equal_rolled_ones(network, rolled, monkeypatch):
+  monkeypatch.setattr(loops, "MAX_UNROLL_ON_CPU", 128)
+  assert loops.unroll_length(4) == 4
+  assert_equals_rolled(compiled(network, measures), rolled)
 
 
 @pytest.mark.parametrize("at_once", [10**9, 3 * 96])
-def test_vectorised_calls_equal_loops(network, monkeypatch, at_once):
-  logits_fn, x = network
-  found = []
-  key = jax.random.key(0)
-  for backend in ("cpu", "gpu"):
-    monkeypatch.setattr(jax, "default_backend", lambda name=backend: name)
-    monkeypatch.setattr(loops, "MAX_VALUES_AT_ONCE", at_once)
-
-    def both(x):
-      free = ri.fisher_norms(logits_fn, x, method="matrix_free", key=key)
-      coarse = ri.coarse_fisher_norms(logits_fn, x, max_classes=2, key=key)
-      return {
-        **measures(logits_fn, x),
-        "trace": free.trace,
-        "frobenius": free.frobenius,
-        "coarse": coarse.trace_error,
-      }
-
-    found.append(jax.jit(both)(x))
-  for name, one in found[0].items():
-    np.testing.assert_allclose(
-      one, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
-    )
+def test_vectorised_calls_equal_loops(network, rolled, monkeypatch, at_once):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(loops, "MAX_VALUES_AT_ONCE", at_once)
+  assert_equals_rolled(compiled(network, measures, estimates), rolled)
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -142,32 +169,16 @@ def test_batches_give_what_one_call_gives(network):
 
 
 @pytest.mark.usefixtures("on_cpu", "one_device")
-def test_a_batch_side_by_side_gives_the_same(network, monkeypatch):
+def test_a_batch_side_by_side_gives_the_same(network, rolled, monkeypatch):
   logits_fn, x = network
-  y = jnp.arange(len(x)) % 5
-  found, programs = [], []
   monkeypatch.setattr(loops, "_MAX_PARTS", 2)
+  programs = []
   for values in (10**9, 1):
     monkeypatch.setattr(loops, "_MIN_VALUES", values)
-
-    def both(x):
-      return {
-        "apgd": ri.attacks.apgd(
-          logits_fn, x, y, jax.random.key(1), epsilon=0.1, num_steps=5
-        ).x_adv,
-        "lanczos": ri.fisher_spectral_norm(logits_fn, x, method="matrix_free"),
-      }
-
-    # The first is the program of rolled loops above, which stays compiled.
-    same = jax.jit(lambda x: measures(logits_fn, x))(x)
-    found.append({**same, **jax.jit(both)(x)})
     gram = jax.make_jaxpr(lambda x: ri.fisher_gram(logits_fn, x))(x)
     programs.append(str(gram).count("conv_general_dilated["))
   assert programs[1] == 2 * programs[0]
-  for name, whole in found[0].items():
-    np.testing.assert_allclose(
-      whole, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name
-    )
+  assert_equals_rolled(compiled(network, measures, climbs), rolled)
 
 
 def test_an_uneven_batch_keeps_its_order(network, monkeypatch):
