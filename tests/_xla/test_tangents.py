@@ -77,8 +77,8 @@ def test_are_those_of_the_same_function_without_a_rule(x, v, wrap):
     ri.fisher_vector_product,
     ri.fisher_quadratic,
     lambda f, x, v: ri.disentangle_local(f, x, x + v).non_robust,
-    lambda f, x, v: jax.grad(
-      lambda s: ri.fisher_quadratic(lambda x: s * f(x), x, v).sum()
+    lambda f, x, v: jax.jit(
+      jax.grad(lambda s: ri.fisher_quadratic(lambda x: s * f(x), x, v).sum())
     )(1.5),
   ],
   ids=["product", "quadratic", "local", "gradient"],

@@ -96,7 +96,7 @@ def test_partners_are_uniform_over_the_counted_rows_of_other_labels():
 
 @pytest.mark.parametrize("where", [None, np.zeros(4, bool)])
 def test_without_another_label_every_row_is_its_own_partner(where):
-  partner, exists = pairs.sample_partners(
+  partner, exists = jax.jit(pairs.sample_partners)(
     jax.random.key(0), np.zeros(4, int), where=where
   )
   np.testing.assert_array_equal(partner, np.arange(4))

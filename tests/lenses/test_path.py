@@ -36,6 +36,10 @@ def apply(params, x, activation=ACTIVATIONS["tanh"]):
   return hidden @ params["second"]
 
 
+# One program instead of one per operation.
+predict = jax.jit(apply)
+
+
 def pairs(dtype=np.float32, distance=1.0):
   rng = np.random.default_rng(1)
   x, d = rng.normal(size=(2, PAIRS, SIZE))
@@ -122,7 +126,7 @@ def test_chord_and_jvp_converge_to_the_same_number():
 
 def test_p1_parts_add_up_to_kl():
   params, (x, x_other) = network(), pairs()
-  kl = ri.kl_divergence(apply(params, x), apply(params, x_other))
+  kl = ri.kl_divergence(predict(params, x), predict(params, x_other))
   for parts in (
     path_fn()(params, x, x_other),
     local(params, x, x_other),
@@ -185,7 +189,9 @@ def test_p3_both_directions_average_to_half_the_energy_above_the_geodesic():
     jax.jit(jax.vmap(speed))((jnp.arange(200) + 0.5) / 200), axis=0
   )
   np.testing.assert_allclose(average, energy / 2, rtol=1e-2)
-  distance = ri.fisher_rao_distance(fn(x), fn(x_other))
+  distance = ri.fisher_rao_distance(
+    predict(params, x), predict(params, x_other)
+  )
   np.testing.assert_allclose(there.geodesic, distance**2 / 2, rtol=1e-5)
   np.testing.assert_allclose(there.geodesic, back.geodesic, rtol=1e-5)
   assert (average >= there.geodesic * (1 - 1e-5)).all()
@@ -432,10 +438,15 @@ def test_no_nan_in_value_or_gradient(scale):
 
 def test_local_lens_is_half_the_quadratic_form():
   params, (x, x_other) = network(), pairs()
-  fn = functools.partial(apply, params)
   parts = local(params, x, x_other)
+
+  @jax.jit
+  def quadratic(params, x, x_other):
+    fn = functools.partial(apply, params)
+    return ri.fisher_quadratic(fn, x, x_other - x)
+
   np.testing.assert_allclose(
-    parts.non_robust, ri.fisher_quadratic(fn, x, x_other - x) / 2, rtol=1e-5
+    parts.non_robust, quadratic(params, x, x_other) / 2, rtol=1e-5
   )
   assert parts.error is None
 
