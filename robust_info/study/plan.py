@@ -20,6 +20,9 @@ from robust_info.runtime import streams
 from robust_info.study import answers, records
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", re.ASCII)
+# Fields that the configuration did not have when the first records were made.
+# These records count as long as the fields have their defaults.
+_NEWER_FIELDS = ("data.label_column",)
 
 
 class Question(Protocol):
@@ -250,6 +253,10 @@ def digest(case: Case, config: config_lib.Config) -> str:
   content = config_lib.flatten(config)
   for field in (*config_lib.LOCATION_FIELDS, "train.log_every"):
     content.pop(field, None)
+  default = config_lib.flatten(config_lib.Config())
+  for field in _NEWER_FIELDS:
+    if content[field] == default[field]:
+      del content[field]
   text = json.dumps([content, case.num_examples], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 

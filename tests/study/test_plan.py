@@ -64,6 +64,11 @@ def test_a_record_belongs_to_everything_that_shapes_it():
   assert digest(case(study.Recipe("a", {"train.log_every": 3}))) == first
   assert digest(case(study.Recipe("a", {"train.batch_size": 3}))) != first
   assert digest(case(study.Recipe("a"), num_examples=3)) != first
+  own = {"data.name": "parquet", "data.path": "p"}
+  fine = own | {"data.label_column": "fine_label"}
+  assert digest(case(study.Recipe("a"), changes=fine)) != digest(
+    case(study.Recipe("a"), changes=own)
+  )
 
 
 def test_a_record_belongs_to_the_data_of_its_run(tmp_path, capsys):
