@@ -47,11 +47,12 @@ def read(
     OSError: a folder cannot be read.
   """
   parquet = _import_parquet()
+  labels_in = _LABELS if label_column is None else label_column
   by_role: dict[str, list[_File]] = {}
   for file in _files(path):
     role = _role(file, path)
     by_role.setdefault(role or "train", []).append(
-      _File(parquet, file, path, label_column or _LABELS)
+      _File(parquet, file, path, labels_in)
     )
   if not by_role.keys() & {"train", "test"}:
     raise ValueError(

@@ -536,7 +536,9 @@ def test_parquet_files_of_two_labels_serve_each_of_them(load, tmp_path):
     np.testing.assert_array_equal(coarse.test.labels, expected.test.labels)
     assert coarse.label_names == ("0", "1")
   assert coarse.version != fine.version
-  assert "label_column=NAME" in refusal(load, "parquet", path)
+  for wrong in (None, "", "coarse"):
+    line = refusal(load, "parquet", path, label_column=wrong)
+    assert "label_column=NAME" in line
   asked = config_lib.DataConfig(
     name="parquet", path=str(path), label_column="label"
   )
