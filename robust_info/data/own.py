@@ -30,7 +30,7 @@ _READERS = {
   "parquet": parquet.read,
 }
 KINDS = tuple(_READERS)
-# What each kind can be asked, beside its path, and what to do without.
+# Option -> the kinds of data that have it, and what to do with the others.
 _OPTIONS = {
   "image_size": (("image_folder", "parquet"), "resize the arrays"),
   "label_column": (("parquet",), "leave it out"),
