@@ -1,6 +1,7 @@
 """Standard streams that are closed, full, gone, or of a small encoding."""
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -137,3 +138,11 @@ def test_threads_of_libraries_do_not_hold_an_exit_with_an_error(
   with pytest.raises(SystemExit), streams.prompt_exit():
     sys.exit(code)
   assert codes == left
+
+
+def test_an_exit_collects_no_garbage_among_all_objects():
+  before = gc.get_freeze_count()
+  kept = [[] for _ in range(10)]
+  with streams.prompt_exit():
+    pass
+  assert gc.get_freeze_count() >= before + len(kept)
