@@ -43,6 +43,8 @@ import pytest
 from robust_info._xla import loops
 from robust_info.runtime import sharding
 
+# Garbage collections while the tests are imported take seconds for nothing.
+gc.disable()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Equal programs are compiled once per process, for all tests; those that
 # compile in less than 0.1 s are not kept, as keeping them takes longer. Each
@@ -64,9 +66,9 @@ if os.environ.get("CI"):
 
 def pytest_collection_finish():
   """Leaves all imported modules out of the garbage collections to come."""
-  gc.collect()
   gc.freeze()
   gc.set_threshold(20_000, 20, 20)
+  gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")

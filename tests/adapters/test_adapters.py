@@ -321,6 +321,7 @@ def test_logits_among_several_outputs_and_a_single_output():
     assert adapters.num_classes(single, SHAPE) == 2
 
 
+@functools.cache
 def errors():
   """Name -> (call, part of its one line)."""
   from flax import linen, nnx

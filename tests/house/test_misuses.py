@@ -61,7 +61,10 @@ def right(name):
 
 
 def returning(change):
-  return lambda x: change(NETWORK(x))
+  """The network with other outputs, which calls compile as they do NETWORK."""
+  return jax.tree_util.Partial(
+    lambda weights, x: change(apply(weights, x)), *NETWORK.args
+  )
 
 
 # The metrics that look at the outputs of a network.

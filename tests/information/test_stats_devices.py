@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 SCRIPT = """
-import gc, sys
-# A process as short as this one need not look for garbage.
-gc.disable()
+import sys
+sys.path.append("tests/support")
+import short_process
+short_process.collect_no_garbage()
 import jax, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import robust_info as ri
@@ -69,7 +70,6 @@ for fn, args in (
   # Types alone tell: a carry that differs by device must do so from the start.
   jax.eval_shape(lambda *args: on_devices(fn, *args), *args)
 
-sys.path.append("tests/support")
 import explicit_axes
 explicit_axes.check()
 print("agree")

@@ -37,14 +37,17 @@ def test_no_attack_takes_nothing():
 @pytest.mark.parametrize(
   ("attacked", "message"),
   [
-    (stats(ATTACKED[:59], LABELS[:59]), "the same examples.*59 and 60"),
-    (stats(ATTACKED, (LABELS + (LABELS == 0)) % 3), "the same examples"),
+    (lambda: stats(ATTACKED[:59], LABELS[:59]), "the same examples.*59 and 60"),
     (
-      stats(np.zeros((60, 4), np.float32)),
+      lambda: stats(ATTACKED, (LABELS + (LABELS == 0)) % 3),
+      "the same examples",
+    ),
+    (
+      lambda: stats(np.zeros((60, 4), np.float32)),
       "num_classes=4 and 3",
     ),
   ],
 )
 def test_statistics_of_other_examples_are_refused(attacked, message):
   with pytest.raises(ValueError, match=message):
-    ri.epsilon_lens(stats(CLEAN), attacked)
+    ri.epsilon_lens(stats(CLEAN), attacked())

@@ -454,29 +454,31 @@ def alternatives(schema, root):
 @pytest.mark.parametrize(
   ("runs", "message"),
   [
-    ([], "Expected at least one run, got none."),
+    (lambda: [], "Expected at least one run, got none."),
     (
-      [make_run("a"), make_run("b", data_name="y")],
+      lambda: [make_run("a"), make_run("b", data_name="y")],
       "Expected runs on the same data, got x in a and y in b.",
     ),
     (
-      [make_run("a"), make_run("./c/../a")],
+      lambda: [make_run("a"), make_run("./c/../a")],
       "Expected every workdir once, got ",
     ),
     (
-      [make_run("a", model=dataclasses.replace(MODEL, num_classes=3))],
+      lambda: [make_run("a", model=dataclasses.replace(MODEL, num_classes=3))],
       "Expected the data of a, images (4, 4, 1) of 3 classes, got noise with "
       "images (4, 4, 1) of 4 classes.",
     ),
     (
-      [make_run("a", model=dataclasses.replace(MODEL, image_shape=(5, 4, 1)))],
+      lambda: [
+        make_run("a", model=dataclasses.replace(MODEL, image_shape=(5, 4, 1)))
+      ],
       "Expected the data of a, images (5, 4, 1) of 4 classes, got noise",
     ),
   ],
 )
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs, message):
   with pytest.raises(ValueError) as caught:  # noqa: PT011
-    build(runs, tmp_path / "out")
+    build(runs(), tmp_path / "out")
   assert str(caught.value).startswith(message)
   assert "\n" not in str(caught.value)
   assert not (tmp_path / "out").exists()

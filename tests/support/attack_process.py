@@ -13,7 +13,6 @@ are
     seconds:S       S seconds after it first reports, if it still runs
 """
 
-import gc
 import json
 import os
 import pathlib
@@ -25,6 +24,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import short_process
 
 from robust_info import attacks
 
@@ -99,8 +99,7 @@ def main():
   """See the module docstring."""
   undisturbed, folder = map(pathlib.Path, sys.argv[1:3])
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes this short do not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
   for event in sys.argv[3:]:
     # No backend has started yet: the children share no threads.
     child = os.fork()

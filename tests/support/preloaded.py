@@ -13,7 +13,6 @@ code.
 """
 
 import ast
-import gc
 import json
 import os
 import pathlib
@@ -25,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
+
+import short_process
 
 
 class Preloaded:
@@ -134,8 +135,7 @@ def main():
   program = sys.argv[1]
   sys.path[0] = str(pathlib.Path(program).resolve().parent)
   _import(program)
-  # Processes this short do not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
   for line in sys.stdin:
     with warnings.catch_warnings(action="ignore"):
       child = os.fork()

@@ -10,7 +10,6 @@ workdir `reported`, and the report of both processes on it.
 """
 
 import dataclasses
-import gc
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ import warnings
 import jax
 import numpy as np
 import sharded_problem
+import short_process
 import tiny_problem
 import training_process
 
@@ -222,8 +222,7 @@ def main():
   """See the module docstring."""
   directory = pathlib.Path(sys.argv[1])
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes this short do not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
 
   def undisturbed_and_killed(number):
     train_as(number, directory / "undisturbed")

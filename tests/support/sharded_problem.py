@@ -6,13 +6,13 @@ Tests call `measure` themselves and compare with a process of other devices.
 """
 
 import functools
-import gc
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import short_process
 import tiny_problem
 from flax import linen as nn
 
@@ -103,6 +103,5 @@ def _evaluator():
 
 
 if __name__ == "__main__":
-  # A process this short does not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
   np.savez(sys.argv[1], **measure())

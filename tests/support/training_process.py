@@ -20,7 +20,6 @@ then holds the number of killed processes. Events are
     full:K          no SIGKILL: disk full from the checkpoint of step K on
 """
 
-import gc
 import os
 import pathlib
 import resource
@@ -31,6 +30,7 @@ import warnings
 
 import jax
 import numpy as np
+import short_process
 
 from robust_info import config, data, models, training
 from robust_info.training import checkpoints, metrics_log
@@ -171,8 +171,7 @@ def main():
   if events and events[0].startswith("epochs:"):
     num_epochs = int(events.pop(0).removeprefix("epochs:"))
   warnings.filterwarnings("ignore", message="os.fork")
-  # Processes this short do not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
   kills = 0
   for event in events:
     # No backend has started yet: the children share no threads.

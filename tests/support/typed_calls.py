@@ -4,12 +4,11 @@ Prints "refused", then one line per violation. The import hook checks every call
 inside these rooms of the package, those of private functions among them.
 """
 
-import gc
-
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import short_process
 
 ROOMS = ("information", "fisher", "lenses", "attacks", "objectives")
 # An integer is a valid float, as for static type checkers.
@@ -68,8 +67,7 @@ def violations():
 
 
 def main():
-  # A process this short does not need garbage collection.
-  gc.disable()
+  short_process.collect_no_garbage()
   with jaxtyping.install_import_hook(
     [f"robust_info.{room}" for room in ROOMS], CHECKER
   ):
