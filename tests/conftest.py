@@ -46,13 +46,12 @@ from robust_info.runtime import sharding
 # Garbage collections while the tests are imported take seconds for nothing.
 gc.disable()
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Equal programs are compiled once per process, for all tests; those that
-# compile in less than 0.1 s are not kept, as keeping them takes longer. Each
-# process has its own folder, because JAX writes there without a lock.
+# Equal programs are compiled once per process, for all tests of some rooms: see
+# `kept_programs`. Each process has its own folder, because JAX writes there
+# without a lock.
 _programs = tempfile.mkdtemp(prefix="programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _programs)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Loops are rolled as on GPU and TPU; test_loops.py compares with the unrolled
 # form.
@@ -79,6 +78,20 @@ def old_garbage():
   would take seconds late in a process that has traced hundreds of programs.
   """
   gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept_programs(request):
+  """Keeps compiled programs where other tests have equal ones.
+
+  Keeping a program takes a tenth of the time of its compilation, or longer if
+  that takes less than 0.1 s; elsewhere too few tests would read it.
+  """
+  rooms = {"end_to_end", "evaluation", "report", "study", "training"}
+  shared = request.path.parent.name in rooms
+  jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs", 0.1 if shared else 3600.0
+  )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ AXES = ("NHWC", "HWIO", "NHWC")
 
 def draw(*shape, seed=0):
   rng = np.random.default_rng(seed)
-  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+  return jnp.asarray(np.float32(rng.normal(size=shape)))
 
 
 def network(x):

@@ -12,8 +12,8 @@ from robust_info._xla import loops
 @pytest.fixture(scope="module")
 def network():
   rng = np.random.default_rng(0)
-  kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32)
-  weights = jnp.asarray(rng.normal(size=(64, 5)), jnp.float32)
+  kernel = jnp.asarray(np.float32(rng.normal(size=(3, 3, 1, 4))))
+  weights = jnp.asarray(np.float32(rng.normal(size=(64, 5))))
 
   def logits_fn(x):
     hidden = jax.lax.conv_general_dilated(
@@ -21,7 +21,7 @@ def network():
     )
     return jnp.tanh(hidden).reshape(len(x), -1) @ weights
 
-  x = jnp.asarray(rng.uniform(size=(6, 4, 4, 1)), jnp.float32)
+  x = jnp.asarray(np.float32(rng.uniform(size=(6, 4, 4, 1))))
   return logits_fn, x
 
 

@@ -20,9 +20,9 @@ def mlp():
   """A fixed random two-layer network as a Partial: parameters are leaves."""
   rng = np.random.default_rng(0)
   params = (
-    jnp.asarray(rng.normal(size=(SIZE, 32)), jnp.float32),
-    jnp.asarray(rng.normal(size=(32,)), jnp.float32),
-    jnp.asarray(rng.normal(size=(32, NUM_CLASSES)), jnp.float32),
+    jnp.asarray(np.float32(rng.normal(size=(SIZE, 32)))),
+    jnp.asarray(np.float32(rng.normal(size=(32,)))),
+    jnp.asarray(np.float32(rng.normal(size=(32, NUM_CLASSES)))),
   )
   return jax.tree_util.Partial(_mlp, params)
 
@@ -31,7 +31,7 @@ def mlp():
 def linear():
   """A network with linear logits, for which every attack has a closed form."""
   weights = np.random.default_rng(1).normal(size=(SIZE, NUM_CLASSES))
-  weights = jnp.asarray(weights, jnp.float32)
+  weights = jnp.asarray(np.float32(weights))
   return jax.tree_util.Partial(
     lambda w, x: x.reshape(x.shape[0], -1) @ w, weights
   )

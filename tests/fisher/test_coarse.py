@@ -113,9 +113,9 @@ def test_sharp_predictions_need_few_classes():
 
 def test_a_batch_taken_apart_gives_the_same(monkeypatch):
   rng = np.random.default_rng(3)
-  kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 2)), jnp.float32)
-  weights = jnp.asarray(rng.normal(size=(32, 6)), jnp.float32)
-  x = jnp.asarray(rng.uniform(size=(6, 4, 4, 1)), jnp.float32)
+  kernel = jnp.asarray(np.float32(rng.normal(size=(3, 3, 1, 2))))
+  weights = jnp.asarray(np.float32(rng.normal(size=(32, 6))))
+  x = jnp.asarray(np.float32(rng.uniform(size=(6, 4, 4, 1))))
 
   def logits_fn(x):
     hidden = jax.lax.conv_general_dilated(

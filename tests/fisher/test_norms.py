@@ -21,7 +21,7 @@ def network(num_classes, dtype=np.float32, scale=1.0, bias=0.0, seed=0):
     "second": scale * rng.normal(size=(16, num_classes)) / 2,
     "bias": bias * np.arange(num_classes),
   }
-  return jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+  return jax.tree.map(lambda w: jnp.asarray(np.asarray(w, dtype)), params)
 
 
 def apply(params, x):
@@ -31,7 +31,8 @@ def apply(params, x):
 
 def inputs(num_examples=5, dtype=np.float32):
   rng = np.random.default_rng(9)
-  return jnp.asarray(rng.normal(size=(num_examples, 2, SIZE // 2)), dtype)
+  x = rng.normal(size=(num_examples, 2, SIZE // 2))
+  return jnp.asarray(np.asarray(x, dtype))
 
 
 def dense(params, x):
@@ -387,9 +388,9 @@ def test_batches_bound_the_memory():
 
 def wide(num_classes=12, size=14):
   rng = np.random.default_rng(4)
-  first = jnp.asarray(rng.normal(size=(size, 16)) / size**0.5, jnp.float32)
-  second = jnp.asarray(rng.normal(size=(16, num_classes)), jnp.float32)
-  x = jnp.asarray(rng.normal(size=(3, size)), jnp.float32)
+  first = jnp.asarray(np.float32(rng.normal(size=(size, 16)) / size**0.5))
+  second = jnp.asarray(np.float32(rng.normal(size=(16, num_classes))))
+  x = jnp.asarray(np.float32(rng.normal(size=(3, size))))
   return (lambda x: jnp.tanh(x @ first) @ second), x
 
 

@@ -32,7 +32,7 @@ def population():
   x = centres[labels] + 0.5 * rng.normal(size=(EXAMPLES, SIZE))
   first = rng.normal(size=(SIZE, 12)) / SIZE**0.5
   second = rng.normal(size=(12, CLASSES))
-  x, first, second = (jnp.asarray(a, jnp.float32) for a in (x, first, second))
+  x, first, second = (jnp.asarray(np.float32(a)) for a in (x, first, second))
 
   def fn(x):
     return jnp.tanh(x @ first) @ second

@@ -20,11 +20,12 @@ ACTIVATIONS = {
 
 def network(scale=2.0, seed=0, dtype=np.float32):
   rng = np.random.default_rng(seed)
-  return {
-    "first": jnp.asarray(rng.normal(size=(SIZE, 12)) / SIZE**0.5, dtype),
-    "bias": jnp.asarray(0.3 * rng.normal(size=(12,)), dtype),
-    "second": jnp.asarray(scale * rng.normal(size=(12, CLASSES)) / 3, dtype),
+  params = {
+    "first": rng.normal(size=(SIZE, 12)) / SIZE**0.5,
+    "bias": 0.3 * rng.normal(size=(12,)),
+    "second": scale * rng.normal(size=(12, CLASSES)) / 3,
   }
+  return jax.tree.map(lambda w: jnp.asarray(np.asarray(w, dtype)), params)
 
 
 def apply(params, x, activation=ACTIVATIONS["tanh"]):
@@ -43,7 +44,9 @@ predict = jax.jit(apply)
 def pairs(dtype=np.float32, distance=1.0):
   rng = np.random.default_rng(1)
   x, d = rng.normal(size=(2, PAIRS, SIZE))
-  return jnp.asarray(x, dtype), jnp.asarray(x + distance * d, dtype)
+  return tuple(
+    jnp.asarray(np.asarray(points, dtype)) for points in (x, x + distance * d)
+  )
 
 
 def path_fn(activation="tanh", *, num_nodes=32, method="chord", **kwargs):

@@ -36,7 +36,7 @@ def variables_of(model, shape=SHAPE):
       values = scale * rng.normal(size=leaf.shape)
     else:
       values = (name in ("scale", "var")) + rng.uniform(-0.5, 0.5, leaf.shape)
-    return jnp.asarray(values, jnp.float32)
+    return jnp.asarray(np.float32(values))
 
   return jax.tree_util.tree_map_with_path(draw, abstract)
 
@@ -53,4 +53,4 @@ def train(model):
 
 def images(num=4, seed=1, shape=SHAPE):
   values = np.random.default_rng(seed).uniform(size=(num, *shape))
-  return jnp.asarray(values, jnp.float32)
+  return jnp.asarray(np.float32(values))

@@ -45,8 +45,8 @@ def logistic(seed=0):
   noise = np.random.default_rng(seed).normal(size=(SIZE, NUM_CLASSES))
   weights = 8 * _contrasts() + 0.3 * noise
   return {
-    "weights": jnp.asarray(weights, jnp.float32),
-    "bias": jnp.asarray(-weights.sum(0) / 2, jnp.float32),
+    "weights": jnp.asarray(np.float32(weights)),
+    "bias": jnp.asarray(np.float32(-weights.sum(0) / 2)),
   }
 
 
@@ -60,8 +60,8 @@ def mlp(seed=0):
   hidden = [4 * _contrasts(), 0.5 * rng.normal(size=(SIZE, 4))]
   out = [2 * np.eye(NUM_CLASSES), 0.5 * rng.normal(size=(4, NUM_CLASSES))]
   return {
-    "hidden": jnp.asarray(np.concatenate(hidden, axis=1), jnp.float32),
-    "out": jnp.asarray(np.concatenate(out), jnp.float32),
+    "hidden": jnp.asarray(np.float32(np.concatenate(hidden, axis=1))),
+    "out": jnp.asarray(np.float32(np.concatenate(out))),
   }
 
 
@@ -72,7 +72,7 @@ def apply_mlp(variables, x):
 
 def logits_of(apply_fn, variables, split):
   """Logits of all rows, in one pass."""
-  x = jnp.asarray(split.images, jnp.float32) / 255.0
+  x = split.images / np.float32(255)
   return np.asarray(apply_fn(variables, x))
 
 
