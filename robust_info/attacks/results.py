@@ -109,7 +109,7 @@ def accuracy_by_radius(
       that radius; radii increase.
 
   Returns:
-    Points with `epsilon`, `accuracy` and its binomial `standard_error`.
+    Points with `epsilon`, `accuracy` and its `standard_error` (`share_error`).
   """
   curve, survivors = [], True
   for epsilon, is_correct in outcomes:
@@ -120,9 +120,21 @@ def accuracy_by_radius(
 
 
 def share(accuracy: float, num_examples: int) -> dict[str, float]:
-  """An accuracy with its binomial standard error."""
-  error = math.sqrt(accuracy * (1 - accuracy) / num_examples)
+  """An accuracy with its `share_error`."""
+  error = share_error(accuracy, num_examples)
   return {"accuracy": accuracy, "standard_error": error}
+
+
+def share_error(value: float, num_examples: int) -> float:
+  """Standard error of a share of N independent examples, never 0.
+
+  The binomial one, except for a share of 0 or 1, where that would claim that
+  all other examples are alike. There two of these errors reach the exact 95 %
+  bound, `1 - 0.05^(1/N)`, which is about 3 / N.
+  """
+  if value in (0, 1):
+    return (1 - 0.05 ** (1 / num_examples)) / 2
+  return math.sqrt(value * (1 - value) / num_examples)
 
 
 def rows(selected: jax.Array, like: jax.Array) -> jax.Array:

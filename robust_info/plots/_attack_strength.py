@@ -34,11 +34,12 @@ def attack_strength(
 
   Args:
     found: result of `auto_attack`: the accuracy left after each of its attacks,
-      with bands of two binomial standard errors on each side (the examples
-      include those of a mask). Or a dictionary from attacks, in order, to
-      results of `epsilon_lens`: accuracy, label information and CCKL, each the
-      smallest so far, because all are upper bounds on what survives. Or a
-      dictionary of one of these by name; or a report of an ensemble.
+      with bands of two standard errors on each side (binomial ones, and at 0
+      and 1 the exact 95 % bound; the examples include those of a mask). Or a
+      dictionary from attacks, in order, to results of `epsilon_lens`: accuracy,
+      label information and CCKL, each the smallest so far, because all are
+      upper bounds on what survives. Or a dictionary of one of these by name; or
+      a report of an ensemble.
     threat: see the module docstring; here the ball alone, "linf 0.1".
     theme: see the module docstring.
 

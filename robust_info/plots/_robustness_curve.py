@@ -39,8 +39,9 @@ def robustness_curve(
 
   Where the outcome of every example is known, an example counts at its worst
   radius so far, because a point of a small ball lies in every larger one: the
-  line never rises. Bands are two binomial standard errors on each side. A thin
-  line marks chance, 1/C. NaN leaves gaps.
+  line never rises. Bands are two standard errors on each side: binomial ones,
+  and at 0 and 1 the exact 95 % bound. A thin line marks chance, 1/C. NaN leaves
+  gaps.
 
   Args:
     curves: by radius, the result of an attack without mask on the same N

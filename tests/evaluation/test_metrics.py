@@ -294,9 +294,9 @@ def test_every_number_of_a_data_set_has_an_error_over_examples(entry):
   for section in ("performance", "information"):
     assert entry["standard_errors"][section].keys() == entry[section].keys()
   correct = entry["performance"]["accuracy"]
-  # Groups of one example give the textbook error of a mean.
+  # As of every other accuracy of the report.
   assert entry["standard_errors"]["performance"]["accuracy"] == pytest.approx(
-    math.sqrt(correct * (1 - correct) / 44), rel=1e-4
+    math.sqrt(correct * (1 - correct) / 45)
   )
   assert np.shape(entry["standard_errors"]["cckl_matrix"]) == (4, 4)
   for lens in (entry["local_lens"], entry["path_lens"]):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from robust_info.attacks import results
 from robust_info.evaluation.metrics import rows, subject
 from robust_info.information import _jackknife
 
@@ -14,15 +15,16 @@ def measure(network: subject.Subject) -> dict[str, Any]:
   clean = network.clean
   summary, errors = clean.jackknife.estimate, clean.jackknife.standard_error
   deleted = clean.calibration_error_deleted
+  accuracy = float(clean.correct.mean())
   return {
     "performance": {
-      "accuracy": float(clean.correct.mean()),
+      "accuracy": accuracy,
       "cross_entropy": float(summary.cross_entropy),
       "calibration_error": clean.calibration_error,
     },
     "standard_errors": {
       "performance": {
-        "accuracy": float(errors.accuracy),
+        "accuracy": results.share_error(accuracy, len(clean.correct)),
         "cross_entropy": float(errors.cross_entropy),
         "calibration_error": float(_jackknife.standard_error(deleted)),
       }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robust_info.attacks import results
 from robust_info.evaluation import metrics
 from robust_info.evaluation.metrics import performance, rows
 from robust_info.report import portrayed
@@ -37,7 +38,7 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
     # Images that PGD breaks are among those broken at their worst.
     value = robust["steps"][0]["accuracy"] - robust["accuracy"]
     size = report["data"]["num_examples"]
-    gap = value, math.sqrt(max(value * (1 - value), 0) / size)
+    gap = value, results.share_error(value, size)
   failed = [check for check in checks if not check["passed"]]
   about = [performance.origin(run)]
   if run["checkpoint"]:
