@@ -278,8 +278,7 @@ class _Loop:
     config = self._config.train
     pending = None
     # Copy, because a step donates the memory of its argument.
-    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
-    initial = copy(state) if is_new else None
+    initial = _copied(state) if is_new else None
     steps = range(start + 1, self._num_steps + 1)
     depth = data.batches_ahead(self._split)
     batch_of = functools.partial(setup.batch, self._config, self._split)
@@ -385,6 +384,11 @@ class _Loop:
   def _elapsed(self) -> float:
     """Wall-clock seconds, summed over all starts."""
     return round(time.monotonic() - self._began, 3)
+
+
+@jax.jit
+def _copied(state: TrainState) -> TrainState:
+  return jax.tree.map(jnp.copy, state)
 
 
 def _loss(values: Mapping[str, float]) -> float:

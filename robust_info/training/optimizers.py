@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -72,8 +71,9 @@ def tabulate(
   Returns:
     float32 [num_steps].
   """
-  schedule = learning_rate(config, num_steps)
-  return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)) * factor)
+  schedule = jax.jit(jax.vmap(learning_rate(config, num_steps)))
+  rates = np.asarray(schedule(np.arange(num_steps, dtype=np.int32)))
+  return rates * np.asarray(factor, rates.dtype)
 
 
 def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
