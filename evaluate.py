@@ -22,6 +22,7 @@ Every robust accuracy comes with checks of whether it can be trusted.
 # ruff: noqa: E402
 import os
 import signal
+import sys
 
 
 def _stop(number: int, frame: object) -> None:
@@ -30,9 +31,20 @@ def _stop(number: int, frame: object) -> None:
   os._exit(128 + number)
 
 
+def _name_missing(kind: type, error: BaseException, traceback: object) -> None:
+  """Reports a package that is not installed in one line."""
+  name = getattr(error, "name", None) or ""
+  if isinstance(error, ModuleNotFoundError) and "robust_info" not in name:
+    fix = "pip install '.[train]', or use .venv/bin/python after make demo"
+    os.write(2, f"Error: {error} in {sys.prefix}; {fix}.\n".encode())
+  else:
+    sys.__excepthook__(kind, error, traceback)
+
+
 if __name__ == "__main__":
   signal.signal(signal.SIGINT, _stop)
   signal.signal(signal.SIGTERM, _stop)
+  sys.excepthook = _name_missing
 
 import dataclasses
 import pathlib

@@ -237,6 +237,23 @@ def test_signal_among_the_imports_is_one_line(program, number):
   assert result.stderr == f"Error: Stopped by signal {number}.\n"
 
 
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+def test_a_package_that_is_not_installed_is_one_line(program):
+  result = subprocess.run(
+    # Nothing but the standard library, as before any installation.
+    [sys.executable, "-S", program],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  assert result.returncode == 1
+  [line] = result.stderr.splitlines()
+  assert line.startswith("Error: No module named ")
+  assert "pip install '.[train]'" in line
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_help_has_every_flag_and_field(name):
   result = subprocess.run(
