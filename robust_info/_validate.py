@@ -271,11 +271,16 @@ def network(name: str, fn: Callable[..., Any], x: jax.Array) -> int:
   except Exception as error:
     if str(error).startswith("Expected "):
       raise
+    fix = (
+      " robust_info.adapters makes one of a network of Flax, Equinox, Haiku, "
+      "Keras or PyTorch, in evaluation mode."
+    )
+    kind = type(getattr(fn, "func", fn))
+    adapted = kind.__module__.startswith("robust_info.adapters.")
     raise TypeError(
       f"Expected {name} to be a pure function of JAX arrays, of "
-      f"{x.dtype}{list(x.shape)} here, got {reason(error).rstrip('.')}. "
-      "robust_info.adapters makes one of a network of Flax, Equinox, Haiku, "
-      "Keras or PyTorch, in evaluation mode."
+      f"{x.dtype}{list(x.shape)} here, got {reason(error).rstrip('.')}."
+      f"{'' if adapted else fix}"
     ) from error
   shape = logits(name, out).shape
   logits_shape(shape, x.shape[0])

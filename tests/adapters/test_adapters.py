@@ -396,6 +396,8 @@ def test_misuse_is_one_line(name):
   with pytest.raises((TypeError, ValueError), match=message) as caught:
     call()
   assert "\n" not in str(caught.value)
+  # That is no advice where an adapter has made the network.
+  assert "robust_info.adapters makes" not in str(caught.value)
 
 
 def test_a_difference_from_the_library_is_stated_and_refused():

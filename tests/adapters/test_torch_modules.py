@@ -310,6 +310,22 @@ def test_torchscript_is_refused_in_one_line():
     adapters.from_torch(torch.jit.script(nn.Linear(6, 3)))
 
 
+def test_exports_for_any_number_of_images_run_and_others_say_so():
+  module = nn.Linear(6, 3)
+  example = (torch.tensor(X),)
+  batch = ({0: torch.export.Dim("N")},)
+  of_any = torch.export.export(module, example, dynamic_shapes=batch).module()
+  of_all = torch.export.export(module, example).module()
+  np.testing.assert_allclose(
+    adapters.from_torch(of_any)(X[:-1]),
+    adapters.from_torch(module)(X[:-1]),
+    rtol=1e-5,
+  )
+  logits_fn = adapters.from_torch(of_all)
+  with pytest.raises(ValueError, match=r"torch.export for other sizes \(Guard"):
+    ri.fisher_trace(logits_fn, X[:-1])
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_compiled_modules_run_as_they_were_written(inside):
   module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))

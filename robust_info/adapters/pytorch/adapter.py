@@ -45,7 +45,17 @@ class _Run:
     module = copy.deepcopy(self.module)
     with _mode().running() as mode:
       copies.put(module, mode.inward(variables))
-      return mode.outward(module(mode.inward(x)))
+      try:
+        return mode.outward(module(mode.inward(x)))
+      except AssertionError as error:
+        # As modules of torch.export check the sizes that they were made for.
+        if not str(error).startswith("Guard failed"):
+          raise
+        raise ValueError(
+          "Expected module to take images [N, ...] of any number N, got one of "
+          f"torch.export for other sizes ({error}); pass the module that was "
+          "exported, or export it with dynamic_shapes."
+        ) from error
 
 
 def from_torch(
