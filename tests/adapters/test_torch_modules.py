@@ -310,6 +310,14 @@ def test_torchscript_is_refused_in_one_line():
     adapters.from_torch(torch.jit.script(nn.Linear(6, 3)))
 
 
+def test_pytorch_keeps_to_its_own_devices():
+  module = nn.Linear(6, 3)
+  before = adapters.from_torch(module)(X)
+  assert not torch.get_device_module("jax").is_available()
+  parallel = nn.DataParallel(module)
+  np.testing.assert_array_equal(adapters.from_torch(parallel)(X), before)
+
+
 def test_exports_for_any_number_of_images_run_and_others_say_so():
   module = nn.Linear(6, 3)
   example = (torch.tensor(X),)

@@ -142,13 +142,21 @@ def _mode() -> ModuleType:
   torch = _torch()
   try:
     with _dropped_operators(torch):
-      base.library("torchax", "torch").default_env()
+      torchax = base.library("torchax", "torch")
+      torchax.default_env()
+    # Else PyTorch takes JAX for its accelerator from now on: DataParallel, for
+    # one, would move modules there and fail.
+    torchax.device_module.is_available = _never
     return importlib.import_module("robust_info.adapters.pytorch.mode")
   except AttributeError as error:
     raise ImportError(
       f"Expected a PyTorch that torchax knows, got {torch.__version__} "
       f"({error}); run pip install '{_KNOWN}'."
     ) from error
+
+
+def _never() -> bool:
+  return False
 
 
 class _Dropped:
