@@ -33,7 +33,6 @@ _DUAL = {"linf": "l1", "l2": "l2"}
 _MAX_BIAS = 0.1
 _OVERSHOOT = 1.05
 _BACKWARD = 0.9
-_TINY = 1e-12
 _SMALLEST_MOVE = 1e-8
 
 # Newton's method on a piecewise linear concave function ends after finitely
@@ -70,6 +69,12 @@ def project_to_hyperplane(
     [N, D] moves. Where the box does not reach the hyperplane, the move ends at
     the nearest corner.
   """
+  # To normals of largest entry 1: squares can then neither under- nor overflow.
+  largest = jnp.max(jnp.abs(normal), axis=-1)
+  scale = jnp.where(largest > 0, largest, 1)
+  normal = normal / scale[:, None]
+  most = jnp.finfo(points.dtype).max
+  offset = jnp.clip(offset / scale, -most, most)
   size = jnp.abs(normal)
   unit = jnp.where(size > 0, 1.0, 0.0) if norm == "linf" else size
   unit = unit.astype(points.dtype)
@@ -173,9 +178,9 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
     slope, lost = ascent.finite_gradient(slope)
     difference = (logits - own)[:, index].astype(x_adv.dtype)
     length = projections.norm(slope, _DUAL[norm])
-    away = jnp.where(
-      tried.y == index, jnp.inf, jnp.abs(difference) / (length + _TINY)
-    )
+    # Finite where the gradient is tiny, so that some class is the nearest.
+    away = jnp.minimum(jnp.abs(difference) / length, jnp.finfo(x_adv.dtype).max)
+    away = jnp.where((tried.y == index) | (length == 0), jnp.inf, away)
     return results.select(
       away < distance, (away, difference, slope), nearest
     ), lost

@@ -78,11 +78,20 @@ def label_objective(
   the expectation), and the predicted class is that of the average logits.
   Logits that are not finite are a success of an untargeted attack, and a
   failure of a targeted one.
+
+  Raises:
+    ValueError: when called, if `loss` does not return [N].
   """
 
   def objective(x_adv, key):
     draws = evaluate(x_adv, key)
-    values = jnp.mean(jax.vmap(lambda z: loss(z, y))(draws), axis=0)
+    values = jax.vmap(lambda z: loss(z, y))(draws)
+    if values.shape != draws.shape[:2]:
+      raise ValueError(
+        "Expected loss(logits, labels) to return one value per row, of shape "
+        f"[{len(y)}], got shape {list(values.shape[1:])}."
+      )
+    values = jnp.mean(values, axis=0)
     logits = jnp.mean(draws, axis=0)
     hit = results.correct(logits, y)
     values = jnp.where(results.finite(logits), values, jnp.nan)

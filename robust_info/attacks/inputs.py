@@ -133,16 +133,18 @@ def check_on_host(
   _validate.min_rank("x", x, 2, "[N, ...]")
   num_examples = len(x)
   # `device_put` only transfers; `jnp.asarray` of a host array would compile a
-  # program.
+  # program. It cuts labels of 64 bits to 32, so they stay here.
   y, where = (
-    jax.device_put(value) if isinstance(value, np.ndarray) else value
+    jax.device_put(value)
+    if isinstance(value, np.ndarray) and value.dtype.itemsize < 8
+    else value
     for value in (y, where)
   )
   rows = np.ones(num_examples, bool)
   if where is not None:
     rows = np.asarray(_validate.mask("where", where, num_examples))
   _require_values("x", x, bounds, rows if where is not None else None)
-  y = np.asarray(_validate.labels("y", y, num_examples))
+  y = np.asarray(_validate.labels("y", y, num_examples, rows))
   return Inputs(x, np.where(rows, y, 0).astype(y.dtype), rows, low, high)
 
 

@@ -1,8 +1,8 @@
 """Projections onto a norm ball around `x` intersected with a box.
 
 Each function takes [N, ...] arrays, treats rows independently and returns a
-point of `{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, up to the rounding
-of `x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one
+point of `{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, in the ball up to
+the rounding of `x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one
 radius, or [N], one per example, and may be traced; with `epsilon = 0` the
 result is `x`, bit for bit. Shape letters: N examples, D inputs flattened.
 """
@@ -122,7 +122,9 @@ def _nearest(
   # A perturbation that fits already stays exactly as it is.
   s = jnp.where(size(cut(one)) <= epsilon, one, s)
   moved = jnp.where(jnp.broadcast_to(epsilon > 0, s.shape)[:, None], cut(s), 0)
-  return x + (jnp.sign(delta) * moved).reshape(x.shape)
+  # The sum may be rounded to a number beyond the face of the box.
+  nearest = x + (jnp.sign(delta) * moved).reshape(x.shape)
+  return jnp.clip(nearest, low, high)
 
 
 def project_l2(

@@ -103,7 +103,7 @@ def test_epsilon_zero_is_the_clean_accuracy(mlp, batch):
 def test_masked_rows_are_left_out(mlp, batch, whole):
   x, y = batch
   where = np.arange(64) % 2 == 0
-  other = run(mlp, x, y, where=where)
+  other = run(mlp, x, np.where(where, y, 2**40), where=where)
   np.testing.assert_array_equal(other.success, whole.success & where)
   np.testing.assert_array_equal(other.x_adv[~where], x[~where])
   expected = 1 - np.mean(whole.success[where])
@@ -386,6 +386,20 @@ def test_first_lucky_draw_does_not_end_the_attack():
   assert result.robust_accuracy < result.accuracies["clean"]
 
 
+def test_state_of_a_randomised_network_keeps_its_batch_size(tmp_path):
+  def noisy(x, key):
+    noise = jax.random.normal(key, (3,), x.dtype)
+    return x @ jnp.eye(4, 3, dtype=x.dtype) + noise[None]
+
+  x = np.random.default_rng(0).random((8, 4), np.float32)
+  options = {"version": "rand", "eot_samples": 2, "state_dir": tmp_path}
+  attacked = run(noisy, x, np.zeros(8, int), **options, batch_size=8)
+  again = run(noisy, x, np.zeros(8, int), **options, batch_size=8)
+  assert again.accuracies == attacked.accuracies
+  with pytest.raises(ValueError, match=r"another batch_size \(8, not 4\)"):
+    run(noisy, x, np.zeros(8, int), **options, batch_size=4)
+
+
 def test_two_classes(batch):
   x = batch[0].reshape(64, -1)
   weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
@@ -459,6 +473,7 @@ def test_restarts_of_pgd_only_break_more(mlp, batch, norm, rounding):
     ({"x": np.full((64, 16), np.inf), "bounds": None}, "x to be finite"),
     ({"batch_size": 0}, "batch_size >= 1"),
     ({"y": np.full(64, 9, np.int32)}, r"y\[0\]=9"),
+    ({"y": np.full(64, 2**32)}, "y that fit 32-bit integers"),
     ({"x": np.ones((0, 16)), "y": np.ones(0, int)}, "at least one example"),
   ],
 )

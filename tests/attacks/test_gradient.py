@@ -357,6 +357,8 @@ def test_kl_anchored_at_its_start_measures_from_there(mlp, batch):
     ),
     ({"norm": "l3"}, "norm to be one of"),
     ({"loss": "hinge"}, "loss to be one of"),
+    ({"loss": lambda z, y: z[:, :1]}, r"of shape \[64\], got shape \[64, 1\]"),
+    ({"loss": lambda z, y: jnp.mean(z)}, r"per row, .* got shape \[\]"),
     ({"num_steps": 0}, "num_steps >= 1"),
     ({"num_steps": 2.0}, "num_steps to be a Python int"),
     ({"restarts": 2, "random_start": False}, "restarts=1"),

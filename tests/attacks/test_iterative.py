@@ -1,6 +1,7 @@
 """Properties of Auto-PGD, FAB, Square and the Fisher attack."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -110,15 +111,22 @@ def test_pgd_that_may_end_early_takes_the_steps_of_pgd(
 
 
 def test_fab_finds_the_nearest_point_of_a_linear_boundary():
-  weights = np.float32([[1.0, -1.0], [2.0, 0.0], [-1.0, 0.5]])
+  # The third class has the smaller gap, and the second the smaller distance.
+  weights = np.float32([[1, -1, 0.95], [2, 0, 1.95], [-1, 0.5, -1]])
   x = np.float32([[0.6, 0.6, 0.3]])
   y = np.array([0], np.int32)
-  network = jax.tree_util.Partial(lambda w, v: v @ w, weights)
-  difference = weights[:, 0] - weights[:, 1]
-  gap = (x @ difference)[0]
+
+  def scaled(weights, scale, v):
+    return scale * (v @ weights)
+
+  differences = weights[:, :1] - weights[:, 1:]
+  gaps = (x @ differences)[0]
   for norm, dual in (("linf", 1), ("l2", 2)):
-    distance = float(gap / np.linalg.norm(difference, dual))
-    for factor, broken in ((0.99, False), (1.06, True)):
+    distance = (gaps / np.linalg.norm(differences, dual, axis=0)).min()
+    for (factor, broken), scale in itertools.product(
+      ((0.99, False), (1.06, True)), np.float32([1, 1e-25, 1e25])
+    ):
+      network = jax.tree_util.Partial(scaled, weights, scale)
       result = fab(network, x, y, KEY, epsilon=factor * distance, norm=norm)
       assert bool(result.success[0]) is broken
 

@@ -62,6 +62,17 @@ def test_lands_in_ball_and_box_and_keeps_what_is_inside(
     np.testing.assert_array_equal(point, x)
 
 
+@pytest.mark.parametrize("name", COMPILED)
+def test_stays_in_a_box_whose_faces_rounding_may_cross(name):
+  rng = np.random.default_rng(0)
+  low, high = -3.0, 250.0
+  x = rng.uniform(low, high, (200, 6)).astype(np.float32)
+  target = x + rng.normal(0, 1e3, x.shape).astype(np.float32)
+  point = np.asarray(COMPILED[name](target, x, 1e4, low=low, high=high))
+  assert point.min() == low
+  assert point.max() == high
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @relaxed
 @hypothesis.given(
@@ -86,16 +97,17 @@ def test_hyperplane_moves_are_feasible_and_shortest(norm):
   normal = rng.normal(size=(20, 6))
   normal[:, 0] = 0
   offset = rng.normal(size=20)
-  project = functools.partial(
-    _fab.project_to_hyperplane, norm=norm, low=0.0, high=1.0
+  project = jax.jit(
+    functools.partial(_fab.project_to_hyperplane, norm=norm, low=0.0, high=1.0)
   )
-  moves = np.asarray(
-    jax.jit(project)(
-      points.astype(np.float32),
-      normal.astype(np.float32),
-      offset.astype(np.float32),
-    )
-  )
+
+  def scaled(scale):
+    arrays = points, scale * normal, scale * offset
+    return np.asarray(project(*(a.astype(np.float32) for a in arrays)))
+
+  moves = scaled(1)
+  for scale in (1e-30, 1e30):
+    np.testing.assert_allclose(scaled(scale), moves, rtol=1e-4, atol=1e-6)
   assert (points + moves).min() >= -1e-6
   assert (points + moves).max() <= 1 + 1e-6
   room = np.where(-offset[:, None] * normal > 0, 1 - points, points)

@@ -141,6 +141,9 @@ def test_bad_arguments_give_one_clear_line(linear, batch):
     report(linear, batch, epsilon=0.0)
   with pytest.raises(ValueError, match="norm to be one of"):
     report(linear, batch, norm="l1")
+  for bounds in (None, (0.0, np.inf)):
+    with pytest.raises(ValueError, match="Expected finite bounds"):
+      report(linear, batch, bounds=bounds)
 
 
 def test_the_stated_cost_is_that_of_examples_which_stay_robust(linear, batch):

@@ -156,7 +156,8 @@ def auto_attack(
   start where the original compares with 0.
 
   Guarantees: results depend neither on `batch_size` nor on the order of the
-  rows (given `example_ids`), up to float rounding; `x_adv` is finite and lies
+  rows (given `example_ids`), up to float rounding, except those of a randomised
+  network, where all rows of a batch share its draws; `x_adv` is finite and lies
   in the ball to 1e-6 and in the box; `epsilon=0` gives the clean accuracy;
   robust accuracy never exceeds that of any attack in the list before it. An
   example whose logits are not finite counts as misclassified. Reasons to doubt
@@ -171,7 +172,8 @@ def auto_attack(
   cannot be seen, so its clean logits must agree to the last bit, which another
   machine may not reproduce. Networks that differ in their gradients only, as
   with `stop_gradient` or derivatives of one's own, are not told apart: each
-  needs a folder of its own.
+  needs a folder of its own. A randomised network resumes with the same batch
+  size only, and with new draws.
 
   Not for use under `jit`. Compiles two programs per attack, one for the plain
   forward pass and two small ones for keys. Pass parameters as
@@ -309,6 +311,8 @@ def _evaluate(
   past: list[dict[str, np.ndarray]] = []
   if state_dir is not None:
     settings = {"attacks": list(names), "restarts": restarts, **plan._asdict()}
+    if plan.eot_samples is not None:  # The draws depend on it.
+      settings["batch_size"] = batch_size
     header = journal.header(logits_fn, clean, data, key, settings)
     book = journal.Journal(state_dir, header, clean)
     past, clean = list(book.read()), book.clean

@@ -66,7 +66,7 @@ def sanity_report(
     key: PRNG key, consumed.
     epsilon: radius of the ball, > 0.
     norm: "linf" or "l2".
-    bounds: (low, high) of valid inputs.
+    bounds: (low, high) of valid inputs, both finite.
     tolerance: tolerance of comparisons of accuracies, in [0, 1].
     evaluated: result of `auto_attack`, for AutoAttack's own flag: Square after
       the gradient attacks takes more than 0.2 points.
@@ -88,6 +88,7 @@ def sanity_report(
   if not epsilon > 0:
     raise ValueError(f"Expected epsilon > 0, got epsilon={epsilon}.")
   inputs.require_key(key)
+  _require_finite(bounds)
   checked = inputs.check(logits_fn, x, y, bounds=bounds, where=None)
   _validate.some_examples("x", checked.x)
   num_classes = inputs.num_classes(logits_fn, checked.x)
@@ -124,3 +125,12 @@ def sanity_report(
       )
     )
   return checks.SanityReport(tuple(found), accuracies)
+
+
+def _require_finite(bounds: inputs.Bounds) -> None:
+  """Requires a box that a ball can fill."""
+  if not np.isfinite(inputs.box(bounds)).all():
+    raise ValueError(
+      "Expected finite bounds (low, high), because one check attacks in the "
+      f"whole box, got bounds={bounds}; pass those of your inputs."
+    )
