@@ -115,6 +115,8 @@ def labels(
   """
   # Before JAX converts them: it would cut 64-bit integers to 32 bits.
   array = value if isinstance(value, jax.Array) else np.asarray(value)
+  if isinstance(value, list | tuple) and not value:
+    array = array.astype(np.int32)  # NumPy takes an empty list for floats.
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise TypeError(
       f"Expected integer {name}, got dtype={array.dtype}; for one-hot labels "

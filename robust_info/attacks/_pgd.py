@@ -68,9 +68,8 @@ def pgd(
 
   - `x_adv` is finite and lies in the ball to 1e-6 and in `bounds` for any
     gradients: their NaN and infinite entries count as 0 and are reported.
-  - `epsilon=0` returns `x` bit for bit (subnormal numbers, below 1e-38, may
-    become 0; x beyond `bounds` by up to 1e-6, which is accepted, is clipped),
-    and masked rows are returned unchanged.
+  - `epsilon=0` returns `x` bit for bit, clipped to `bounds` (subnormal numbers,
+    below 1e-38, may become 0), and masked rows are returned unchanged.
   - Up to rounding, a row's result depends neither on the rest of the batch nor
     on its place in it (given `example_ids`).
   - Bad values that cause no error because they are traced make their rows not

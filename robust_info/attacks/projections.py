@@ -2,9 +2,10 @@
 
 Each function takes [N, ...] arrays, treats rows independently and returns a
 point of `{x': |x' - x|_norm <= epsilon, low <= x' <= high}`, in the ball up to
-the rounding of `x + delta` in each coordinate. `x` must lie in the box. `epsilon` is one
-radius, or [N], one per example, and may be traced; with `epsilon = 0` the
-result is `x`, bit for bit. Shape letters: N examples, D inputs flattened.
+the rounding of `x + delta` in each coordinate. `x` must lie in the box.
+`epsilon` is one radius, or [N], one per example, and may be traced; with
+`epsilon = 0` the result is `x`, bit for bit. Shape letters: N examples, D
+inputs flattened.
 """
 
 from collections.abc import Callable

@@ -119,9 +119,13 @@ def _norms_and_logits(
 
   def coarse(logits):
     logits = _validate.float_array("logits", logits)
+    rest = jnp.where(is_kept, -jnp.inf, logits)
+    # The gradient of `logsumexp` is NaN where all of the rest is impossible.
+    some = jnp.any(rest != -jnp.inf, axis=-1, keepdims=True)
     merged = jax.nn.logsumexp(
-      jnp.where(is_kept, -jnp.inf, logits), axis=-1, keepdims=True
+      jnp.where(some, rest, 0.0), axis=-1, keepdims=True
     )
+    merged = jnp.where(some, merged, -jnp.inf)
     apart = jnp.take_along_axis(logits, kept, axis=-1)
     return jnp.concatenate([apart, merged], axis=-1)
 

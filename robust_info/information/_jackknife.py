@@ -103,17 +103,18 @@ def jackknife(
   error = jax.tree.map(standard_error, deleted)
   quantile = statistics.NormalDist().inv_cdf(0.5 + level / 2)
 
+  def bias(without, e):
+    # In float64: the difference is multiplied by the number of groups.
+    excess = np.mean(without, axis=0, dtype=np.float64) - e
+    return ((num_groups - 1) * excess).astype(e.dtype)
+
   def bound(sign):
     return jax.tree.map(lambda e, s: e + sign * quantile * s, estimate, error)
 
   return Jackknife(
     estimate=estimate,
     standard_error=error,
-    bias=jax.tree.map(
-      lambda without, e: (num_groups - 1) * (np.mean(without, axis=0) - e),
-      deleted,
-      estimate,
-    ),
+    bias=jax.tree.map(bias, deleted, estimate),
     low=bound(-1),
     high=bound(1),
     deleted=deleted,

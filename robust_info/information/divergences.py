@@ -359,7 +359,6 @@ def _kl(logits_p, logits_q):
 @_kl.defjvp
 def _kl_jvp(primals, tangents):
   logits_p, logits_q = primals
-  tangent_p, tangent_q = tangents
   kl = _kl(logits_p, logits_q)
   p, u = _prediction_and_log_ratio(logits_p, logits_q)
   q = jnp.exp(log_softmax(logits_q))
@@ -368,5 +367,6 @@ def _kl_jvp(primals, tangents):
     (p == 0) | ~is_near, q - p, p * jnp.expm1(jnp.where(is_near, u, 0.0))
   )
   surplus = jnp.where(p == 0, 0.0, p * (-u - kl[..., None]))
+  tangent_p, tangent_q = map(_relative_to_winner, primals, tangents)
   tangent = jnp.sum(surplus * tangent_p + change * tangent_q, axis=-1)
   return kl, tangent

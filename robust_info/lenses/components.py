@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from robust_info import _validate
@@ -37,8 +38,9 @@ class Components:
 
 def point(x: jax.Array, x_other: jax.Array, t: jax.Array) -> jax.Array:
   """`x + t (x_other - x)`, exactly x at t = 0 and x_other at t = 1."""
-  t = t.astype(x.dtype)
-  return (1 - t) * x + t * x_other
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  t, start, end = t.astype(wide), x.astype(wide), x_other.astype(wide)
+  return ((1 - t) * start + t * end).astype(x.dtype)
 
 
 def logits_at(logits_fn: _validate.LogitsFn, x: jax.Array) -> jax.Array:

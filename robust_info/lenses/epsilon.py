@@ -14,6 +14,7 @@ import numpy as np
 
 from robust_info import _validate, information
 from robust_info._xla import compiled, explicit_meshes
+from robust_info.information import _stacking
 
 
 @jax.tree_util.register_dataclass
@@ -67,9 +68,12 @@ def epsilon_lens(
     cross-category pair, a class without examples). Cost: two `summarize`.
 
   Raises:
-    ValueError: the numbers of classes differ, or (where concrete) the numbers
-      of examples in some class differ.
+    TypeError: an argument is no `InformationStats`.
+    ValueError: they are stacked, the numbers of classes differ, or (where
+      concrete) the numbers of examples in some class differ.
   """
+  for name, stats in (("clean", clean), ("attacked", attacked)):
+    _stacking.require_one_set(name, stats)
   if clean.num_classes != attacked.num_classes:
     raise ValueError(
       "Expected attacked statistics of the classes of the clean ones, got "

@@ -96,11 +96,12 @@ def disentangle_path(
     pairs that met 1e-3 by it in `benchmarks.path_battery` (seeds 0, 5, 6) 1 had
     a larger error. Features narrower than the node spacing go undetected;
     increase `num_nodes`. Half precision, in the network or in x, gives a
-    warning (under `jax.jit` once per trace) except with "jvp": rounding of the
-    differences between nodes adds to the Fisher part in proportion to n^2;
-    `error` includes `(n eps max|logit|)^2 / 12` for it. Differentiable with
-    respect to any value that `logits_fn` depends on; on CPUs the gradient of
-    "extrapolated" is slow for convolutional networks.
+    warning (under `jax.jit` once per trace): rounding of the differences
+    between nodes adds to chord sums in proportion to n^2, for which `error`
+    includes `(n eps max|logit|)^2 / 12`; with "jvp" it is a share of about
+    `16 eps (1 + max|logit|)` instead. Differentiable with respect to any value
+    that `logits_fn` depends on; on CPUs the gradient of "extrapolated" is slow
+    for convolutional networks.
 
     Cost: n + 1 forward passes (chords) or n JVPs and one forward ("jvp");
     memory of one pass ("chord" and "jvp" on CPUs: of all up to n = 127, which
@@ -138,14 +139,15 @@ def _unknown(error: jax.Array) -> jax.Array:
 def _split(logits_fn, x, x_other, rtol, num_nodes, method, max_nodes):
   """The components, the logits of a few rows, and the eps of chord sums."""
   _validate.network("logits_fn", logits_fn, x)
-  epsilon = 0.0 if method == "jvp" else _rounding.epsilon(logits_fn, x)
+  epsilon = _rounding.epsilon(logits_fn, x)
   if rtol is not None:
     parts = _adaptive(logits_fn, x, x_other, num_nodes, rtol, max_nodes)
   elif method == "extrapolated":
     parts = _extrapolated(logits_fn, x, x_other, num_nodes)
   else:
     parts = _at_fixed_nodes(logits_fn, x, x_other, num_nodes, method)
-  return _components(*parts, epsilon), parts[0][: _validate.SAMPLE], epsilon
+  found = _components(*parts, epsilon, is_chord=method != "jvp")
+  return found, parts[0][: _validate.SAMPLE], epsilon
 
 
 @explicit_meshes.accepted(rows=True)
@@ -195,19 +197,24 @@ def _warn_of_half_precision(epsilon: jax.Array | float) -> None:
     warnings.warn(
       f"logits_fn or x is of half precision (eps={epsilon:.1e}): rounding adds "
       "about (num_nodes eps max|logit|)^2 / 12 nats to the Fisher part of "
-      'chord sums; compute the network in float32 or take method="jvp".',
+      'chord sums, and changes that of method="jvp" by a share of about 16 eps '
+      "(1 + max|logit|); compute the network in float32, from float32 inputs.",
       UserWarning,
       stacklevel=4,
     )
 
 
 def _components(
-  first, last, non_robust, error, nodes, epsilon
+  first, last, non_robust, error, nodes, epsilon, *, is_chord
 ) -> components.Components:
   """Combines the logits at both ends and the results of the quadrature."""
   if _is_half(epsilon):
-    size = jnp.maximum(_largest(first), _largest(last))
-    noise = (nodes.astype(error.dtype) * epsilon * size) ** 2 / 12
+    if is_chord:
+      size = jnp.maximum(_largest(first), _largest(last))
+      noise = (nodes.astype(error.dtype) * epsilon * size) ** 2 / 12
+    else:
+      share = [_rounding.relative(logits, epsilon) for logits in (first, last)]
+      noise = jnp.maximum(*share) * non_robust
     error = error + noise.astype(error.dtype)
   total = divergences.kl_divergence(first, last)
   geodesic = 0.5 * divergences.squared_fisher_rao_distance(first, last)
@@ -299,7 +306,8 @@ def _logits_between(logits_fn, x, x_other, numerators, denominator):
   share = -(-count // _CALLS_PER_DOUBLING)
   num_calls = -(-count // share)
   fractions = np.resize(numerators, num_calls * share) / denominator
-  fractions = jnp.asarray(fractions, x.dtype).reshape(num_calls, share)
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  fractions = jnp.asarray(fractions, wide).reshape(num_calls, share)
 
   def call(_, t):
     t = t.reshape((share,) + (1,) * x.ndim)
@@ -323,11 +331,17 @@ def _node_logits(logits_fn, x, x_other, num_nodes, *, differentiable):
 
   return loops.independent(
     node,
-    jnp.arange(num_nodes + 1, dtype=x.dtype) / num_nodes,
+    _fractions(num_nodes + 1, num_nodes, x.dtype),
     length=num_nodes + 1,
     values=x.size,
     differentiable=differentiable,
   )
+
+
+def _fractions(count, denominator, dtype):
+  """0, 1, ..., count - 1 over the denominator; half precision has not all."""
+  wide = jnp.promote_types(dtype, jnp.float32)
+  return jnp.arange(count, dtype=wide) / denominator
 
 
 def _chord(logits_fn, x, x_other, num_nodes, stride):
@@ -349,7 +363,7 @@ def _trapezoid(logits_fn, x, x_other, num_nodes, stride):
   # The integrand vanishes at t = 1, so that node needs no derivative.
   logits, integrand = loops.independent(
     node,
-    jnp.arange(num_nodes, dtype=x.dtype) / num_nodes,
+    _fractions(num_nodes, num_nodes, x.dtype),
     length=num_nodes,
     values=x.size,
     differentiable=True,

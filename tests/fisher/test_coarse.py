@@ -90,10 +90,17 @@ def test_nothing_is_left_out_when_all_classes_are_kept():
   np.testing.assert_allclose(tight.trace, whole.trace, rtol=1e-2)
 
 
-def test_impossible_classes_leave_nothing_out():
-  possible = np.arange(CLASSES) < 3
-  masked = lambda x: jnp.where(possible, logits_fn(x), -jnp.inf)  # noqa: E731
-  found = coarse(masked, inputs(), 3)
+@pytest.mark.parametrize("kept", [2, 3, 4])
+@pytest.mark.parametrize("by", ["choice", "addition"])
+def test_impossible_classes_leave_nothing_out(by, kept):
+  possible = np.arange(CLASSES) < min(kept, 3)
+
+  def masked(x):
+    if by == "choice":
+      return jnp.where(possible, logits_fn(x), -jnp.inf)
+    return logits_fn(x) + jnp.where(possible, 0.0, -jnp.inf)[None]
+
+  found = coarse(masked, inputs(), kept)
   whole = jax.jit(lambda x: ri.fisher_norms(masked, x))(inputs())
   np.testing.assert_allclose(found.trace, whole.trace, rtol=1e-5)
   np.testing.assert_allclose(found.trace_error, whole.trace_error, rtol=1e-4)

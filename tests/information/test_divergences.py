@@ -213,6 +213,19 @@ def test_kl_gradient_keeps_relative_accuracy_near_its_minimum():
   assert error < 1e-3 * scale
 
 
+def test_kl_gradient_keeps_relative_accuracy_for_confident_predictions():
+  p = np.float32([[20, 0, -40], [17, 0, 1]])
+  q = np.float32([[-60, 60, 5], [-30, 30, 5]])
+  kl = lambda p, q: jnp.sum(ri.kl_divergence(p, q))  # noqa: E731
+  found = jax.jit(jax.grad(kl, argnums=(0, 1)))(p, q)
+  exact_p, exact_q = oracles.softmax(p), oracles.softmax(q)
+  ratio = np.log(exact_p) - np.log(exact_q)
+  mean = np.sum(exact_p * ratio, axis=-1, keepdims=True)
+  expected = exact_p * (ratio - mean), exact_q - exact_p
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 def test_entropy_matches_extended_precision(scale):
   z, _ = logits_pair(scale, 1.0)

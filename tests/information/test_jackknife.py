@@ -42,6 +42,14 @@ def test_jackknife_error_of_a_mean_is_the_textbook_error():
   )
 
 
+def test_the_bias_of_many_groups_is_not_that_of_their_mean_in_float32():
+  part = stats_of(np.zeros((10, 3), np.float32), np.arange(10) % 3)
+  constant = np.float32([0.1, 0.3])
+  result = ri.jackknife([part] * 400, lambda stats: constant)
+  np.testing.assert_allclose(result.bias, 0.0, atol=1e-9)
+  assert result.bias.dtype == np.float32
+
+
 def test_jackknife_error_matches_the_spread_over_data_sets():
   def draw(seed):
     rng = np.random.default_rng(seed)

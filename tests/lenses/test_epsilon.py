@@ -51,3 +51,11 @@ def test_no_attack_takes_nothing():
 def test_statistics_of_other_examples_are_refused(attacked, message):
   with pytest.raises(ValueError, match=message):
     ri.epsilon_lens(stats(CLEAN), attacked())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_no_statistics_is_named(place):
+  arguments = [stats(CLEAN), stats(CLEAN)]
+  arguments[place] = CLEAN
+  with pytest.raises(TypeError, match=("clean", "attacked")[place]):
+    ri.epsilon_lens(*arguments)

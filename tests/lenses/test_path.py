@@ -361,10 +361,25 @@ def test_half_precision_is_warned_of_and_within_its_stated_error():
       jax.eval_shape(
         functools.partial(ri.disentangle_path, fn, **options), x, x_other
       )
-  # The jvp method takes no differences, so there is no warning.
-  jax.eval_shape(
-    functools.partial(ri.disentangle_path, fn, method="jvp"), x, x_other
-  )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_derivatives_along_a_path_of_half_precision_have_a_true_error(dtype):
+  rng = np.random.default_rng(0)
+  weights = rng.normal(size=(6, 4)).astype(np.float32)
+  x, x_other = (jnp.asarray(rng.random((64, 6)), dtype) for _ in range(2))
+  with pytest.warns(UserWarning, match="compute the network in float32"):
+    # More nodes than bfloat16 has numbers in (1/2, 1).
+    found = ri.disentangle_path(
+      lambda v: v.astype(jnp.float32) @ weights,
+      *(x, x_other),
+      **{"num_nodes": 512, "method": "jvp"},
+    )
+  # Linear logits have no robust part.
+  assert (np.abs(found.robust) <= found.error).all()
+  # Errors of the pairs have no common sign.
+  share = np.mean(found.robust) / np.mean(found.total)
+  assert abs(share) < float(jnp.finfo(dtype).eps) / 4
 
 
 def test_unmet_tolerance_is_reported():
