@@ -34,6 +34,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Tracing and lowering are faster without source locations.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Idle threads of NumPy's BLAS would take the cores of other test processes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import jax
@@ -66,7 +68,8 @@ if os.environ.get("CI"):
 def pytest_collection_finish():
   """Leaves all imported modules out of the garbage collections to come."""
   gc.freeze()
-  gc.set_threshold(20_000, 20, 20)
+  # Traced programs are many objects and little garbage.
+  gc.set_threshold(100_000, 50, 50)
   gc.enable()
 
 

@@ -90,10 +90,9 @@ def test_nothing_is_left_out_when_all_classes_are_kept():
   np.testing.assert_allclose(tight.trace, whole.trace, rtol=1e-2)
 
 
-@pytest.mark.parametrize("kept", [2, 3, 4])
-@pytest.mark.parametrize("by", ["choice", "addition"])
+@pytest.mark.parametrize(("by", "kept"), [("choice", 3), ("addition", 4)])
 def test_impossible_classes_leave_nothing_out(by, kept):
-  possible = np.arange(CLASSES) < min(kept, 3)
+  possible = np.arange(CLASSES) < 3
 
   def masked(x):
     if by == "choice":
