@@ -178,9 +178,11 @@ def _nearest_boundary(evaluate, tried, x_adv, key, norm):
     slope, lost = ascent.finite_gradient(slope)
     difference = (logits - own)[:, index].astype(x_adv.dtype)
     length = projections.norm(slope, _DUAL[norm])
+    is_flat = (tried.y == index) | (length == 0)
+    away = jnp.abs(difference) / jnp.where(is_flat, 1, length)
     # Finite where the gradient is tiny, so that some class is the nearest.
-    away = jnp.minimum(jnp.abs(difference) / length, jnp.finfo(x_adv.dtype).max)
-    away = jnp.where((tried.y == index) | (length == 0), jnp.inf, away)
+    away = jnp.minimum(away, jnp.finfo(x_adv.dtype).max)
+    away = jnp.where(is_flat, jnp.inf, away)
     return results.select(
       away < distance, (away, difference, slope), nearest
     ), lost

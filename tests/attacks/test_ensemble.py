@@ -103,7 +103,7 @@ def test_epsilon_zero_is_the_clean_accuracy(mlp, batch):
 def test_masked_rows_are_left_out(mlp, batch, whole):
   x, y = batch
   where = np.arange(64) % 2 == 0
-  other = run(mlp, x, np.where(where, y, 2**40), where=where)
+  other = run(mlp, x, np.where(where, y, np.int64(2**40)), where=where)
   np.testing.assert_array_equal(other.success, whole.success & where)
   np.testing.assert_array_equal(other.x_adv[~where], x[~where])
   expected = 1 - np.mean(whole.success[where])

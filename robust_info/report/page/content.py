@@ -38,7 +38,7 @@ def headline(report: Mapping[str, Any], run: rows.Run) -> dict[str, Any]:
     # Images that PGD breaks are among those broken at their worst.
     value = robust["steps"][0]["accuracy"] - robust["accuracy"]
     size = report["data"]["num_examples"]
-    gap = value, results.share_error(value, size)
+    gap = value, results.share_error(max(value, 0), size)
   failed = [check for check in checks if not check["passed"]]
   about = [performance.origin(run)]
   if run["checkpoint"]:
