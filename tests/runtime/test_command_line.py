@@ -240,8 +240,9 @@ def test_signal_among_the_imports_is_one_line(program, number):
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
 def test_a_package_that_is_not_installed_is_one_line(program):
   result = subprocess.run(
-    # Nothing but the standard library, as before any installation.
-    [sys.executable, "-S", program],
+    # Nothing but the standard library, as before any installation, also where
+    # PYTHONPATH names the packages.
+    [sys.executable, "-ES", program],
     cwd=ROOT,
     capture_output=True,
     text=True,
